@@ -1,0 +1,304 @@
+"""What the engine needs from the outside world, as protocols. Edges implement them; the engine knows no edge."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Execution, Vector
+
+
+class Clock(Protocol):
+    """Time as the engine sees it."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+
+    def wall_ms(self) -> int:
+        """Epoch milliseconds, for deadlines that clients wrote."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait ``seconds`` (>= 0)."""
+
+
+# --- journal ---------------------------------------------------------------------------------------------------
+
+BeginState = Literal["granted", "recorded", "busy", "conflict", "ambiguous"]
+
+
+@dataclass(frozen=True, slots=True)
+class JournalKey:
+    """A request's identity in the journal: tenant and request id."""
+
+    tenant: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Ask to start (or, with ``leader``, to follow) the execution of ``key``.
+
+    ``leader`` links a follower to the row whose result will be its own. ``retry_ambiguous`` takes over a row
+    that a dead owner left ``started``.
+    """
+
+    key: JournalKey
+    payload_hash: str
+    route_id: str
+    leader: JournalKey | None = None
+    retry_ambiguous: bool = True
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A finished execution: an answer or an error, and how it was come by."""
+
+    answer: Answer | None
+    error: ErrorInfo | None
+    attempts: tuple[Attempt, ...] = ()
+    leader: JournalKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The journal's reply to ``Begin``.
+
+    granted: durable; this worker may call. ``took_over`` says that an ambiguous row was taken from a dead owner.
+    recorded: finished before; ``recorded`` is set, no call is to be made.
+    busy: started by ``owner``, which is alive; wait for its result.
+    conflict: the request id was used with another payload.
+    ambiguous: started by a dead owner, and ``retry_ambiguous`` was False; nothing was changed.
+    """
+
+    state: BeginState
+    recorded: Recorded | None = None
+    owner: str | None = None
+    took_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A result to record: the first writer wins."""
+
+    key: JournalKey
+    answer: Answer | None
+    error: ErrorInfo | None
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Progress of one input partition: the watermark offset and the map of finished offsets beyond it."""
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    metadata: str
+
+
+class Journal(Protocol):
+    """The durable memory of what was started and what came of it. One call is one round trip for all its rows."""
+
+    async def start(self) -> None:
+        """Connect, check the schema's version and register this worker. Raises SchemaVersionError."""
+
+    async def stop(self) -> None:
+        """Deregister this worker and disconnect. Idempotent."""
+
+    async def begin(self, items: Sequence[Begin]) -> list[Begun]:
+        """Claim and mark ``started`` durably, in one round trip. Raises JournalUnavailableError."""
+
+    async def finish(self, items: Sequence[Finish]) -> list[Recorded]:
+        """Record results; returns what stands for each (another's, if it was first). Same errors as begin."""
+
+    async def lookup(self, keys: Sequence[JournalKey]) -> list[Recorded | None]:
+        """Read finished results; None where there is none yet."""
+
+    async def heartbeat(self) -> None:
+        """Say that this worker lives."""
+
+    async def save_checkpoints(self, items: Sequence[Checkpoint]) -> None:
+        """Upsert checkpoints, never backwards in offset."""
+
+    async def load_checkpoint(self, group: str, topic: str, partition: int) -> Checkpoint | None:
+        """Read one checkpoint."""
+
+
+# --- cache -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CacheQuery:
+    """One lookup: exact by ``content_hash``, then semantic by ``vector`` within ``scope``.
+
+    ``text`` is the normalised conversation, for the guard; ``threshold`` a cosine similarity.
+    """
+
+    scope: str
+    content_hash: str
+    text: str
+    vector: Vector | None = None
+    threshold: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """An answer kept for reuse. ``ttl`` in seconds from storing; ``tags`` for invalidation."""
+
+    entry_id: str
+    scope: str
+    content_hash: str
+    text: str
+    answer: Answer
+    vector: Vector | None = None
+    ttl: int = 3600
+    tenant: str = "default"
+    route_id: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheHit:
+    """A stored answer that fits: how it matched and from which entry."""
+
+    kind: Literal["exact", "semantic"]
+    similarity: float
+    entry_id: str
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMiss:
+    """Nothing fits. ``reason`` names the nearest refusal (``guard:number``, ``below_threshold``), or None.
+
+    ``bypassed`` is set where the backend could not be asked.
+    """
+
+    reason: str | None = None
+    similarity: float | None = None
+    entry_id: str | None = None
+    bypassed: bool = False
+
+
+class Cache(Protocol):
+    """Answers already paid for. A failing backend is a bypass, never an error and never a wrong answer."""
+
+    async def start(self) -> None:
+        """Connect; a backend that is away is retried in the background."""
+
+    async def stop(self) -> None:
+        """Disconnect. Idempotent."""
+
+    def lookup_now(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss] | None:
+        """Look up without waiting, or None where the backend needs a round trip."""
+
+    async def lookup(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss]:
+        """Look up many at once, in one round trip."""
+
+    async def store(self, entries: Sequence[CacheEntry]) -> None:
+        """Keep answers; failures are counted, not raised."""
+
+
+class Guard(Protocol):
+    """Judges whether two texts ask the same, where embeddings blur."""
+
+    def differs(self, asked: str, stored: str) -> str | None:
+        """The reason why an answer to ``stored`` must not serve ``asked``, or None where it may."""
+
+
+# --- embedder --------------------------------------------------------------------------------------------------
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+
+    async def start(self) -> None:
+        """Load the model or check the server."""
+
+    async def stop(self) -> None:
+        """Release it. Idempotent."""
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """One unit vector a text. Raises EmbedderError."""
+
+
+# --- providers -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """An HTTP request to a provider. ``timeout_s`` bounds the whole call; ``headers`` may hold a key: never log it."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """A whole reply. ``headers`` have lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class Transport(Protocol):
+    """The one HTTP path under all providers. Follows no redirect.
+
+    Raises ProviderConnectionError where nothing was sent, ProviderInterruptedError where the request was sent
+    and no whole reply came (timeout, reset, truncation).
+    """
+
+    async def start(self) -> None:
+        """Open the pool."""
+
+    async def stop(self) -> None:
+        """Close it. Idempotent."""
+
+    async def send(self, call: HttpCall) -> HttpReply:
+        """Send one call and read its whole reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCall:
+    """What is asked of a provider, in one form for all of them."""
+
+    model: str
+    messages: tuple[dict[str, Any], ...]
+    params: Mapping[str, Any]
+    request_id: str
+    timeout_s: float
+
+
+class ProviderAdapter(Protocol):
+    """A pure translator between our form and one provider's wire shape."""
+
+    def to_http(self, call: ProviderCall) -> HttpCall:
+        """Translate. Raises UnsupportedParameterError naming the parameter."""
+
+    def from_http(self, reply: HttpReply, call: ProviderCall) -> Answer:
+        """Read the reply (cost_usd unset). Raises a ProviderError."""
+
+
+class Providers(Protocol):
+    """Every configured provider, by name."""
+
+    async def call(self, provider: str, call: ProviderCall) -> Answer:
+        """Make one call, priced. Raises a ProviderError."""
+
+
+class Publisher(Protocol):
+    """Publishes bytes outside a transaction."""
+
+    def send(self, topic: str, key: bytes | None, value: bytes) -> Awaitable[Any]:
+        """Publish one record."""

@@ -1,0 +1,253 @@
+"""The records that move through the topics, as plain data. How they look as bytes is ``wire``'s business.
+
+A request on its topic (JSON object, UTF-8)::
+
+    {"request_id": "r-1",
+     "decision": {"route_id": "billing", "confidence": 0.93, "scores": {"billing": 0.93}, "alternatives": [...],
+                  "provider": "openai", "model": "gpt-4o-mini"},
+     "query": "Where is my invoice?",            # or "messages": [{"role": "user", "content": "..."}]
+     "embedding": [0.1, ...],                    # or base64 of little-endian float32
+     "params": {"temperature": 0, "max_tokens": 256},
+     "context": {"tenant": "acme", "user": "u1", "session": "s1"},
+     "deadline": "2026-01-01T00:00:00Z",         # RFC 3339
+     "cache": {"mode": "default", "ttl": 3600, "threshold": 0.95},
+     "reply_to": "responses.team-a"}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+"""A unit-length embedding, shape (dimension,), float32."""
+
+CacheMode = Literal["default", "bypass", "refresh", "read_only"]
+CacheVerdictKind = Literal["exact", "semantic", "miss", "bypass"]
+BatchRole = Literal["none", "leader", "follower"]
+Status = Literal["ok", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Where a record stands: topic, partition, offset, and its timestamp in epoch milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A routing decision. ``provider`` and ``model`` are set where the caller has chosen the target."""
+
+    route_id: str
+    confidence: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    alternatives: tuple[str, ...] = ()
+    provider: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheOptions:
+    """What one request asks of the cache. ``ttl`` in seconds; ``threshold`` a cosine similarity."""
+
+    mode: CacheMode = "default"
+    ttl: int | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Whose request it is. ``extra`` is carried through untouched."""
+
+    tenant: str = "default"
+    user: str | None = None
+    session: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A valid request. ``messages`` is never empty: a ``query`` becomes one user message.
+
+    ``deadline_ms`` is in epoch milliseconds (wall clock), or None.
+    """
+
+    request_id: str
+    decision: Decision
+    messages: tuple[dict[str, Any], ...]
+    params: dict[str, Any] = field(default_factory=dict)
+    context: Context = field(default_factory=Context)
+    embedding: Vector | None = None
+    deadline_ms: int | None = None
+    cache: CacheOptions = field(default_factory=CacheOptions)
+    reply_to: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One provider and model to call, with the parameters the route adds (the request's own win)."""
+
+    provider: str
+    model: str
+    params: dict[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A request made ready to be executed: route resolved, scope and hashes computed.
+
+    Attributes:
+        request: the request.
+        targets: in the order they are tried; never empty.
+        system_prompt: the route's, or None.
+        scope: hex digest of everything an answer depends on besides the user's words
+            (tenant, route, targets, system prompt, parameters); never crossed by cache or coalescing.
+        content_hash: hex digest of scope and normalised messages: the exact-match key.
+        payload_hash: hex digest of what the client sent: tells a redelivery from a conflict.
+        source: the request's own coordinates (None in-process).
+        cache_ttl: seconds an answer may be served, after route and request had their say.
+        cache_threshold: cosine similarity for a semantic hit, likewise.
+        enriched_ms: what earlier steps took, by step name, in milliseconds.
+    """
+
+    request: Request
+    targets: tuple[Target, ...]
+    system_prompt: str | None
+    scope: str
+    content_hash: str
+    payload_hash: str
+    source: Coordinates | None = None
+    cache_ttl: int = 3600
+    cache_threshold: float = 0.95
+    enriched_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counted them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a provider generated, in one form for all of them.
+
+    ``cost_usd`` is None where the price is unknown; never zero for that reason.
+    """
+
+    text: str
+    provider: str
+    model: str
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: str = "stop"
+    cost_usd: float | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call to one target: how it ended and how long it took."""
+
+    provider: str
+    model: str
+    outcome: str
+    duration_ms: float
+    status: int | None = None
+    waited_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheVerdict:
+    """What the cache said: kind, the similarity and entry behind it, and why (guard, mode, failure)."""
+
+    kind: CacheVerdictKind
+    similarity: float | None = None
+    entry_id: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchVerdict:
+    """Whether the request led, followed or stood alone; ``leader_id`` and similarity for a follower."""
+
+    role: BatchRole = "none"
+    leader_id: str | None = None
+    similarity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An error as records carry it: stable code, what was wrong, what to do."""
+
+    code: str
+    message: str
+    remedy: str = ""
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The one response to a request.
+
+    ``timings_ms`` holds each step's duration; ``cost_usd`` is what this response cost (0.0 for a hit or a
+    follower), ``saved_usd`` what it would have cost. Both None where the price is unknown.
+    """
+
+    request_id: str
+    status: Status
+    text: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    finish_reason: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = None
+    saved_usd: float | None = None
+    cache: CacheVerdict = field(default_factory=lambda: CacheVerdict("bypass"))
+    batch: BatchVerdict = field(default_factory=BatchVerdict)
+    attempts: tuple[Attempt, ...] = ()
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    error: ErrorInfo | None = None
+    route_id: str = ""
+    tenant: str = "default"
+    source: Coordinates | None = None
+    from_journal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not become a response, with its bytes as they came."""
+
+    code: str
+    reason: str
+    remedy: str
+    source: Coordinates
+    processor: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    failed_at_ms: int = 0
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """Bytes to publish: topic, key, value, headers."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
