@@ -1,0 +1,119 @@
+"""Builds the engine and its edges from the configuration, starts them in order, and stops them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from typing import Protocol
+
+from stratarouter_runtime.cache import create_cache
+from stratarouter_runtime.cache.guard import create_guard
+from stratarouter_runtime.clock import SystemClock
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.embedders import create_embedder
+from stratarouter_runtime.engine.accept import Acceptor
+from stratarouter_runtime.engine.engine import Engine
+from stratarouter_runtime.engine.perform import Performer
+from stratarouter_runtime.errors import InfrastructureError
+from stratarouter_runtime.journal import create_journal
+from stratarouter_runtime.journal.grouped import GroupedJournal
+from stratarouter_runtime.ports import Cache, Embedder, Journal
+from stratarouter_runtime.providers import create_providers
+from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.state.retry import RetryPolicy
+from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+log = logging.getLogger("stratarouter.assembly")
+
+BEATS_PER_TTL = 5
+"""Heartbeats within ``heartbeat_ttl_s``: some may be late before a living worker is taken for dead."""
+
+
+class Part(Protocol):
+    """Something with a life."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class Assembly:
+    """Everything one process needs to execute requests, whatever carries them.
+
+    Args:
+        config: the settings.
+        routes: the route table; by default the one that ``config`` names.
+        needs_engine: False for a worker that only enriches: it opens no journal and calls no provider.
+    """
+
+    def __init__(
+        self, config: RuntimeConfig, routes: RouteTable | None = None, *, needs_engine: bool = True
+    ) -> None:
+        self.config = config
+        self.routes = routes or RouteTable.for_config(config)
+        self.owner = str(uuid.uuid4())
+        self.metrics = Metrics()
+        self.clock = SystemClock()
+        self.cache: Cache | None = create_cache(config, clock=self.clock) if config.cache_enabled else None
+        self.embedder: Embedder | None = create_embedder(config)
+        self.acceptor = Acceptor(config, self.routes)
+        self.journal: Journal = create_journal(config, owner=self.owner)
+        self.grouped = GroupedJournal(self.journal)
+        self.providers = create_providers(config, self.routes)
+        self._needs_engine = needs_engine
+        self._parts = contextlib.AsyncExitStack()
+        self._heartbeat: asyncio.Task[None] | None = None
+        self.engine = Engine(
+            config,
+            cache=self.cache,
+            performer=Performer(
+                journal=self.grouped,
+                providers=self.providers,
+                clock=self.clock,
+                metrics=self.metrics,
+                owner=self.owner,
+                retry=RetryPolicy(config.max_retries, config.retry_delay_ms / 1000),
+                on_ambiguous=config.on_ambiguous,
+                concurrency=config.provider_concurrency,
+            ),
+            guard=create_guard(),
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+
+    async def start(self) -> None:
+        """Start every part; what was started is stopped again where a later one fails."""
+        async with contextlib.AsyncExitStack() as parts:
+            await _enter(parts, self.journal)
+            if self._needs_engine:
+                await _enter(parts, self.grouped)
+                await _enter(parts, self.providers)
+            for part in (self.embedder, self.cache):
+                if part is not None:
+                    await _enter(parts, part)
+            self._parts = parts.pop_all()
+        self._heartbeat = asyncio.create_task(self._beat(), name="heartbeat")
+
+    async def stop(self, grace_s: float) -> None:
+        """Let running executions end within ``grace_s`` seconds, then stop every part. Idempotent."""
+        await self.engine.stop(grace_s)
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            await asyncio.gather(self._heartbeat, return_exceptions=True)
+            self._heartbeat = None
+        await self._parts.aclose()
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                await self.journal.heartbeat()
+            except InfrastructureError as exc:
+                event(log, logging.WARNING, "heartbeat failed", cause=str(exc))
+            await asyncio.sleep(self.config.heartbeat_ttl_s / BEATS_PER_TTL)
+
+
+async def _enter(parts: contextlib.AsyncExitStack, part: Part) -> None:
+    parts.push_async_callback(part.stop)
+    await part.start()

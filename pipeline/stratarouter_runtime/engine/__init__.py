@@ -1,0 +1,1 @@
+"""What happens to one request, whatever carried it here."""

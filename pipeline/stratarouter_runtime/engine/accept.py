@@ -1,0 +1,68 @@
+"""Makes a request ready to be executed: decodes it, resolves its route, computes its scope and hashes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+from stratarouter_runtime import wire
+from stratarouter_runtime.cache.normalise import content_key
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import DeadlineExceededError
+from stratarouter_runtime.records import Coordinates, Execution, Request, Target
+from stratarouter_runtime.routes import Route, RouteTable, check_confidence, order_targets
+
+
+class Acceptor:
+    """Holds the route table and the limits against which requests are checked."""
+
+    def __init__(self, config: RuntimeConfig, routes: RouteTable) -> None:
+        self._config = config
+        self._routes = routes
+        self._limits = wire.Limits.of(config)
+
+    def decode(
+        self, value: bytes | None, headers: Iterable[tuple[str, bytes]], source: Coordinates
+    ) -> Request:
+        """A request from its bytes. Raises InvalidRecordError.
+
+        A request without an id gets one from its coordinates and content: a topic made anew never meets old answers.
+        """
+        return wire.decode_request(value, headers=headers, limits=self._limits, source=source)
+
+    def accept(self, request: Request, source: Coordinates | None) -> Execution:
+        """Resolve and prepare. Raises UnknownRouteError, LowConfidenceError, DeadlineExceededError."""
+        deadline = request.deadline_ms
+        if deadline is not None and deadline <= time.time() * 1000:
+            raise DeadlineExceededError(f"the deadline had passed before the request was read ({deadline} ms)")
+        route = self._routes.resolve(request.decision)
+        check_confidence(route, request.decision)
+        scope = wire.scope_of(route, request)
+        return Execution(
+            request=request,
+            targets=_with_route_params(route, order_targets(route, request.request_id)),
+            system_prompt=route.system_prompt,
+            scope=scope,
+            content_hash=content_key(scope, request.messages),
+            payload_hash=wire.payload_hash(request),
+            source=source,
+            cache_ttl=self._ttl(route, request),
+            cache_threshold=self._threshold(route, request),
+        )
+
+    def _ttl(self, route: Route, request: Request) -> int:
+        """Seconds an answer may be kept; 0 where the route or the configuration says not at all."""
+        if not self._config.cache_enabled or not route.cache.enabled:
+            return 0
+        return request.cache.ttl or route.cache.ttl or self._config.cache_ttl
+
+    def _threshold(self, route: Route, request: Request) -> float:
+        return request.cache.threshold or route.cache.threshold or self._config.cache_similarity_threshold
+
+
+def _with_route_params(route: Route, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    """The route's parameters stand below each target's own."""
+    if not route.params:
+        return targets
+    return tuple(replace(target, params={**route.params, **target.params}) for target in targets)

@@ -1,0 +1,125 @@
+"""Leaders in flight, and which of them a new request may follow. Pure: no waiting happens here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stratarouter_runtime.ports import Guard, JournalKey
+from stratarouter_runtime.records import Execution, Vector
+
+FIRST_CAPACITY = 16
+"""Rows of a scope's first matrix; doubled as leaders come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A request that leads or may follow: its identity, scope, exact key, text (for the guard) and vector."""
+
+    key: JournalKey
+    scope: str
+    content_hash: str
+    text: str
+    vector: Vector | None
+
+    @classmethod
+    def of(cls, execution: Execution, text: str) -> Candidate:
+        """From an execution and its conversation as text."""
+        request = execution.request
+        return cls(
+            JournalKey(request.context.tenant, request.request_id),
+            execution.scope,
+            execution.content_hash,
+            text,
+            request.embedding,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The leader to follow and how alike it is (1.0: the same words)."""
+
+    leader: JournalKey
+    similarity: float
+
+
+class _Scope:
+    """The vectors of one scope's leaders as rows of one matrix; freed rows are used again."""
+
+    def __init__(self, dimension: int) -> None:
+        self.rows = np.zeros((FIRST_CAPACITY, dimension), dtype=np.float32)
+        self.owners: list[Candidate | None] = [None] * FIRST_CAPACITY
+        self.free = list(range(FIRST_CAPACITY - 1, -1, -1))
+
+    def add(self, candidate: Candidate) -> int:
+        if not self.free:
+            size = len(self.owners)
+            self.rows = np.vstack([self.rows, np.zeros_like(self.rows)])
+            self.owners += [None] * size
+            self.free = list(range(2 * size - 1, size - 1, -1))
+        row = self.free.pop()
+        self.rows[row] = candidate.vector
+        self.owners[row] = candidate
+        return row
+
+    def remove(self, row: int) -> bool:
+        """Free ``row``; True where the scope is empty now."""
+        self.rows[row] = 0.0
+        self.owners[row] = None
+        self.free.append(row)
+        return len(self.free) == len(self.owners)
+
+
+class Leaders:
+    """Every leader in flight in this process."""
+
+    def __init__(self, guard: Guard, *, candidates: int = 5) -> None:
+        """``candidates``: how many of the nearest leaders the guard is asked about."""
+        self._guard = guard
+        self._candidates = candidates
+        self._exact: dict[str, Candidate] = {}
+        self._scopes: dict[tuple[str, int], _Scope] = {}
+        self._rows: dict[JournalKey, tuple[tuple[str, int], int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._exact)
+
+    def add(self, candidate: Candidate) -> None:
+        """``candidate`` leads from now on."""
+        self._exact[candidate.content_hash] = candidate
+        if candidate.vector is not None:
+            home = (candidate.scope, len(candidate.vector))
+            scope = self._scopes.get(home)
+            if scope is None:
+                scope = self._scopes[home] = _Scope(len(candidate.vector))
+            self._rows[candidate.key] = (home, scope.add(candidate))
+
+    def remove(self, candidate: Candidate) -> None:
+        """``candidate`` leads no more."""
+        if self._exact.get(candidate.content_hash) is candidate:
+            del self._exact[candidate.content_hash]
+        placed = self._rows.pop(candidate.key, None)
+        if placed is not None:
+            home, row = placed
+            if self._scopes[home].remove(row):
+                del self._scopes[home]
+
+    def find(self, candidate: Candidate, threshold: float) -> Match | None:
+        """The most similar leader at or above ``threshold`` that the guard lets pass, in the same scope only."""
+        same = self._exact.get(candidate.content_hash)
+        if same is not None:
+            return Match(same.key, 1.0)
+        if candidate.vector is None:
+            return None
+        scope = self._scopes.get((candidate.scope, len(candidate.vector)))
+        return None if scope is None else self._nearest(scope, candidate, candidate.vector, threshold)
+
+    def _nearest(self, scope: _Scope, candidate: Candidate, vector: Vector, threshold: float) -> Match | None:
+        similarities = scope.rows @ vector
+        near = np.flatnonzero(similarities >= threshold)
+        for row in near[np.argsort(-similarities[near])][: self._candidates]:
+            owner = scope.owners[row]
+            if owner is not None and self._guard.differs(candidate.text, owner.text) is None:
+                return Match(owner.key, min(1.0, float(similarities[row])))
+        return None

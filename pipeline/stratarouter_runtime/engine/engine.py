@@ -1,0 +1,264 @@
+"""The engine: an execution in, its one response out. Looks up, joins or leads, and never pays twice.
+
+It knows no transport. ``submit`` is called by the execute processor and by the bridge alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stratarouter_runtime.cache.normalise import conversation_text
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.engine import lookup, respond
+from stratarouter_runtime.engine.coalesce import Candidate, Leaders
+from stratarouter_runtime.engine.perform import Performer, Work
+from stratarouter_runtime.engine.respond import Story, error_info
+from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError
+from stratarouter_runtime.ports import Cache, CacheHit, Clock, Guard, JournalKey, Recorded
+from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
+from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+log = logging.getLogger("stratarouter.engine")
+
+FAILED_LEADERS = 2
+"""After so many leaders have failed, a follower takes the last one's error: an outage must not make a queue."""
+SHARED_ERRORS = frozenset({"provider_rejected", "unsupported_parameter"})
+"""Errors that the same words would meet again; followers with the same words share them."""
+
+
+@dataclass(slots=True)
+class _Leader:
+    candidate: Candidate
+    work: Work
+    outcome: asyncio.Future[Recorded]
+
+
+@dataclass(slots=True)
+class _Running:
+    payload_hash: str
+    task: asyncio.Task[Response]
+
+
+class Engine:
+    """Executes requests. One for each process; not shared between event loops."""
+
+    def __init__(
+        self, config: RuntimeConfig, *, cache: Cache | None, performer: Performer, guard: Guard, clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        """``cache`` None: every request is executed. ``guard`` judges likeness between leaders and followers."""
+        self._config = config
+        self._cache = cache
+        self._performer = performer
+        self._clock = clock
+        self._metrics = metrics
+        self._leaders = Leaders(guard)
+        self._leading: dict[JournalKey, _Leader] = {}
+        self._running: dict[JournalKey, _Running] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests submitted and not yet answered."""
+        return len(self._running)
+
+    async def stop(self, grace_s: float) -> None:
+        """Wait up to ``grace_s`` for what runs, then break it off: its ``started`` rows tell the next worker."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=grace_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def submit(self, execution: Execution, *, check_journal: bool = False) -> asyncio.Task[Response]:
+        """Start (or join) the execution of a request.
+
+        Args:
+            execution: the request made ready.
+            check_journal: ask the journal before the cache: the record may have been executed before a restart.
+
+        Returns:
+            A task with the response. It raises IdempotencyConflictError where the id stands for another payload.
+        """
+        key = JournalKey(execution.request.context.tenant, execution.request.request_id)
+        running = self._running.get(key)
+        if running is not None:
+            return self._spawn(self._same_id(running, execution), f"repeat {key.request_id}")
+        task = self._spawn(self._execute(execution, key, check_journal=check_journal), f"request {key.request_id}")
+        self._running[key] = _Running(execution.payload_hash, task)
+        task.add_done_callback(lambda _: self._running.pop(key, None))
+        return task
+
+    async def _same_id(self, running: _Running, execution: Execution) -> Response:
+        """The same request id, while the first is under way: one call, a response each."""
+        if running.payload_hash != execution.payload_hash:
+            request_id = execution.request.request_id
+            raise IdempotencyConflictError(f"request_id {request_id!r} is in flight with another payload")
+        return replace(await asyncio.shield(running.task), source=execution.source)
+
+    async def _execute(self, execution: Execution, key: JournalKey, *, check_journal: bool) -> Response:
+        began = self._clock.monotonic()
+        story = Story()
+        try:
+            async with asyncio.timeout(self._remaining_s(execution)):
+                response = await self._find_or_lead(execution, key, story, check_journal=check_journal)
+        except TimeoutError:
+            late = DeadlineExceededError("no answer before the request's deadline")
+            response = respond.from_error(execution, error_info(late), story)
+        response.timings_ms["execute"] = round((self._clock.monotonic() - began) * 1000, 3)
+        return response
+
+    async def _find_or_lead(
+        self, execution: Execution, key: JournalKey, story: Story, *, check_journal: bool
+    ) -> Response:
+        # 1. A record that may have been executed before a restart: the journal's answer stands.
+        if check_journal:
+            recorded = await self._performer.lookup(key)
+            if recorded is not None:
+                # begin() also tells a redelivery from a conflict.
+                begun = await self._performer.begin(execution, key, leader=None)
+                story.from_journal = True
+                return respond.from_outcome(execution, begun.recorded or recorded, story)
+        # 2. The cache.
+        hit = await self._lookup(execution, story)
+        if hit is not None:
+            return respond.from_hit(execution, hit, story.timings_ms)
+        # 3. A leader in flight, or lead.
+        candidate = Candidate.of(execution, conversation_text(execution.request.messages))
+        outcome = None
+        for _ in range(FAILED_LEADERS):
+            leader = self._join(execution, candidate, story)
+            if leader is None:
+                return await self._lead(execution, candidate, story)
+            outcome = await self._follow(execution, key, leader, story)
+            if outcome.answer is not None or story.from_journal or _shared(outcome, execution, leader):
+                break
+        assert outcome is not None
+        return respond.from_outcome(execution, outcome, story)
+
+    async def _lookup(self, execution: Execution, story: Story) -> CacheHit | None:
+        if self._cache is None or not lookup.may_read(execution):
+            return None
+        began = self._clock.monotonic()
+        queries = [lookup.query(execution)]
+        found = self._cache.lookup_now(queries)
+        [result] = await self._cache.lookup(queries) if found is None else found
+        story.cache = lookup.verdict(result)
+        story.timings_ms["lookup"] = round((self._clock.monotonic() - began) * 1000, 3)
+        self._metrics.cache_lookups_total.labels(story.cache.kind).inc()
+        if not isinstance(result, CacheHit):
+            return None
+        if result.kind == "semantic" and lookup.may_write(execution):
+            self._keep(execution, result)
+        return result
+
+    def _keep(self, execution: Execution, hit: CacheHit) -> None:
+        assert self._cache is not None
+        alias = lookup.entry(execution, hit.answer, alias=True)
+        self._spawn(self._cache.store([alias]), "store alias")
+
+    # -- leading and following ---------------------------------------------------------------------------------
+
+    def _join(self, execution: Execution, candidate: Candidate, story: Story) -> _Leader | None:
+        if not self._config.batch_enabled or execution.request.cache.mode in {"bypass", "refresh"}:
+            return None
+        match = self._leaders.find(candidate, self._config.batch_similarity_threshold)
+        if match is None:
+            return None
+        leader = self._leading[match.leader]
+        leader.work.deadline = max(leader.work.deadline, self._deadline(execution))
+        story.batch = BatchVerdict("follower", match.leader.request_id, round(match.similarity, 4))
+        self._metrics.coalesced_total.inc()
+        return leader
+
+    async def _lead(self, execution: Execution, candidate: Candidate, story: Story) -> Response:
+        work = Work(execution, candidate.key, self._deadline(execution), timings_ms=story.timings_ms)
+        leader = _Leader(candidate, work, asyncio.get_running_loop().create_future())
+        leader.outcome.add_done_callback(_retrieve)
+        story.batch = BatchVerdict("leader" if self._config.batch_enabled else "none")
+        if candidate.key not in self._leading:
+            self._leading[candidate.key] = leader
+            self._leaders.add(candidate)
+        # The call belongs to the engine: a requester that gives up takes nothing from the followers.
+        self._spawn(self._perform(leader), f"perform {candidate.key.request_id}")
+        outcome = await asyncio.shield(leader.outcome)
+        story.from_journal = work.from_journal
+        return respond.from_outcome(execution, outcome, story)
+
+    async def _perform(self, leader: _Leader) -> None:
+        try:
+            outcome = await self._performer.perform(leader.work)
+            if not leader.outcome.done():
+                leader.outcome.set_result(outcome)
+            if outcome.answer is not None:
+                await self._store(leader.work.execution, outcome, alias=False)
+        except BaseException as exc:
+            # Whoever waits must hear of it; cancellation and unforeseen errors go on to this task's owner too.
+            if not leader.outcome.done():
+                leader.outcome.set_exception(_as_exception(exc))
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+            event(log, logging.DEBUG, "leader failed", request_id=leader.candidate.key.request_id, cause=repr(exc))
+        finally:
+            if self._leading.get(leader.candidate.key) is leader:
+                del self._leading[leader.candidate.key]
+                self._leaders.remove(leader.candidate)
+
+    async def _follow(self, execution: Execution, key: JournalKey, leader: _Leader, story: Story) -> Recorded:
+        # The follower's own row comes first: its id may have been answered before, or stand for other words.
+        begun = await self._performer.begin(execution, key, leader=leader.candidate.key)
+        if begun.recorded is not None:
+            story.from_journal = True
+            story.batch = BatchVerdict()
+            return begun.recorded
+        try:
+            outcome = await asyncio.shield(leader.outcome)
+        except Exception as exc:
+            # What befell the leader's own record (a conflict, a defect) is not the follower's fault: it goes on.
+            return Recorded(None, ErrorInfo("execution", f"the leader failed: {exc!r}", "send it again", retryable=True))
+        if outcome.answer is not None:
+            await self._store(execution, outcome, alias=True)
+        return outcome
+
+    async def _store(self, execution: Execution, outcome: Recorded, *, alias: bool) -> None:
+        if self._cache is not None and outcome.answer is not None and lookup.may_write(execution):
+            await self._cache.store([lookup.entry(execution, outcome.answer, alias=alias)])
+
+    # -- time and tasks ----------------------------------------------------------------------------------------
+
+    def _remaining_s(self, execution: Execution) -> float | None:
+        """Seconds until the client's own deadline, or None: then only the provider's work is bounded."""
+        deadline_ms = execution.request.deadline_ms
+        return None if deadline_ms is None else max(0.0, (deadline_ms - self._clock.wall_ms()) / 1000)
+
+    def _deadline(self, execution: Execution) -> float:
+        remaining = self._remaining_s(execution)
+        bound = self._config.execution_timeout
+        return self._clock.monotonic() + (bound if remaining is None else min(bound, remaining))
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _shared(outcome: Recorded, execution: Execution, leader: _Leader) -> bool:
+    same_words = execution.content_hash == leader.candidate.content_hash
+    return same_words and outcome.error is not None and outcome.error.code in SHARED_ERRORS
+
+
+def _as_exception(exc: BaseException) -> Exception:
+    """A future takes no CancelledError as its exception; waiters see why the call was broken off."""
+    return exc if isinstance(exc, Exception) else DeadlineExceededError("the call was broken off at shutdown")
+
+
+def _retrieve(future: asyncio.Future[Recorded]) -> None:
+    """Mark the exception as seen: a leader may have nobody left who waits for it."""
+    if not future.cancelled():
+        future.exception()

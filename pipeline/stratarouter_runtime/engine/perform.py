@@ -1,0 +1,243 @@
+"""Performs one leader: the journal's permission, the provider calls with retries and fallbacks, the record of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from stratarouter_runtime.engine.respond import error_info
+from stratarouter_runtime.errors import (
+    AmbiguousCallError,
+    DeadlineExceededError,
+    ExecutionError,
+    IdempotencyConflictError,
+    JournalUnavailableError,
+    ProviderError,
+)
+from stratarouter_runtime.journal.grouped import GroupedJournal
+from stratarouter_runtime.ports import Begin, Begun, Clock, Finish, JournalKey, ProviderCall, Providers, Recorded
+from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Execution, Target
+from stratarouter_runtime.state.retry import RetryPolicy
+from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+log = logging.getLogger("stratarouter.perform")
+T = TypeVar("T")
+
+BUSY_POLL_S = 0.25
+"""How often a request that another living worker executes is looked for in the journal."""
+JOURNAL_FIRST_BACKOFF_S = 0.05
+JOURNAL_MAX_BACKOFF_S = 2.0
+
+
+@dataclass(slots=True)
+class Work:
+    """One leader's work. ``deadline`` (monotonic seconds) moves on when a follower can wait longer."""
+
+    execution: Execution
+    key: JournalKey
+    deadline: float
+    attempts: list[Attempt] = field(default_factory=list)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    from_journal: bool = False
+
+
+class Performer:
+    """Turns work into an outcome that the journal holds.
+
+    Args:
+        owner: this worker's id in the journal.
+        on_ambiguous: ``retry`` pays again for a call of unknown outcome, ``fail`` answers with an error.
+        concurrency: calls at once to each provider.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal: GroupedJournal,
+        providers: Providers,
+        clock: Clock,
+        metrics: Metrics,
+        owner: str,
+        retry: RetryPolicy,
+        on_ambiguous: str,
+        concurrency: int,
+    ) -> None:
+        self._journal = journal
+        self._providers = providers
+        self._clock = clock
+        self._metrics = metrics
+        self._owner = owner
+        self._retry = retry
+        self._may_repeat = on_ambiguous == "retry"
+        self._concurrency = concurrency
+        self._slots: dict[str, asyncio.Semaphore] = {}
+
+    async def perform(self, work: Work) -> Recorded:
+        """Execute ``work`` once. Raises IdempotencyConflictError where its id stands for another payload."""
+        asked = self._clock.monotonic()
+        async with self._slot(work.execution.targets[0].provider):
+            began = self._clock.monotonic()
+            work.timings_ms["slot"] = _ms(began - asked)
+            if began >= work.deadline:
+                return Recorded(None, error_info(DeadlineExceededError("the deadline passed before a call was made")))
+            # 1. Durable permission before any money is spent.
+            begun = await self.begin(work.execution, work.key, leader=None)
+            work.timings_ms["journal_begin"] = _ms(self._clock.monotonic() - began)
+            if begun.state == "granted":
+                return await self._call_and_record(work)
+        if begun.recorded is None:
+            return await self.record(Finish(work.key, None, error_info(_ambiguous(work.key))))
+        work.from_journal = True
+        return begun.recorded
+
+    async def begin(self, execution: Execution, key: JournalKey, *, leader: JournalKey | None) -> Begun:
+        """Claim ``key``; waits while another living worker executes it.
+
+        Returns granted, recorded or ambiguous. Raises IdempotencyConflictError.
+        """
+        source = execution.source
+        item = Begin(
+            key=key,
+            payload_hash=execution.payload_hash,
+            route_id=execution.request.decision.route_id,
+            leader=leader,
+            retry_ambiguous=self._may_repeat,
+            source=None if source is None else f"{source.topic}-{source.partition}@{source.offset}",
+        )
+        while True:
+            begun = await self._persist(lambda: self._journal.begin_one(item), "begin")
+            if begun.state == "busy" and begun.owner == self._owner:
+                # This process runs a key once at a time, so an earlier run of ours was broken off.
+                state = "granted" if self._may_repeat else "ambiguous"
+                begun = Begun(state, took_over=True)
+            if begun.state == "conflict":
+                raise IdempotencyConflictError(f"request_id {key.request_id!r} was used before with another payload")
+            if begun.took_over or begun.state == "ambiguous":
+                self._metrics.ambiguous_calls_total.inc()
+            if begun.state != "busy":
+                return begun
+            await self._clock.sleep(BUSY_POLL_S)
+
+    async def lookup(self, key: JournalKey) -> Recorded | None:
+        """What the journal holds for ``key``."""
+        return await self._persist(lambda: self._journal.lookup_one(key), "lookup")
+
+    async def record(self, finish: Finish) -> Recorded:
+        """Make a result durable; what stands afterwards may be another worker's, if it was first."""
+        return await self._persist(lambda: self._journal.finish_one(finish), "finish")
+
+    async def _call_and_record(self, work: Work) -> Recorded:
+        # 2. The calls.
+        began = self._clock.monotonic()
+        answer, error = await self._call_targets(work)
+        called = self._clock.monotonic()
+        work.timings_ms["provider"] = _ms(called - began)
+        # 3. The result is durable before anybody sees it.
+        outcome = await self.record(Finish(work.key, answer, error, tuple(work.attempts)))
+        work.timings_ms["journal_finish"] = _ms(self._clock.monotonic() - called)
+        return outcome
+
+    async def _call_targets(self, work: Work) -> tuple[Answer | None, ErrorInfo | None]:
+        problem: ExecutionError = DeadlineExceededError("the deadline passed before a call was made")
+        held = work.execution.targets[0].provider
+        for target in work.execution.targets:
+            try:
+                if target.provider == held:
+                    return await self._call_target(work, target), None
+                async with self._slot(target.provider):
+                    return await self._call_target(work, target), None
+            except ProviderError as exc:
+                problem = exc
+            except (DeadlineExceededError, AmbiguousCallError) as exc:
+                return None, error_info(exc)
+        return None, error_info(problem)
+
+    async def _call_target(self, work: Work, target: Target) -> Answer:
+        tries = 0
+        waited_s = 0.0
+        while True:
+            tries += 1
+            remaining = work.deadline - self._clock.monotonic()
+            if remaining <= 0:
+                raise DeadlineExceededError(f"the deadline passed after {len(work.attempts)} calls")
+            try:
+                return await self._call_once(work, target, remaining, waited_s)
+            except ProviderError as exc:
+                waited_s = self._wait_before_next(exc, tries, work)
+            self._metrics.retries_total.labels(work.attempts[-1].outcome).inc()
+            await self._clock.sleep(waited_s)
+
+    def _wait_before_next(self, exc: ProviderError, tries: int, work: Work) -> float:
+        """Seconds until the next try on the same target; raises where there is to be none."""
+        if exc.maybe_paid and exc.retryable:
+            self._metrics.ambiguous_calls_total.inc()
+            if not self._may_repeat:
+                raise AmbiguousCallError(f"{exc.message}; it may have been paid for") from exc
+        # Jitter spreads load; it protects nothing.
+        remaining = work.deadline - self._clock.monotonic()
+        wait = self._retry.wait_s(exc, tries, random.random(), remaining)  # noqa: S311
+        if wait is None:
+            raise exc
+        return wait
+
+    async def _call_once(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
+        call = _provider_call(work, target, remaining_s)
+        began = self._clock.monotonic()
+        outcome, status = "ok", None
+        try:
+            return await self._providers.call(target.provider, call)
+        except ProviderError as exc:
+            outcome, status = exc.code, exc.status
+            raise
+        finally:
+            took = self._clock.monotonic() - began
+            work.attempts.append(
+                Attempt(target.provider, target.model, outcome, _ms(took), status, waited_ms=_ms(waited_s))
+            )
+            self._metrics.provider_calls_total.labels(target.provider, outcome).inc()
+            self._metrics.provider_call_seconds.labels(target.provider).observe(took)
+
+    def _slot(self, provider: str) -> asyncio.Semaphore:
+        slot = self._slots.get(provider)
+        if slot is None:
+            slot = self._slots[provider] = asyncio.Semaphore(self._concurrency)
+        return slot
+
+    async def _persist(self, write: Callable[[], Awaitable[T]], doing: str) -> T:
+        """The journal is waited for: without it no call starts and no paid result is let go. What limits the wait
+        is the caller's: intake stops when too much is held."""
+        backoff = JOURNAL_FIRST_BACKOFF_S
+        while True:
+            try:
+                return await write()
+            except JournalUnavailableError as exc:
+                event(log, logging.WARNING, "journal unavailable", doing=doing, cause=str(exc), wait_s=backoff)
+            await self._clock.sleep(backoff * (0.5 + random.random() / 2))  # noqa: S311
+            backoff = min(JOURNAL_MAX_BACKOFF_S, backoff * 2)
+
+
+def _provider_call(work: Work, target: Target, timeout_s: float) -> ProviderCall:
+    execution = work.execution
+    messages = execution.request.messages
+    if execution.system_prompt:
+        messages = ({"role": "system", "content": execution.system_prompt}, *messages)
+    return ProviderCall(
+        model=target.model,
+        messages=messages,
+        params={**target.params, **execution.request.params},
+        request_id=work.key.request_id,
+        timeout_s=timeout_s,
+    )
+
+
+def _ambiguous(key: JournalKey) -> AmbiguousCallError:
+    return AmbiguousCallError(f"a call for {key.request_id!r} was started by a worker that died; it may have been paid")
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,91 @@
+"""Builds responses: from a cache hit, from an outcome, from an error. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from stratarouter_runtime.errors import RuntimeSystemError
+from stratarouter_runtime.ports import CacheHit, Recorded
+from stratarouter_runtime.records import Answer, BatchVerdict, CacheVerdict, ErrorInfo, Execution, Request, Response
+
+
+@dataclass(slots=True)
+class Story:
+    """What has happened to one request so far."""
+
+    cache: CacheVerdict = field(default_factory=lambda: CacheVerdict("bypass"))
+    batch: BatchVerdict = field(default_factory=BatchVerdict)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    from_journal: bool = False
+
+
+def error_info(exc: RuntimeSystemError) -> ErrorInfo:
+    """An exception as records carry it."""
+    return ErrorInfo(code=exc.code, message=exc.message, remedy=exc.remedy, retryable=exc.retryable)
+
+
+def from_hit(execution: Execution, hit: CacheHit, timings_ms: dict[str, float]) -> Response:
+    """The response for an answer out of the cache: nothing paid, its price saved."""
+    verdict = CacheVerdict(hit.kind, similarity=round(hit.similarity, 4), entry_id=hit.entry_id)
+    response = _ok(execution, hit.answer, Story(cache=verdict, timings_ms=timings_ms))
+    return replace(response, cost_usd=0.0, saved_usd=hit.answer.cost_usd)
+
+
+def from_outcome(execution: Execution, outcome: Recorded, story: Story) -> Response:
+    """The response for what a call (this request's, its leader's, or a recorded one) came to."""
+    follows = story.batch.role == "follower" or outcome.leader is not None
+    if outcome.answer is None:
+        assert outcome.error is not None
+        failed = from_error(execution, outcome.error, story)
+        return failed if follows else replace(failed, attempts=outcome.attempts)
+    response = _ok(execution, outcome.answer, story)
+    if follows:
+        return replace(response, cost_usd=0.0, saved_usd=outcome.answer.cost_usd)
+    return replace(response, attempts=outcome.attempts, saved_usd=0.0)
+
+
+def from_error(execution: Execution, error: ErrorInfo, story: Story) -> Response:
+    """An error response."""
+    return replace(
+        refused(execution.request, error),
+        cache=story.cache,
+        batch=story.batch,
+        timings_ms={**execution.enriched_ms, **story.timings_ms},
+        source=execution.source,
+        from_journal=story.from_journal,
+    )
+
+
+def refused(request: Request, error: ErrorInfo) -> Response:
+    """An error response to a request that was never made into an execution."""
+    return Response(
+        request_id=request.request_id,
+        status="error",
+        error=error,
+        route_id=request.decision.route_id,
+        tenant=request.context.tenant,
+        cost_usd=0.0,
+        saved_usd=0.0,
+    )
+
+
+def _ok(execution: Execution, answer: Answer, story: Story) -> Response:
+    request = execution.request
+    return Response(
+        request_id=request.request_id,
+        status="ok",
+        text=answer.text,
+        provider=answer.provider,
+        model=answer.model,
+        finish_reason=answer.finish_reason,
+        tool_calls=answer.tool_calls,
+        usage=answer.usage,
+        cost_usd=answer.cost_usd,
+        cache=story.cache,
+        batch=story.batch,
+        timings_ms={**execution.enriched_ms, **story.timings_ms},
+        route_id=request.decision.route_id,
+        tenant=request.context.tenant,
+        source=execution.source,
+        from_journal=story.from_journal,
+    )

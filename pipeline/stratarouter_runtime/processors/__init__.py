@@ -1,0 +1,1 @@
+"""The stream processors: what moves through the topics."""

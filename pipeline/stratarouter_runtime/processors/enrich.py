@@ -1,0 +1,188 @@
+"""enrich: decodes and validates requests, answers hits at once, sends misses on to be executed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.engine import lookup, respond
+from stratarouter_runtime.engine.accept import Acceptor
+from stratarouter_runtime.errors import (
+    ExecutionError,
+    InvalidRecordError,
+    PoisonRecordError,
+)
+from stratarouter_runtime.ports import Cache, CacheHit, CacheMiss, CacheQuery, Embedder
+from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.publish import Outputs, Record, coordinates
+from stratarouter_runtime.records import Execution, Outbound
+from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+log = logging.getLogger("stratarouter.enrich")
+
+BYPASSED = CacheMiss(bypassed=True)
+"""The cache was not asked."""
+
+
+@dataclass(slots=True)
+class Accepted:
+    """A record on its way: its execution so far and when its decoding began (perf_counter seconds)."""
+
+    record: Record
+    execution: Execution
+    began: float
+
+
+class Enrich:
+    """The first stream processor. ``cache`` and ``embedder`` may be None."""
+
+    name = "enrich"
+
+    def __init__(
+        self, config: RuntimeConfig, *, acceptor: Acceptor, cache: Cache | None, embedder: Embedder | None,
+        metrics: Metrics,
+    ) -> None:
+        self._config = config
+        self._acceptor = acceptor
+        self._cache = cache
+        self._embedder = embedder
+        self._metrics = metrics
+        self._outputs = Outputs(config, self.name, metrics)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.in_flight = 0
+
+    def handle(self, lane: Lane, records: Sequence[Record]) -> None:
+        """Take one poll's records. What needs no waiting is finished before this returns."""
+        self._metrics.requests_total.labels(self.name).inc(len(records))
+        self.in_flight += len(records)
+        accepted = [item for record in records if (item := self._accept(lane, record)) is not None]
+        if not accepted:
+            return
+        missing = self._embedder is not None and any(a.execution.request.embedding is None for a in accepted)
+        found = None if missing else self._look_up_now(accepted)
+        if found is not None:
+            self._settle(lane, accepted, found)
+            return
+        task = asyncio.create_task(self._embed_and_look_up(lane, accepted), name="enrich batch")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Break off what still waits; its offsets are not committed, so it is read again."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- one record --------------------------------------------------------------------------------------------
+
+    def _accept(self, lane: Lane, record: Record) -> Accepted | None:
+        """Decode and resolve; finishes the record itself where it goes no further."""
+        for tries in range(1, self._config.poison_tries + 1):
+            try:
+                return self._accept_once(lane, record)
+            except InvalidRecordError as exc:
+                self._finish(lane, record, self._outputs.dead_letter(exc, record))
+                return None
+            except Exception as exc:
+                # The lane's outermost guard: a record that no step foresaw must not stop the others.
+                log.exception("record failed", extra={"fields": {"offset": record.offset, "try": tries}})
+                cause = exc
+        poison = PoisonRecordError(f"{type(cause).__name__} in {self._config.poison_tries} tries: {cause}")
+        self._finish(lane, record, self._outputs.dead_letter(poison, record))
+        return None
+
+    def _accept_once(self, lane: Lane, record: Record) -> Accepted | None:
+        began = time.perf_counter()
+        request = self._acceptor.decode(record.value, record.headers, coordinates(record))
+        try:
+            execution = self._acceptor.accept(request, coordinates(record))
+        except ExecutionError as exc:
+            refused = replace(respond.refused(request, respond.error_info(exc)), source=coordinates(record))
+            outbound = self._outputs.response(refused, reply_to=request.reply_to, traceparent=request.traceparent)
+            self._finish(lane, record, outbound)
+            return None
+        return Accepted(record, execution, began)
+
+    # -- a batch -----------------------------------------------------------------------------------------------
+
+    async def _embed_and_look_up(self, lane: Lane, accepted: list[Accepted]) -> None:
+        await self._embed(accepted)
+        found = self._look_up_now(accepted)
+        if found is None:
+            found = await self._look_up(accepted)
+        self._settle(lane, accepted, found)
+
+    async def _embed(self, accepted: list[Accepted]) -> None:
+        """Fill in missing vectors. A failing embedder costs likeness, not the request."""
+        missing = [a for a in accepted if a.execution.request.embedding is None]
+        if self._embedder is None or not missing:
+            return
+        try:
+            vectors = await self._embedder.embed([lookup.query(a.execution).text for a in missing])
+        except Exception as exc:
+            # Whatever befalls the embedder, these requests are executed without a vector.
+            event(log, logging.WARNING, "embedder failed", cause=repr(exc), requests=len(missing))
+            return
+        for item, vector in zip(missing, vectors, strict=True):
+            item.execution = replace(item.execution, request=replace(item.execution.request, embedding=vector))
+
+    def _look_up_now(self, accepted: list[Accepted]) -> list[CacheHit | CacheMiss] | None:
+        """Look up without waiting; None where the cache needs a round trip."""
+        if self._cache is None:
+            return [BYPASSED] * len(accepted)
+        try:
+            return self._cache.lookup_now(_queries(accepted))
+        except Exception:
+            # A defect in the cache must not cost a request: what cannot be looked up is executed.
+            log.exception("lookup failed")
+            return [BYPASSED] * len(accepted)
+
+    async def _look_up(self, accepted: list[Accepted]) -> list[CacheHit | CacheMiss]:
+        assert self._cache is not None
+        try:
+            return await self._cache.lookup(_queries(accepted))
+        except Exception:
+            # As above.
+            log.exception("lookup failed")
+            return [BYPASSED] * len(accepted)
+
+    def _settle(self, lane: Lane, accepted: list[Accepted], found: Sequence[CacheHit | CacheMiss]) -> None:
+        """Answer the hits, pass on the rest. ``found`` is for those that may read, in their order."""
+        results = iter(found)
+        for item in accepted:
+            result = next(results, BYPASSED) if lookup.may_read(item.execution) else BYPASSED
+            self._metrics.cache_lookups_total.labels(lookup.verdict(result).kind).inc()
+            if isinstance(result, CacheHit):
+                self._answer(lane, item, result)
+            else:
+                self._pass_on(lane, item)
+
+    def _answer(self, lane: Lane, item: Accepted, hit: CacheHit) -> None:
+        timings = {"enrich": _ms_since(item.began)}
+        response = respond.from_hit(item.execution, hit, timings)
+        request = item.execution.request
+        outbound = self._outputs.response(response, reply_to=request.reply_to, traceparent=request.traceparent)
+        self._finish(lane, item.record, outbound)
+
+    def _pass_on(self, lane: Lane, item: Accepted) -> None:
+        execution = replace(item.execution, enriched_ms={"enrich": _ms_since(item.began)})
+        self._finish(lane, item.record, self._outputs.execution(execution))
+
+    def _finish(self, lane: Lane, record: Record, outbound: Outbound) -> None:
+        self.in_flight -= 1
+        lane.finish(record.offset, (outbound,))
+
+
+def _queries(accepted: list[Accepted]) -> list[CacheQuery]:
+    return [lookup.query(a.execution) for a in accepted if lookup.may_read(a.execution)]
+
+
+def _ms_since(began: float) -> float:
+    return round((time.perf_counter() - began) * 1000, 3)
+
+

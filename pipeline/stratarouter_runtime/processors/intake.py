@@ -1,0 +1,290 @@
+"""Polls one topic for a consumer group and hands each record to the lane that owns its partition.
+
+Takes no more than lanes and the worker have room for: a partition without room is paused, polling goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import BrokerError, OffsetMetadataError
+from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
+from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.publisher import PlainPublisher, TransactionalPublisher
+from stratarouter_runtime.state.offsets import OffsetMap
+from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+log = logging.getLogger("stratarouter.intake")
+
+MAX_POLL_RECORDS = 500
+"""Records in one poll over all partitions."""
+POLL_TIMEOUT_MS = 200
+"""How long a poll waits for records; also how soon a partition with room again is asked."""
+FENCED_REOPEN_S = 5.0
+"""A fenced lane whose partition is still ours is taken anew after this; a zombie hears of its loss earlier."""
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 15.0
+METADATA_TIMEOUT_S = 15.0
+
+Record = ConsumerRecord[bytes | None, bytes | None]
+Handler = Callable[[Lane, "list[Record]"], None]
+Checkpoint = Callable[[TopicPartition], Awaitable[OffsetMap | None]]
+
+
+class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
+    """The consumer of one processor and its lanes.
+
+    Args:
+        handle: called with a lane and the records just taken from it, in offset order; must not block.
+        room: how many more records the worker can hold.
+        restore: the last checkpoint of a partition whose committed offset is gone, or None.
+    """
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        *,
+        processor: str,
+        topic: str,
+        handle: Handler,
+        room: Callable[[], int],
+        restore: Checkpoint,
+        metrics: Metrics,
+    ) -> None:
+        self.processor = processor
+        self.topic = topic
+        self.group = f"{config.group_id}-{processor}"
+        self.lanes: dict[TopicPartition, Lane] = {}
+        self.error: str | None = None
+        self._config = config
+        self._handle = handle
+        self._room = room
+        self._restore = restore
+        self._metrics = metrics
+        self._consumer: AIOKafkaConsumer | None = None
+        self._poll_task: asyncio.Task[None] | None = None
+        self._openings: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._draining = False
+        self._joined = False
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Join the group and begin to poll. Raises BrokerError."""
+        self._consumer = kafka_client.consumer(self._config, group=self.group, max_partition_fetch_bytes=2 * 1024**2)
+        self._consumer.subscribe([self.topic], listener=self)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._consumer.start()
+        except CLIENT_ERRORS as exc:
+            raise mapped(exc, f"joining group {self.group}") from exc
+        self._poll_task = asyncio.create_task(self._poll_loop(), name=f"poll {self.topic}")
+
+    def stop_taking(self) -> None:
+        """Take no further record; those taken go on."""
+        self._draining = True
+        self._changed.set()
+
+    async def stop(self, grace_s: float) -> None:
+        """Commit what is finished within ``grace_s`` and leave the group."""
+        self.stop_taking()
+        if self._poll_task is not None:
+            self._poll_task.cancel()
+            await asyncio.gather(self._poll_task, return_exceptions=True)
+        await self._close_lanes(grace_s)
+        if self._consumer is not None:
+            try:
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await self._consumer.stop()
+            except CLIENT_ERRORS as exc:
+                event(log, logging.WARNING, "consumer closed with an error", group=self.group, cause=repr(exc))
+
+    async def drained(self) -> None:
+        """Wait until every record taken is answered and committed."""
+        await asyncio.gather(*(lane.drained() for lane in self.lanes.values()))
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether this processor does its work now, and what keeps it from it."""
+        if self.error is not None:
+            return False, self.error
+        if not self._joined:
+            return False, f"group {self.group} has assigned nothing yet"
+        for lane in self.lanes.values():
+            if lane.state != "running" or lane.problem is not None:
+                return False, f"lane {lane.name} is {lane.state}: {lane.problem or 'opening'}"
+        return True, f"{len(self.lanes)} lanes running"
+
+    def lag(self) -> int:
+        """Records between the committed watermarks and the last known ends of the partitions held here."""
+        if self._consumer is None:
+            return 0
+        ends = ((lane, self._consumer.highwater(partition)) for partition, lane in self.lanes.items())
+        return sum(max(0, end - lane.committed.watermark) for lane, end in ends if end is not None)
+
+    # -- rebalance ---------------------------------------------------------------------------------------------
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Commit what is finished and let go. Bounded: no heartbeat is sent meanwhile."""
+        self._joined = False
+        await self._close_lanes(min(2.0, self._config.session_timeout_ms / 4000))
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Start a lane for each partition in the background; records wait until it has sought its place."""
+        consumer = self._consumer
+        assert consumer is not None
+        for partition in assigned:
+            consumer.pause(partition)
+            self._open(partition)
+        self._joined = True
+
+    def _open(self, partition: TopicPartition) -> None:
+        lane = self._new_lane(partition)
+        self.lanes[partition] = lane
+        task = asyncio.create_task(self._open_lane(partition, lane), name=f"open {lane.name}")
+        self._openings.add(task)
+        task.add_done_callback(self._openings.discard)
+
+    def _new_lane(self, partition: TopicPartition) -> Lane:
+        if self._config.processing_guarantee == "exactly_once":
+            publisher = TransactionalPublisher(self._config, self.group, partition)
+        else:
+            assert self._consumer is not None
+            publisher = PlainPublisher(self._config, self.group, partition, self._consumer)
+        return Lane(
+            f"{partition.topic}-{partition.partition}",
+            publisher,
+            processor=self.processor,
+            max_in_flight=self._config.lane_max_in_flight,
+            metadata_max_chars=self._config.offset_metadata_max_bytes,
+            metrics=self._metrics,
+            on_change=self._changed.set,
+        )
+
+    async def _open_lane(self, partition: TopicPartition, lane: Lane) -> None:
+        async def resume(stored: OffsetMap) -> OffsetMap:
+            beginning, end = await self._bounds(partition)
+            lane.backlog_end = end
+            place = stored if stored.watermark >= 0 else await self._place_without_offset(partition, beginning, end)
+            if self.lanes.get(partition) is lane and self._consumer is not None:
+                self._consumer.seek(partition, place.watermark)
+                self._consumer.resume(partition)
+            return place
+
+        try:
+            await lane.open(resume)
+            event(log, logging.INFO, "lane ready", lane=lane.name, group=self.group, offset=lane.committed.watermark)
+        except OffsetMetadataError as exc:
+            lane.halt(exc)
+        except BrokerError as exc:
+            lane.fence(exc)
+
+    async def _place_without_offset(self, partition: TopicPartition, beginning: int, end: int) -> OffsetMap:
+        """No committed offset: the last checkpoint where there is one, else the topic's beginning."""
+        checkpoint = await self._restore(partition)
+        if checkpoint is not None and beginning <= checkpoint.watermark <= end:
+            event(log, logging.WARNING, "restored from checkpoint", partition=str(partition), at=checkpoint.watermark)
+            return checkpoint
+        return OffsetMap(beginning, beginning)
+
+    async def _bounds(self, partition: TopicPartition) -> tuple[int, int]:
+        """The partition's first offset and its end."""
+        assert self._consumer is not None
+        try:
+            async with asyncio.timeout(METADATA_TIMEOUT_S):
+                beginning = await self._consumer.beginning_offsets([partition])
+                end = await self._consumer.end_offsets([partition])
+        except CLIENT_ERRORS as exc:
+            raise mapped(exc, f"looking up the offsets of {partition}") from exc
+        return beginning[partition], end[partition]
+
+    async def _close_lanes(self, grace_s: float) -> None:
+        for task in list(self._openings):
+            task.cancel()
+        await asyncio.gather(*self._openings, return_exceptions=True)
+        lanes, self.lanes = list(self.lanes.values()), {}
+        await asyncio.gather(*self._retiring, *(lane.close(grace_s) for lane in lanes))
+
+    # -- polling -----------------------------------------------------------------------------------------------
+
+    async def _poll_loop(self) -> None:
+        while True:
+            try:
+                await self._poll_once()
+                self.error = None
+            except CLIENT_ERRORS as exc:
+                self.error = f"polling {self.topic}: {type(exc).__name__}: {exc}"
+                event(log, logging.WARNING, "poll failed", topic=self.topic, cause=self.error)
+                await asyncio.sleep(0.5)
+
+    async def _poll_once(self) -> None:
+        consumer = self._consumer
+        assert consumer is not None
+        self._reopen_fenced()
+        limit = 0 if self._draining else min(MAX_POLL_RECORDS, self._room())
+        open_partitions = self._pause_and_resume(limit)
+        if not open_partitions:
+            # Polling goes on, so that the group sees us alive; paused partitions return nothing.
+            self._changed.clear()
+            await _wait(self._changed, POLL_TIMEOUT_MS / 1000)
+            await consumer.getmany(timeout_ms=0)
+            return
+        polled: dict[TopicPartition, list[Any]] = await consumer.getmany(
+            *open_partitions, timeout_ms=POLL_TIMEOUT_MS, max_records=limit
+        )
+        for partition, records in polled.items():
+            lane = self.lanes.get(partition)
+            if lane is None:
+                continue
+            taken = [record for record in records if lane.take(record.offset)]
+            if taken:
+                self._handle(lane, taken)
+
+    def _pause_and_resume(self, limit: int) -> list[TopicPartition]:
+        """The partitions to ask now. Those without room are paused, so that nothing is fetched for them."""
+        consumer = self._consumer
+        assert consumer is not None
+        assigned, paused = consumer.assignment(), consumer.paused()
+        ask = []
+        for partition, lane in self.lanes.items():
+            if partition not in assigned:
+                continue
+            if limit > 0 and lane.has_room(min(limit, MAX_POLL_RECORDS)):
+                if partition in paused:
+                    consumer.resume(partition)
+                ask.append(partition)
+            elif partition not in paused:
+                self._metrics.intake_paused_total.labels("worker_full" if limit <= 0 else "lane_full").inc()
+                consumer.pause(partition)
+        return ask
+
+    def _reopen_fenced(self) -> None:
+        """Still ours and fenced: an expired transaction, or a zombie's last act. Take the lane anew."""
+        now = time.monotonic()
+        for partition, lane in list(self.lanes.items()):
+            if lane.state == "fenced" and lane.ended_at is not None and now - lane.ended_at >= FENCED_REOPEN_S:
+                event(log, logging.WARNING, "lane reopened", lane=lane.name)
+                self._metrics.producer_replacements_total.labels("fenced").inc()
+                retired = asyncio.create_task(lane.close(0.0), name=f"retire {lane.name}")
+                self._retiring.add(retired)
+                retired.add_done_callback(self._retiring.discard)
+                self._open(partition)
+
+
+async def _wait(changed: asyncio.Event, timeout_s: float) -> None:
+    """Until ``changed`` or the time is up."""
+    task = asyncio.ensure_future(changed.wait())
+    _, pending = await asyncio.wait([task], timeout=timeout_s)
+    for late in pending:
+        late.cancel()

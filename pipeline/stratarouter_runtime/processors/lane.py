@@ -1,0 +1,278 @@
+"""A lane: one assigned input partition, its offset ledger and its commit loop.
+
+While one commit is under way, finished work gathers for the next. A lane knows no Kafka client; a publisher does
+the writing (``publisher.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError
+from stratarouter_runtime.records import Outbound
+from stratarouter_runtime.state.offsets import OffsetLedger, OffsetMap, encode
+from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+log = logging.getLogger("stratarouter.lane")
+
+LaneState = Literal["opening", "running", "fenced", "halted", "closed"]
+
+MAX_COMMIT_RECORDS = 2000
+"""Records in one commit: bounds the time to write it and what a failed one repeats."""
+MAX_COMMIT_BYTES = 8 * 1024 * 1024
+"""Bytes in one commit, for the same reason; a single larger record still goes alone."""
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 5.0
+"""Waits between tries to replace a publisher while the broker is away."""
+
+
+class Publisher(Protocol):
+    """Writes outputs and the input offset together, and reads what was committed."""
+
+    async def open(self) -> OffsetMap:
+        """Fence earlier owners, then read the committed map. Raises BrokerError, OffsetMetadataError."""
+
+    async def publish(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
+        """Write ``outbounds`` and commit ``offset``. Raises LaneFencedError, or BrokerError where the outcome is
+        unknown: then ``open`` must be called before anything else."""
+
+    async def close(self) -> None:
+        """Release the connections. Idempotent; bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished input record and what it publishes."""
+
+    offset: int
+    outbounds: tuple[Outbound, ...]
+    size: int
+
+
+class Lane:
+    """Owns one input partition from its assignment to its revocation.
+
+    Args:
+        name: for logs: topic and partition.
+        publisher: writes this lane's outputs.
+        max_in_flight: records taken and not yet committed; more are not polled.
+        metadata_max_chars: the broker's ``offset.metadata.max.bytes``.
+        on_change: called when there may be room again or the state has changed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        publisher: Publisher,
+        *,
+        processor: str,
+        max_in_flight: int,
+        metadata_max_chars: int,
+        metrics: Metrics,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.state: LaneState = "opening"
+        self.problem: str | None = None
+        self.ended_at: float | None = None
+        self.backlog_end = 0
+        """Records below this offset were there before the lane opened: they may have been executed before."""
+        self._publisher = publisher
+        self._processor = processor
+        self._max_in_flight = max_in_flight
+        self._max_chars = metadata_max_chars
+        self._metrics = metrics
+        self._on_change = on_change
+        self._ledger = OffsetLedger(OffsetMap(0, 0), max_chars=metadata_max_chars)
+        self._ready: list[Finished] = []
+        self._writing: list[Finished] = []
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._closing = False
+        self.committed = OffsetMap(0, 0)
+        self._stored = OffsetMap(0, 0)
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def open(self, resume: Callable[[OffsetMap], Awaitable[OffsetMap]]) -> None:
+        """Take the partition: fence, read the committed map, let ``resume`` seek to it, start committing."""
+        self._stored = await self._open_publisher()
+        self.committed = await resume(self._stored)
+        if self._closing:
+            return
+        self._ledger = OffsetLedger(self.committed, max_chars=self._max_chars)
+        self._loop_task = asyncio.create_task(self._commit_loop(), name=f"commit {self.name}")
+        self._become("running")
+
+    async def close(self, grace_s: float) -> None:
+        """Stop taking records, commit what is finished within ``grace_s`` seconds, release the publisher."""
+        self._closing = True
+        if self._loop_task is not None:
+            self._wake.set()
+            _, pending = await asyncio.wait([self._loop_task], timeout=grace_s)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+        if self.state not in {"fenced", "halted"}:
+            self._become("closed")
+        await self._publisher.close()
+
+    async def drained(self) -> None:
+        """Wait until every record taken is committed (or the lane is over)."""
+        await self._settled.wait()
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Records taken and not yet committed."""
+        return self._ledger.unfinished + len(self._writing)
+
+    @property
+    def watermark_gap(self) -> int:
+        """Offsets between the watermark and the last one taken."""
+        return self._ledger.span
+
+    def has_room(self, records: int) -> bool:
+        """Whether ``records`` more may be taken: by number in flight and by the size of the offset map."""
+        if self.state != "running" or self._closing:
+            return False
+        return self._ledger.unfinished + records <= self._max_in_flight and self._ledger.has_room(records)
+
+    def take(self, offset: int) -> bool:
+        """Take the record at ``offset``; False where it must be skipped (finished before, or not ours any more)."""
+        if self.state != "running" or self._closing:
+            return False
+        taken = self._ledger.take(offset)
+        if taken:
+            self._settled.clear()
+        return taken
+
+    def finish(self, offset: int, outbounds: tuple[Outbound, ...]) -> None:
+        """The record at ``offset`` is done: publish ``outbounds`` with its offset. Dropped where the lane is over:
+        the new owner publishes from the journal."""
+        if self.state != "running":
+            return
+        self._ready.append(Finished(offset, outbounds, sum(len(o.value) for o in outbounds)))
+        self._wake.set()
+
+    # -- commits -----------------------------------------------------------------------------------------------
+
+    async def _commit_loop(self) -> None:
+        try:
+            while True:
+                if not self._ready:
+                    if self._closing:
+                        return
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                await self._commit_once()
+        except LaneFencedError as exc:
+            self._end("fenced", exc)
+        except OffsetMetadataError as exc:
+            self._end("halted", exc)
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:
+            # The outermost loop of the lane: an error nobody foresaw must be seen, and must not look like success.
+            log.exception("lane failed", extra={"fields": {"lane": self.name}})
+            self._end("fenced", exc)
+
+    async def _commit_once(self) -> None:
+        # 1. What is finished now makes one commit; what finishes meanwhile makes the next.
+        self._writing, self._ready = _first_batch(self._ready)
+        offsets = [f.offset for f in self._writing]
+        self._ledger.finish(offsets)
+        snapshot = self._ledger.snapshot()
+        outbounds = [o for f in self._writing for o in f.outbounds]
+        began = time.perf_counter()
+        try:
+            # 2. Outputs and offsets together.
+            await self._publisher.publish(outbounds, snapshot.watermark, encode(snapshot))
+        except LaneFencedError:
+            raise
+        except BrokerError as exc:
+            # 3. Unknown outcome: a new publisher settles it, and the committed map says how.
+            await self._recover(exc, snapshot)
+            return
+        self.committed = self._stored = snapshot
+        self._metrics.transaction_seconds.labels(self._processor).observe(time.perf_counter() - began)
+        self._metrics.transaction_records.observe(len(offsets))
+        self._writing = []
+        self._notice_progress()
+
+    async def _recover(self, cause: BrokerError, attempted: OffsetMap) -> None:
+        self._metrics.producer_replacements_total.labels("transaction_failed").inc()
+        event(log, logging.WARNING, "publisher replaced", lane=self.name, cause=str(cause))
+        stored = await self._open_publisher()
+        if stored not in (self._stored, attempted):
+            # Another owner has committed meanwhile: our ledger is out of date and must publish nothing more.
+            raise LaneFencedError(f"another owner committed {stored.watermark} on {self.name}")
+        lost = [f for f in self._writing if not stored.is_finished(f.offset)]
+        self._ledger.reopen(f.offset for f in lost)
+        self._ready[:0] = lost
+        self._writing = []
+        self.committed = self._stored = stored
+        self._notice_progress()
+
+    async def _open_publisher(self) -> OffsetMap:
+        backoff = FIRST_BACKOFF_S
+        while True:
+            try:
+                return await self._publisher.open()
+            except (LaneFencedError, OffsetMetadataError):
+                raise
+            except BrokerError as exc:
+                self.problem = str(exc)
+                event(log, logging.WARNING, "broker unavailable", lane=self.name, cause=str(exc), wait_s=backoff)
+            if self._closing:
+                raise LaneFencedError(f"lane {self.name} was closed while the broker was away")
+            await asyncio.sleep(backoff)
+            backoff = min(MAX_BACKOFF_S, backoff * 2)
+
+    def _notice_progress(self) -> None:
+        self.problem = None
+        if not self._ready and not self._ledger.unfinished:
+            self._settled.set()
+        self._on_change()
+
+    def halt(self, exc: Exception) -> None:
+        """Stop this lane for good: it must not go on before somebody has looked."""
+        self._end("halted", exc)
+
+    def fence(self, exc: Exception) -> None:
+        """Give this lane up; it may be taken anew."""
+        self._end("fenced", exc)
+
+    def _end(self, state: LaneState, exc: Exception) -> None:
+        self.problem = f"{exc} {getattr(exc, 'remedy', '')}".strip()
+        event(log, logging.ERROR if state == "halted" else logging.WARNING, f"lane {state}", lane=self.name,
+              cause=self.problem)
+        self._ready.clear()
+        self.ended_at = time.monotonic()
+        self._become(state)
+
+    def _become(self, state: LaneState) -> None:
+        self.state = state
+        if state != "running":
+            self._settled.set()
+        self._on_change()
+
+
+def _first_batch(ready: list[Finished]) -> tuple[list[Finished], list[Finished]]:
+    """Split off what fits into one commit; at least one record."""
+    size = 0
+    for index, finished in enumerate(ready):
+        size += finished.size
+        if index and (index >= MAX_COMMIT_RECORDS or size > MAX_COMMIT_BYTES):
+            return ready[:index], ready[index:]
+    return ready, []

@@ -1,0 +1,115 @@
+"""Turns responses, dead letters and executions into the bytes that lanes publish, and counts them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from aiokafka import ConsumerRecord
+
+from stratarouter_runtime import wire
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.engine import respond
+from stratarouter_runtime.errors import InvalidRecordError, ResponseTooLargeError
+from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Response
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+Record = ConsumerRecord[bytes | None, bytes | None]
+Headers = tuple[tuple[str, bytes], ...]
+
+TRACEPARENT = "traceparent"
+
+
+class Outputs:
+    """Builds what one processor publishes."""
+
+    def __init__(self, config: RuntimeConfig, processor: str, metrics: Metrics) -> None:
+        self._config = config
+        self._processor = processor
+        self._metrics = metrics
+
+    def response(self, response: Response, *, reply_to: str | None, traceparent: str | None) -> Outbound:
+        """The response as a record; one too large for its topic becomes an error response that says so."""
+        value = wire.encode_response(response)
+        if len(value) > self._config.max_response_bytes:
+            problem = ResponseTooLargeError(
+                f"the response has {len(value)} bytes, more than max_response_bytes={self._config.max_response_bytes}"
+            )
+            response = replace(
+                response, status="error", text=None, tool_calls=(), error=respond.error_info(problem)
+            )
+            value = wire.encode_response(response)
+        self._count(response)
+        topic = reply_to or self._config.topic(self._config.responses_topic)
+        return Outbound(topic, response.request_id.encode(), value, _trace_headers(traceparent))
+
+    def execution(self, execution: Execution) -> Outbound:
+        """The execution as a record, keyed so that similar requests meet in one partition."""
+        topic = self._config.topic(self._config.executions_topic)
+        headers = _trace_headers(execution.request.traceparent)
+        return Outbound(topic, execution.scope.encode(), wire.encode_execution(execution), headers)
+
+    def dead_letter(self, exc: InvalidRecordError, record: Record, *, request_id: str | None = None) -> Outbound:
+        """``record`` as it came, with why it could not be used."""
+        return self._dead_letter(
+            DeadLetter(
+                code=exc.code,
+                reason=exc.message,
+                remedy=exc.remedy,
+                source=coordinates(record),
+                processor=self._processor,
+                key=record.key,
+                value=record.value,
+                headers=tuple(record.headers),
+                failed_at_ms=int(time.time() * 1000),
+                request_id=request_id,
+            )
+        )
+
+    def refused_execution(self, exc: InvalidRecordError, execution: Execution, record: Record) -> Outbound:
+        """The request inside ``execution``, under the coordinates where its client wrote it."""
+        request = execution.request
+        return self._dead_letter(
+            DeadLetter(
+                code=exc.code,
+                reason=exc.message,
+                remedy=exc.remedy,
+                source=execution.source or coordinates(record),
+                processor=self._processor,
+                key=request.request_id.encode(),
+                value=wire.encode_request(request),
+                headers=tuple(record.headers),
+                failed_at_ms=int(time.time() * 1000),
+                request_id=request.request_id,
+            )
+        )
+
+    def _dead_letter(self, letter: DeadLetter) -> Outbound:
+        self._metrics.dead_letters_total.labels(letter.code).inc()
+        place = letter.source
+        key = f"{place.topic}-{place.partition}@{place.offset}".encode()
+        return Outbound(self._config.topic(self._config.dead_letter_topic), key, wire.encode_dead_letter(letter))
+
+    def _count(self, response: Response) -> None:
+        count_response(self._metrics, response)
+
+
+def count_response(metrics: Metrics, response: Response) -> None:
+    """Count one response: outcome, tokens and money."""
+    metrics.responses_total.labels(response.status, response.error.code if response.error else "ok").inc()
+    if response.cost_usd:
+        metrics.cost_usd_total.inc(response.cost_usd)
+        metrics.tokens_total.labels("input").inc(response.usage.input_tokens)
+        metrics.tokens_total.labels("output").inc(response.usage.output_tokens)
+    if response.saved_usd:
+        by = response.cache.kind if response.cache.kind in {"exact", "semantic"} else "coalesced"
+        metrics.saved_usd_total.labels(by).inc(response.saved_usd)
+
+
+def coordinates(record: Record) -> Coordinates:
+    """Where ``record`` stands."""
+    return Coordinates(record.topic, record.partition, record.offset, record.timestamp)
+
+
+def _trace_headers(traceparent: str | None) -> Headers:
+    return () if traceparent is None else ((TRACEPARENT, traceparent.encode()),)

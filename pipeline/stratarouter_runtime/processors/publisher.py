@@ -1,0 +1,134 @@
+"""Writes a lane's outputs and its input offset: in one Kafka transaction, or one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
+from stratarouter_runtime.records import Outbound
+from stratarouter_runtime.state.offsets import OffsetMap, decode
+from stratarouter_runtime.telemetry.logs import event
+
+log = logging.getLogger("stratarouter.publisher")
+
+OPEN_TIMEOUT_S = 30.0
+"""A transactional start hangs for ever where the transaction topic cannot be created; bound it."""
+READ_TIMEOUT_S = 15.0
+CLOSE_TIMEOUT_S = 5.0
+NO_OFFSET = -1
+
+
+class KafkaPublisher:
+    """What both guarantees share: a producer, and reading the group's committed map of one partition."""
+
+    def __init__(self, config: RuntimeConfig, group: str, partition: TopicPartition) -> None:
+        self._config = config
+        self._group = group
+        self._partition = partition
+        self._producer: AIOKafkaProducer | None = None
+        self._timeout_s = config.transaction_timeout_ms / 1000
+
+    async def open(self) -> OffsetMap:
+        """A new producer (which fences older ones), then the committed map: in this order, so that nothing an
+        older owner still commits can come after what is read."""
+        await self.close()
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                self._producer = self._new_producer()
+                await self._producer.start()
+                return await self._read_committed()
+        except CLIENT_ERRORS as exc:
+            raise mapped(exc, f"opening {self._partition}") from exc
+
+    async def close(self) -> None:
+        """Stop the producer; a broker that is away does not hold this up."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await producer.stop()
+        except CLIENT_ERRORS as exc:
+            event(log, logging.INFO, "producer closed with an error", partition=str(self._partition), cause=repr(exc))
+
+    def _new_producer(self) -> AIOKafkaProducer:
+        return kafka_client.producer(self._config)
+
+    async def _read_committed(self) -> OffsetMap:
+        admin = kafka_client.admin(self._config)
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                await admin.start()
+                found = await admin.list_consumer_group_offsets(self._group, partitions=[self._partition])
+        finally:
+            with contextlib.suppress(*CLIENT_ERRORS):
+                await admin.close()
+        committed = found.get(self._partition)
+        if committed is None or committed.offset < 0:
+            return OffsetMap(NO_OFFSET, NO_OFFSET)
+        return decode(committed.offset, committed.metadata or "")
+
+    async def _send_all(self, producer: AIOKafkaProducer, outbounds: Sequence[Outbound]) -> None:
+        """Every send is awaited: a rejected one must fail the commit of its offset."""
+        futures = [
+            await producer.send(o.topic, value=o.value, key=o.key, headers=list(o.headers)) for o in outbounds
+        ]
+        for future in futures:
+            await future
+
+
+class TransactionalPublisher(KafkaPublisher):
+    """exactly_once: outputs and offset in one transaction, under one stable id for each group and partition."""
+
+    def _new_producer(self) -> AIOKafkaProducer:
+        partition = self._partition
+        name = f"{self._group}.{partition.topic}.{partition.partition}"
+        return kafka_client.producer(self._config, transactional_id=name)
+
+    async def publish(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
+        """One transaction. After any error its outcome is unknown until ``open``."""
+        producer = self._producer
+        assert producer is not None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                # 1. Begin; the partitions join the transaction with their first record.
+                await producer.begin_transaction()
+                # 2. All outputs are with the broker before the offsets that stand for them.
+                await self._send_all(producer, outbounds)
+                # 3. The input offset and its map join the same transaction.
+                await producer.send_offsets_to_transaction(
+                    {self._partition: OffsetAndMetadata(offset, metadata)}, self._group
+                )
+                # 4. All or nothing.
+                await producer.commit_transaction()
+        except CLIENT_ERRORS as exc:
+            raise mapped(exc, f"committing {self._partition} at {offset}") from exc
+
+
+class PlainPublisher(KafkaPublisher):
+    """at_least_once: outputs first, then the offset; a crash between them repeats the outputs."""
+
+    def __init__(
+        self, config: RuntimeConfig, group: str, partition: TopicPartition, consumer: AIOKafkaConsumer
+    ) -> None:
+        super().__init__(config, group, partition)
+        self._consumer = consumer
+
+    async def publish(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
+        """Outputs, then the offset under the group's generation."""
+        producer = self._producer
+        assert producer is not None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._send_all(producer, outbounds)
+                await self._consumer.commit({self._partition: OffsetAndMetadata(offset, metadata)})
+        except CLIENT_ERRORS as exc:
+            raise mapped(exc, f"committing {self._partition} at {offset}") from exc

@@ -1,0 +1,185 @@
+"""A worker process: the chosen processors, their engine, health and metrics, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from stratarouter_runtime.assembly import Assembly
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import ConfigurationError, InfrastructureError
+from stratarouter_runtime.ports import Checkpoint
+from stratarouter_runtime.processors.enrich import Enrich
+from stratarouter_runtime.processors.execute import Execute
+from stratarouter_runtime.processors.intake import Intake
+from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.state.offsets import OffsetMap, decode, encode
+from stratarouter_runtime.telemetry.http import HttpEndpoint
+from stratarouter_runtime.telemetry.logs import event
+
+log = logging.getLogger("stratarouter.worker")
+
+PROCESSORS = ("enrich", "execute")
+COMMIT_GRACE_S = 5.0
+"""Time for the last commits once everything taken is answered."""
+GAUGE_INTERVAL_S = 1.0
+
+
+class Worker:
+    """Runs processors until told to stop.
+
+    Args:
+        config: the settings.
+        processors: which of ``PROCESSORS`` to run here.
+        routes: the route table, if not the configured one.
+    """
+
+    def __init__(
+        self, config: RuntimeConfig, processors: Sequence[str] = PROCESSORS, routes: RouteTable | None = None
+    ) -> None:
+        unknown = set(processors) - set(PROCESSORS)
+        if unknown or not processors:
+            raise ConfigurationError(
+                f"unknown processors {sorted(unknown)}", remedy=f"choose from {', '.join(PROCESSORS)}"
+            )
+        self.config = config
+        self.assembly = Assembly(config, routes, needs_engine="execute" in processors)
+        self.intakes: list[Intake] = []
+        self._handlers: list[Enrich | Execute] = []
+        self._build(processors)
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.http: HttpEndpoint | None = None
+
+    def _build(self, processors: Sequence[str]) -> None:
+        assembly, config = self.assembly, self.config
+        if "enrich" in processors:
+            enrich = Enrich(
+                config,
+                acceptor=assembly.acceptor,
+                cache=assembly.cache,
+                embedder=assembly.embedder,
+                metrics=assembly.metrics,
+            )
+            self._add(enrich, config.requests_topic)
+        if "execute" in processors:
+            self._add(Execute(config, engine=assembly.engine, metrics=assembly.metrics), config.executions_topic)
+
+    def _add(self, handler: Enrich | Execute, topic: str) -> None:
+        intake = Intake(
+            self.config,
+            processor=handler.name,
+            topic=self.config.topic(topic),
+            handle=handler.handle,
+            room=lambda: self.config.max_in_flight - handler.in_flight,
+            restore=lambda partition: self._restore(handler.name, partition),
+            metrics=self.assembly.metrics,
+        )
+        self._handlers.append(handler)
+        self.intakes.append(intake)
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start, serve until SIGTERM, SIGINT or ``request_stop``, then drain."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self.request_stop)
+        try:
+            await self.start()
+            await self._stop.wait()
+        finally:
+            await self.stop()
+
+    def request_stop(self) -> None:
+        """Ask ``run`` to drain and return."""
+        self._stop.set()
+
+    async def start(self) -> None:
+        """Start everything. Raises ConfigurationError or InfrastructureError."""
+        if self.config.metrics_enabled:
+            self.http = HttpEndpoint(
+                self.config.http_host, self.config.prometheus_port, self.assembly.metrics, self.health, self.ready
+            )
+            await self.http.start()
+        await self.assembly.start()
+        await asyncio.gather(*(intake.start() for intake in self.intakes))
+        self._tasks = [
+            asyncio.create_task(self._checkpoint_loop(), name="checkpoints"),
+            asyncio.create_task(self._gauge_loop(), name="gauges"),
+        ]
+        event(log, logging.INFO, "worker started", owner=self.assembly.owner, processors=[h.name for h in self._handlers])
+
+    async def stop(self) -> None:
+        """Drain within ``drain_timeout_s``: take nothing more, answer what is held, commit, leave."""
+        # 1. Nothing new.
+        for intake in self.intakes:
+            intake.stop_taking()
+        # 2. What is held is answered and committed.
+        drained = [asyncio.ensure_future(intake.drained()) for intake in self.intakes]
+        if drained:
+            _, late = await asyncio.wait(drained, timeout=self.config.drain_timeout_s)
+            for task in late:
+                task.cancel()
+            event(log, logging.INFO, "drained" if not late else "drain timed out")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # 3. What could not end is broken off before its lane goes: it publishes nothing, the journal knows it.
+        for handler in self._handlers:
+            if isinstance(handler, Enrich):
+                await handler.stop()
+        await asyncio.gather(*(intake.stop(COMMIT_GRACE_S) for intake in self.intakes))
+        await self.assembly.stop(0.0 if drained else self.config.drain_timeout_s)
+        if self.http is not None:
+            await self.http.stop()
+
+    # -- health ------------------------------------------------------------------------------------------------
+
+    def health(self) -> dict[str, Any]:
+        """Alive: this answers from the event loop, so a blocked loop fails it."""
+        return {"status": "alive", "owner": self.assembly.owner}
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether every processor does its work, with the reason where one does not."""
+        states = {intake.processor: intake.ready() for intake in self.intakes}
+        ok = bool(states) and all(state for state, _ in states.values())
+        return ok, {name: reason for name, (_, reason) in states.items()}
+
+    # -- checkpoints and gauges --------------------------------------------------------------------------------
+
+    async def _checkpoint_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.checkpoint_interval)
+            items = [
+                Checkpoint(intake.group, tp.topic, tp.partition, lane.committed.watermark, encode(lane.committed))
+                for intake in self.intakes
+                for tp, lane in intake.lanes.items()
+                if lane.state == "running"
+            ]
+            try:
+                await self.assembly.journal.save_checkpoints(items)
+            except InfrastructureError as exc:
+                event(log, logging.WARNING, "checkpoint failed", cause=str(exc))
+
+    async def _restore(self, processor: str, partition: TopicPartition) -> OffsetMap | None:
+        group = f"{self.config.group_id}-{processor}"
+        found = await self.assembly.journal.load_checkpoint(group, partition.topic, partition.partition)
+        return None if found is None else decode(found.offset, found.metadata)
+
+    async def _gauge_loop(self) -> None:
+        metrics = self.assembly.metrics
+        while True:
+            for handler, intake in zip(self._handlers, self.intakes, strict=True):
+                metrics.in_flight.labels(handler.name).set(handler.in_flight)
+                metrics.watermark_gap.set(max((lane.watermark_gap for lane in intake.lanes.values()), default=0))
+                metrics.lag_records.labels(handler.name).set(intake.lag())
+                for state in ("opening", "running", "fenced", "halted"):
+                    count = sum(lane.state == state for lane in intake.lanes.values())
+                    metrics.lanes.labels(handler.name, state).set(count)
+            await asyncio.sleep(GAUGE_INTERVAL_S)

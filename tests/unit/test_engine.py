@@ -1,0 +1,248 @@
+"""The engine's promises, on the memory journal and a provider that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stratarouter_runtime.clock import SystemClock
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.engine.engine import Engine
+from stratarouter_runtime.engine.perform import Performer
+from stratarouter_runtime.errors import (
+    IdempotencyConflictError,
+    ProviderInterruptedError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+)
+from stratarouter_runtime.journal.grouped import GroupedJournal
+from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
+from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.records import Answer, CacheOptions, Context, Decision, Execution, Request, Target, Usage, Vector
+from stratarouter_runtime.state.retry import RetryPolicy
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+
+FIRST = "11111111-1111-4111-8111-111111111111"
+SECOND = "22222222-2222-4222-8222-222222222222"
+
+
+class Provider:
+    """Answers each call by its script, else with the last message; holds calls while ``gate`` is closed."""
+
+    def __init__(self, *script: Exception) -> None:
+        self.script = list(script)
+        self.calls: list[ProviderCall] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def call(self, provider: str, call: ProviderCall) -> Answer:
+        self.calls.append(call)
+        await self.gate.wait()
+        if self.script:
+            raise self.script.pop(0)
+        return Answer(f"answer to {call.messages[-1]['content']}", provider, call.model, Usage(10, 5), cost_usd=0.01)
+
+
+class EqualGuard:
+    """Refuses where the digits differ."""
+
+    def differs(self, asked: str, stored: str) -> str | None:
+        digits: Callable[[str], list[str]] = lambda text: [c for c in text if c.isdigit()]  # noqa: E731
+        return None if digits(asked) == digits(stored) else "guard:number"
+
+
+class Bench:
+    """An engine with its parts in reach."""
+
+    def __init__(self, provider: Provider, *, store: MemoryStore | None = None, owner: str = FIRST, **settings: Any) -> None:
+        config = RuntimeConfig(state_backend="memory", cache_enabled=False, retry_delay_ms=0, **settings)
+        self.provider = provider
+        self.metrics = Metrics()
+        self.journal = MemoryJournal(store or MemoryStore(), owner=owner, heartbeat_ttl_s=5)
+        self.grouped = GroupedJournal(self.journal)
+        performer = Performer(
+            journal=self.grouped, providers=provider, clock=SystemClock(), metrics=self.metrics, owner=owner,
+            retry=RetryPolicy(config.max_retries, 0.0), on_ambiguous=config.on_ambiguous, concurrency=100,
+        )  # fmt: skip
+        self.engine = Engine(
+            config, cache=None, performer=performer, guard=EqualGuard(), clock=SystemClock(), metrics=self.metrics
+        )
+
+    async def __aenter__(self) -> Bench:
+        await self.journal.start()
+        await self.grouped.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.engine.stop(0.0)
+        await self.grouped.stop()
+        await self.journal.stop()
+
+
+def _vector(*parts: float) -> Vector:
+    vector = np.array(parts, dtype=np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def _execution(request_id: str, query: str, *, vector: Vector | None = None, scope: str = "s", **changes: Any) -> Execution:
+    request = Request(
+        request_id, Decision("support"), ({"role": "user", "content": query},), context=Context("acme"),
+        embedding=vector, **changes,
+    )  # fmt: skip
+    targets = (Target("openai", "small"), Target("openai", "large"))
+    return Execution(request, targets, None, scope, f"{scope}:{query}", f"hash of {query}")
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_duplicates_in_flight_are_paid_for_once_and_each_gets_a_response() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        tasks = [bench.engine.submit(_execution(f"r{n}", "same words")) for n in range(5)]
+        await _until(lambda: len(provider.calls) == 1)
+        provider.gate.set()
+        responses = await asyncio.gather(*tasks)
+    assert len(provider.calls) == 1
+    assert [r.request_id for r in responses] == [f"r{n}" for n in range(5)]
+    assert {r.text for r in responses} == {"answer to same words"}
+    assert [r.batch.role for r in responses] == ["leader"] + ["follower"] * 4
+    assert sum(r.cost_usd or 0 for r in responses) == pytest.approx(0.01)
+    assert sum(r.saved_usd or 0 for r in responses) == pytest.approx(0.04)
+
+
+async def test_alike_in_flight_join_only_past_the_guard_and_within_the_scope() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    near, other = _vector(1, 0.01), _vector(1, 0.02)
+    async with Bench(provider, batch_similarity_threshold=0.95) as bench:
+        tasks = [
+            bench.engine.submit(_execution("lead", "pay 5 dollars", vector=near)),
+            bench.engine.submit(_execution("joins", "pay dollars 5", vector=other)),
+            bench.engine.submit(_execution("number", "pay 6 dollars", vector=other)),
+            bench.engine.submit(_execution("scope", "pay dollars 5", vector=other, scope="t")),
+        ]
+        await _until(lambda: len(provider.calls) == 3)
+        provider.gate.set()
+        lead, joins, number, scope = await asyncio.gather(*tasks)
+    assert joins.batch.role == "follower"
+    assert joins.batch.leader_id == "lead"
+    assert joins.text == lead.text
+    assert {lead.batch.role, number.batch.role, scope.batch.role} == {"leader"}
+    assert len(provider.calls) == 3
+
+
+async def test_a_follower_is_not_failed_with_its_leader() -> None:
+    provider = Provider(ProviderRejectedError("too long"), ProviderRejectedError("too long"))
+    provider.gate.clear()
+    near, other = _vector(1, 0.01), _vector(1, 0.02)
+    async with Bench(provider, batch_similarity_threshold=0.95) as bench:
+        lead = bench.engine.submit(_execution("lead", "words in one order", vector=near))
+        follow = bench.engine.submit(_execution("follow", "in one order words", vector=other))
+        await _until(lambda: len(provider.calls) == 1)
+        provider.gate.set()
+        failed, answered = await asyncio.gather(lead, follow)
+    assert failed.error is not None
+    assert failed.error.code == "provider_rejected"
+    assert answered.status == "ok"
+    assert answered.batch.role == "leader"
+
+
+async def test_an_outage_does_not_make_followers_queue_for_ever() -> None:
+    provider = Provider(*(ProviderUnavailableError("503") for _ in range(100)))
+    async with Bench(provider, max_retries=0) as bench:
+        tasks = [bench.engine.submit(_execution(f"r{n}", "same")) for n in range(20)]
+        responses = await asyncio.gather(*tasks)
+    assert {r.error.code for r in responses if r.error} == {"provider_unavailable"}
+    assert len(responses) == 20
+    assert len(provider.calls) <= 2 * 3
+
+
+async def test_retries_then_the_next_target_then_an_answer() -> None:
+    script = [ProviderUnavailableError("503", status=503), ProviderUnavailableError("503"), ProviderRejectedError("400")]
+    provider = Provider(*script)
+    async with Bench(provider, max_retries=2) as bench:
+        response = await bench.engine.submit(_execution("r", "q"))
+    assert response.status == "ok"
+    assert [(a.model, a.outcome) for a in response.attempts] == [
+        ("small", "provider_unavailable"),
+        ("small", "provider_unavailable"),
+        ("small", "provider_rejected"),
+        ("large", "ok"),
+    ]
+
+
+async def test_a_recorded_result_is_given_again_without_a_call() -> None:
+    provider, store = Provider(), MemoryStore()
+    async with Bench(provider, store=store) as bench:
+        first = await bench.engine.submit(_execution("r", "q"))
+    async with Bench(provider, store=store, owner=SECOND) as bench:
+        again = await bench.engine.submit(_execution("r", "q"), check_journal=True)
+    assert len(provider.calls) == 1
+    assert again.from_journal
+    assert replace(again, from_journal=False, timings_ms={}, batch=first.batch) == replace(first, timings_ms={})
+
+
+async def test_the_same_id_with_other_words_is_a_conflict_and_the_first_stands() -> None:
+    provider = Provider()
+    async with Bench(provider) as bench:
+        await bench.engine.submit(_execution("r", "first"))
+        with pytest.raises(IdempotencyConflictError):
+            await bench.engine.submit(_execution("r", "second"))
+        again = await bench.engine.submit(_execution("r", "first"))
+    assert again.text == "answer to first"
+    assert len(provider.calls) == 1
+
+
+async def test_a_call_of_unknown_outcome_is_not_repeated_under_fail() -> None:
+    provider = Provider(ProviderInterruptedError("reset", maybe_paid=True))
+    async with Bench(provider, on_ambiguous="fail") as bench:
+        response = await bench.engine.submit(_execution("r", "q"))
+    assert response.error is not None
+    assert response.error.code == "ambiguous"
+    assert len(provider.calls) == 1
+
+
+async def test_a_call_of_unknown_outcome_is_repeated_and_counted_under_retry() -> None:
+    provider = Provider(ProviderInterruptedError("reset", maybe_paid=True))
+    async with Bench(provider, on_ambiguous="retry") as bench:
+        response = await bench.engine.submit(_execution("r", "q"))
+        counted = bench.metrics.registry.get_sample_value("stratarouter_ambiguous_calls_total")
+    assert response.status == "ok"
+    assert len(provider.calls) == 2
+    assert counted == 1
+
+
+async def test_a_follower_past_its_deadline_takes_nothing_from_the_others() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        lead = bench.engine.submit(_execution("lead", "same"))
+        hasty = bench.engine.submit(_execution("hasty", "same", deadline_ms=SystemClock().wall_ms() + 30))
+        late = await hasty
+        provider.gate.set()
+        answered = await lead
+    assert late.error is not None
+    assert late.error.code == "deadline_exceeded"
+    assert answered.status == "ok"
+    assert len(provider.calls) == 1
+
+
+async def test_a_request_that_bypasses_the_cache_follows_nobody() -> None:
+    provider = Provider()
+    async with Bench(provider) as bench:
+        fresh = CacheOptions(mode="bypass")
+        tasks = [bench.engine.submit(_execution(f"r{n}", "same", cache=fresh)) for n in range(3)]
+        responses = await asyncio.gather(*tasks)
+    assert len(provider.calls) == 3
+    assert {r.batch.role for r in responses} == {"leader"}

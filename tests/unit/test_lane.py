@@ -1,0 +1,180 @@
+"""A lane's promises, on a publisher that fails on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError
+from stratarouter_runtime.processors import lane as lane_module
+from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.records import Outbound
+from stratarouter_runtime.state.offsets import OffsetMap, decode
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+
+class ScriptedPublisher:
+    """Keeps what is committed; fails as its script says: ``before`` or ``after`` the commit took place, ``fenced``."""
+
+    def __init__(self, *script: str) -> None:
+        self.script = list(script)
+        self.stored = OffsetMap(0, 0)
+        self.published: list[bytes] = []
+        self.commits = 0
+        self.opened = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def open(self) -> OffsetMap:
+        self.opened += 1
+        return self.stored
+
+    async def publish(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
+        await self.gate.wait()
+        step = self.script.pop(0) if self.script else "ok"
+        if step == "fenced":
+            raise LaneFencedError("fenced")
+        if step == "before":
+            raise BrokerError("lost on the way")
+        self.commits += 1
+        self.published += [o.value for o in outbounds]
+        self.stored = decode(offset, metadata)
+        if step == "after":
+            raise BrokerError("the reply was lost")
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.fixture(autouse=True)
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "FIRST_BACKOFF_S", 0.0)
+
+
+async def _lane(publisher: ScriptedPublisher, *, max_in_flight: int = 100) -> Lane:
+    lane = Lane(
+        "requests-0", publisher, processor="enrich", max_in_flight=max_in_flight, metadata_max_chars=4096,
+        metrics=Metrics(), on_change=lambda: None,
+    )  # fmt: skip
+
+    async def resume(stored: OffsetMap) -> OffsetMap:
+        return stored
+
+    await lane.open(resume)
+    return lane
+
+
+def _out(offset: int) -> tuple[Outbound, ...]:
+    return (Outbound("responses", None, str(offset).encode()),)
+
+
+async def _finish(lane: Lane, *offsets: int) -> None:
+    for offset in offsets:
+        lane.finish(offset, _out(offset))
+    async with asyncio.timeout(5):
+        await lane.drained()
+
+
+async def test_work_finished_during_a_commit_makes_the_next_one() -> None:
+    publisher = ScriptedPublisher()
+    lane = await _lane(publisher)
+    publisher.gate.clear()
+    for offset in range(5):
+        assert lane.take(offset)
+    lane.finish(0, _out(0))
+    await asyncio.sleep(0)
+    for offset in range(1, 5):
+        lane.finish(offset, _out(offset))
+    publisher.gate.set()
+    async with asyncio.timeout(5):
+        await lane.drained()
+    assert publisher.commits <= 2
+    assert sorted(publisher.published) == [b"0", b"1", b"2", b"3", b"4"]
+    await lane.close(1.0)
+
+
+@pytest.mark.parametrize("failure", ["before", "after"])
+async def test_a_commit_of_unknown_outcome_publishes_each_record_once(failure: str) -> None:
+    publisher = ScriptedPublisher("ok", failure, "ok")
+    lane = await _lane(publisher)
+    for offset in range(6):
+        lane.take(offset)
+    await _finish_some(lane, publisher)
+    assert sorted(publisher.published) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    assert publisher.opened == 2
+    assert publisher.stored == OffsetMap(6, 6)
+    await lane.close(1.0)
+
+
+async def _finish_some(lane: Lane, publisher: ScriptedPublisher) -> None:
+    lane.finish(3, _out(3))
+    while publisher.commits < 1:
+        await asyncio.sleep(0)
+    await _finish(lane, 0, 1, 2, 4, 5)
+
+
+async def test_a_fenced_lane_publishes_nothing_more() -> None:
+    publisher = ScriptedPublisher("fenced")
+    lane = await _lane(publisher)
+    lane.take(0)
+    await _finish(lane, 0)
+    assert lane.state == "fenced"
+    lane.finish(1, _out(1))
+    await lane.close(1.0)
+    assert publisher.published == []
+
+
+async def test_a_zombie_that_reopens_after_another_owner_committed_gives_up() -> None:
+    publisher = ScriptedPublisher("ok", "before")
+    lane = await _lane(publisher)
+    lane.take(0)
+    lane.take(1)
+    await _finish_first(lane, publisher)
+    publisher.stored = OffsetMap(50, 50)
+    lane.finish(1, _out(1))
+    async with asyncio.timeout(5):
+        await lane.drained()
+    assert lane.state == "fenced"
+    assert publisher.published == [b"0"]
+    await lane.close(1.0)
+
+
+async def _finish_first(lane: Lane, publisher: ScriptedPublisher) -> None:
+    lane.finish(0, _out(0))
+    while lane.committed.watermark < 1:
+        await asyncio.sleep(0)
+    assert publisher.commits == 1
+
+
+async def test_a_lane_takes_no_more_than_its_bound() -> None:
+    publisher = ScriptedPublisher()
+    lane = await _lane(publisher, max_in_flight=3)
+    for offset in range(3):
+        assert lane.has_room(1)
+        lane.take(offset)
+    assert not lane.has_room(1)
+    await _finish(lane, 0, 1, 2)
+    assert lane.has_room(3)
+    await lane.close(1.0)
+
+
+async def test_records_finished_before_a_restart_are_skipped() -> None:
+    publisher = ScriptedPublisher()
+    publisher.stored = OffsetMap(2, 5, frozenset({2, 4}))
+    lane = await _lane(publisher)
+    assert [offset for offset in range(2, 7) if lane.take(offset)] == [2, 4, 5, 6]
+    await _finish(lane, 2, 4, 5, 6)
+    assert publisher.stored == OffsetMap(7, 7)
+    await lane.close(1.0)
+
+
+async def test_foreign_metadata_halts_the_lane_with_the_repair() -> None:
+    lane = await _lane(ScriptedPublisher())
+    lane.halt(OffsetMetadataError("the metadata at offset 4 is a foreign program's"))
+    assert lane.state == "halted"
+    assert lane.problem is not None
+    assert "reset" in lane.problem
+    assert not lane.has_room(1)
+    await lane.close(0.1)
