@@ -1,0 +1,56 @@
+"""The command line: ``stratarouter-runtime``. One file a command group; exit codes in ``main``."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from stratarouter_runtime import __version__
+from stratarouter_runtime.cli import requests, stack, topics, worker
+from stratarouter_runtime.errors import (
+    ConfigurationError,
+    ExecutionError,
+    InfrastructureError,
+    InvalidRecordError,
+    RuntimeSystemError,
+)
+
+EXIT_CODES: tuple[tuple[type[RuntimeSystemError], int], ...] = (
+    (ConfigurationError, 2),
+    (InfrastructureError, 3),
+    (ExecutionError, 4),
+    (InvalidRecordError, 5),
+)
+"""2: fix the configuration; 3: something is away; 4: no answer; 5: fix the input; 1: anything else."""
+
+app = typer.Typer(
+    name="stratarouter-runtime",
+    help="Executes LLM routing decisions from Kafka: one request in, exactly one response out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(topics.app, name="topics")
+for group in (stack, worker, requests):
+    group.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def root(*, version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    """Executes LLM routing decisions from Kafka: one request in, exactly one response out."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one message on stderr and an exit code, not a traceback."""
+    try:
+        app()
+    except RuntimeSystemError as exc:
+        console = Console(stderr=True, soft_wrap=True)
+        console.print(f"[bold red]error[/] [{exc.code}] {exc.message}".replace(f"[{exc.code}]", f"({exc.code})"))
+        if exc.remedy:
+            console.print(f"[bold]remedy[/] {exc.remedy}", highlight=False)
+        sys.exit(next((code for kind, code in EXIT_CODES if isinstance(exc, kind)), 1))

@@ -1,0 +1,5 @@
+"""``python -m stratarouter_runtime.cli``."""
+
+from stratarouter_runtime.cli import main
+
+main()

@@ -1,0 +1,40 @@
+"""What the commands share: running a coroutine on uvloop, options, progress."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+
+from stratarouter_runtime.config import RuntimeConfig
+
+T = TypeVar("T")
+
+ConfigOption = typer.Option(None, "--config", help="Configuration file (TOML).", envvar="STRATAROUTER_CONFIG")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` to its end on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:  # Windows has none
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+def configure(config: Path | None, **settings: Any) -> RuntimeConfig:
+    """The configuration: options given > environment > file."""
+    return RuntimeConfig.load(config, **{name: value for name, value in settings.items() if value is not None})
+
+
+def stop_signal() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    return stop

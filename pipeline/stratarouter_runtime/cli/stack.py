@@ -1,0 +1,82 @@
+"""``up`` runs the embedded stack, ``demo`` the main job on it, ``simulator`` a provider without a key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from stratarouter_runtime.cli.common import run, stop_signal
+
+DATA_DIR = Path(".stratarouter")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(up)
+    app.command()(demo)
+    app.command()(simulator)
+
+
+def up(
+    data_dir: Path = typer.Option(DATA_DIR, help="Where the servers keep their data and logs."),
+    kafka: bool = typer.Option(True, help="Start a Kafka broker."),
+    postgres: bool = typer.Option(True, help="Start a PostgreSQL."),
+    redis: bool = typer.Option(False, help="Start a Redis-compatible server."),
+) -> None:
+    """Start a real Kafka, PostgreSQL and Redis from packages, print how to reach them, stop them on Ctrl-C."""
+    run(_up(data_dir, kafka=kafka, postgres=postgres, redis=redis))
+
+
+async def _up(data_dir: Path, *, kafka: bool, postgres: bool, redis: bool) -> None:
+    from stratarouter_runtime.embedded import EmbeddedStack
+
+    console = Console()
+    stop = stop_signal()
+    stack = EmbeddedStack(
+        data_dir, kafka=kafka, postgres=postgres, redis=redis, progress=lambda line: console.print(f"  {line}")
+    )
+    async with stack as addresses:
+        lines = {
+            "KAFKA_BOOTSTRAP_SERVERS": addresses.bootstrap_servers,
+            "DATABASE_URL": addresses.database_url,
+            "REDIS_URL": addresses.redis_url,
+        }
+        for name, value in lines.items():
+            if value:
+                console.print(f"export {name}={value}", highlight=False, soft_wrap=True)
+        console.print("Ctrl-C stops it.")
+        await stop.wait()
+        console.print("stopping")
+
+
+def demo(
+    data_dir: Path = typer.Option(DATA_DIR, help="Where the servers keep their data and logs."),
+    report: Path = typer.Option(Path("demo-report.json"), help="Where the counts are written."),
+) -> None:
+    """Run several hundred requests through two workers on a real broker, killing one of them half way."""
+    from stratarouter_runtime.demo import run_demo
+
+    if not run(run_demo(data_dir, report, Console())):
+        raise typer.Exit(1)
+
+
+def simulator(
+    port: int = typer.Option(8080, help="Port on 127.0.0.1; 0 for a free one."),
+    latency_ms: float = typer.Option(200.0, min=0.0, help="How long each answer takes."),
+    log_path: Path | None = typer.Option(None, help="Append each paid call to this file, as JSON lines."),
+) -> None:
+    """Run a local server that speaks OpenAI's wire shape and answers without a model or a key."""
+    run(_simulate(port, latency_ms, log_path))
+
+
+async def _simulate(port: int, latency_ms: float, log_path: Path | None) -> None:
+    from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
+
+    stop = stop_signal()
+    simulated = Simulator(SimulatorSettings(latency_ms=latency_ms, log_path=log_path))
+    base_url = await simulated.start(port)
+    Console().print(f"simulated provider at {base_url} (no model, no key, no cost); Ctrl-C stops it")
+    await stop.wait()
+    await simulated.stop()

@@ -1,0 +1,46 @@
+"""``topics apply`` and ``topics check``: the contract in topics.toml against the broker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from stratarouter_runtime import topics
+from stratarouter_runtime.cli.common import ConfigOption, configure, run
+
+app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
+
+
+@app.command()
+def apply(
+    config: Path | None = ConfigOption,
+    bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
+    partitions: int | None = typer.Option(None, min=1, help="Partitions of each topic, instead of the contract's."),
+    *,
+    dry_run: bool = typer.Option(False, help="Say what would change and change nothing."),
+) -> None:
+    """Create missing topics, add partitions, correct settings. Never removes anything."""
+    settings = configure(config, bootstrap_servers=bootstrap_servers)
+    changes = run(topics.apply(settings, partitions=partitions, dry_run=dry_run))
+    console = Console()
+    for change in changes:
+        console.print(f"{'would ' if dry_run else ''}{change}")
+    if not changes:
+        console.print("every topic is as declared")
+
+
+@app.command()
+def check(
+    config: Path | None = ConfigOption,
+    bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
+) -> None:
+    """Exit 1 where a topic is missing or differs from its declaration."""
+    differences = run(topics.check(configure(config, bootstrap_servers=bootstrap_servers)))
+    console = Console()
+    for difference in differences:
+        console.print(str(difference))
+    if differences:
+        raise typer.Exit(1)
+    console.print("every topic is as declared")

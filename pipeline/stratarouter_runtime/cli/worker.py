@@ -1,0 +1,54 @@
+"""``worker`` runs the stream processors; ``migrate`` makes the journal's tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from stratarouter_runtime.cli.common import ConfigOption, configure, run
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(worker)
+    app.command()(migrate)
+
+
+def worker(
+    config: Path | None = ConfigOption,
+    processors: str = typer.Option("enrich,execute", help="Which processors to run here, by comma."),
+    bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
+    database_url: str | None = typer.Option(None, help="PostgreSQL's URL."),
+    routes_file: Path | None = typer.Option(None, help="The route table (TOML)."),
+) -> None:
+    """Run stream processors until SIGTERM or Ctrl-C, then drain and exit 0."""
+    settings = configure(
+        config, bootstrap_servers=bootstrap_servers, database_url=database_url, routes_file=routes_file
+    )
+
+    async def serve() -> None:
+        from stratarouter_runtime.telemetry.logs import configure_logging
+        from stratarouter_runtime.worker import Worker
+
+        configure_logging(settings.log_level)
+        await Worker(settings, [name.strip() for name in processors.split(",") if name.strip()]).run()
+
+    run(serve())
+
+
+def migrate(
+    config: Path | None = ConfigOption,
+    database_url: str | None = typer.Option(None, help="PostgreSQL's URL."),
+) -> None:
+    """Bring the journal's schema up to this version."""
+    from stratarouter_runtime.journal.migrations import migrate as apply_migrations
+
+    settings = configure(config, database_url=database_url)
+    applied = run(apply_migrations(settings.database_url))
+    console = Console()
+    for name in applied:
+        console.print(f"applied {name}")
+    if not applied:
+        console.print("the schema is up to date")
