@@ -1,0 +1,96 @@
+"""HTTP over aiohttp: the transport of the hot path."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import aiohttp
+
+from stratarouter_runtime.errors import ProviderConnectionError
+from stratarouter_runtime.ports import HttpCall, HttpReply
+from stratarouter_runtime.providers.http import (
+    CONNECT_TIMEOUT_S,
+    KEEPALIVE_S,
+    MAX_CONNECTIONS,
+    MAX_REPLY_BYTES,
+    CallProgress,
+    interruption,
+    too_large,
+)
+
+DNS_CACHE_S = 60
+"""How long an address is trusted: vendors move traffic by DNS within minutes."""
+
+
+class AiohttpTransport:
+    """Sends calls through one pool. Follows no redirect, keeps no cookie, takes no proxy from the process.
+
+    Args:
+        max_connections: open at once; a call beyond it waits, within its own deadline.
+    """
+
+    def __init__(self, *, max_connections: int = MAX_CONNECTIONS) -> None:
+        self._max_connections = max_connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Open the pool. Idempotent."""
+        if self._session is not None:
+            return
+        connector = aiohttp.TCPConnector(
+            limit=self._max_connections, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=DNS_CACHE_S
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # No total timeout here: the whole call is bounded in `send`.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            trace_configs=[_trace()],
+        )
+
+    async def stop(self) -> None:
+        """Close the pool. Idempotent."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def send(self, call: HttpCall) -> HttpReply:
+        """Send one call and read its whole reply within ``call.timeout_s``. Raises as ``ports.Transport`` says."""
+        if self._session is None:
+            raise ProviderConnectionError("the transport is not started")
+        progress = CallProgress()
+        try:
+            async with asyncio.timeout(call.timeout_s):
+                return await _exchange(self._session, call, progress)
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            # ValueError: what aiohttp raises for a header or URL that cannot be sent.
+            problem = interruption(call, progress, exc)
+        raise problem
+
+
+async def _exchange(session: aiohttp.ClientSession, call: HttpCall, progress: CallProgress) -> HttpReply:
+    headers = {"accept-encoding": "identity", **call.headers}
+    async with session.request(
+        call.method, call.url, headers=headers, data=call.body, allow_redirects=False, trace_request_ctx=progress
+    ) as reply:
+        body = bytearray()
+        async for chunk in reply.content.iter_any():
+            body += chunk
+            if len(body) > MAX_REPLY_BYTES:
+                raise too_large(reply.status)
+        return HttpReply(reply.status, {name.lower(): value for name, value in reply.headers.items()}, bytes(body))
+
+
+def _trace() -> aiohttp.TraceConfig:
+    """Marks a call as sent just before its head is written."""
+
+    async def mark(
+        session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestHeadersSentParams
+    ) -> None:
+        del session, params
+        context.trace_request_ctx.sent = True
+
+    config = aiohttp.TraceConfig()
+    config.on_request_headers_sent.append(mark)
+    return config

@@ -1,0 +1,361 @@
+"""A local HTTP server that behaves like an OpenAI-compatible provider, on good days and bad ones.
+
+It keeps its own log of paid calls, which is what the tests of "paid for once" count. A call is paid for once its
+completion is generated: whether the reply then arrives, breaks off or is read by nobody does not matter. As its own
+process: ``python -m stratarouter_runtime.testing.simulator --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self, get_args
+from urllib.parse import unquote
+
+import orjson
+
+from stratarouter_runtime.errors import ConfigurationError
+from stratarouter_runtime.testing.simulator_endpoints import ENDPOINTS, Ask, Endpoint, RefusedAskError, models_reply
+from stratarouter_runtime.testing.simulator_faults import FaultBook, FaultRule
+from stratarouter_runtime.testing.simulator_http import Connection, Headers, SimulatedRequest
+from stratarouter_runtime.testing.simulator_log import CallLog, CallRecord
+
+__all__ = ["CallRecord", "FaultRule", "Simulator", "SimulatorSettings"]
+
+REQUEST_ID_HEADERS = ("x-stratarouter-request-id", "x-request-id", "x-client-request-id")
+NORMAL_P99 = 2.3263478740408408
+"""The 99th percentile of the standard normal distribution."""
+BACKLOG = 4096
+"""Connections that may wait to be accepted: a burst of a thousand clients must not be refused."""
+STOP_TIMEOUT_S = 5.0
+
+OnOverload = Literal["queue", "reject"]
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatorSettings:
+    """How the simulated provider behaves.
+
+    Attributes:
+        latency_ms: time from a call to its reply: fixed, or the median where ``latency_p99_ms`` is set.
+        latency_p99_ms: the 99th percentile of a log-normal latency.
+        max_concurrency: calls generated at once; None for no limit.
+        on_overload: calls beyond it wait (``queue``) or get 429 (``reject``).
+        max_queue: calls that may wait; beyond it 429.
+        output_tokens: tokens of an answer, about.
+        faults: the first rule that meets a call decides its trouble.
+        seed: of latency and of the rules' probabilities.
+        log_path: file of paid calls, appended to; None for none.
+        models: what ``/v1/models`` lists; any other model is served as well.
+    """
+
+    latency_ms: float = 0.0
+    latency_p99_ms: float | None = None
+    max_concurrency: int | None = None
+    on_overload: OnOverload = "queue"
+    max_queue: int = 10_000
+    output_tokens: int = 32
+    faults: Sequence[FaultRule] = ()
+    seed: int = 0
+    log_path: Path | None = None
+    models: tuple[str, ...] = ("gpt-4o-mini", "gpt-4o", "text-embedding-3-small")
+
+    def __post_init__(self) -> None:
+        if self.latency_ms < 0:
+            raise ConfigurationError(f"latency_ms = {self.latency_ms} is negative")
+        if self.latency_p99_ms is not None and not 0 < self.latency_ms <= self.latency_p99_ms:
+            raise ConfigurationError(f"latency_p99_ms = {self.latency_p99_ms} needs 0 < latency_ms <= latency_p99_ms")
+        if self.max_concurrency is not None and self.max_concurrency < 1:
+            raise ConfigurationError(f"max_concurrency = {self.max_concurrency} is below 1")
+        if self.on_overload not in get_args(OnOverload):
+            raise ConfigurationError(f"on_overload = {self.on_overload!r} is neither 'queue' nor 'reject'")
+
+    def draw_latency_s(self, chance: random.Random) -> float:
+        """Seconds one call takes."""
+        if self.latency_p99_ms is None:
+            return self.latency_ms / 1000
+        sigma = math.log(self.latency_p99_ms / self.latency_ms) / NORMAL_P99
+        return chance.lognormvariate(math.log(self.latency_ms), sigma) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A call that was admitted."""
+
+    request: SimulatedRequest
+    connection: Connection
+    endpoint: Endpoint
+    ask: Ask
+    fault: FaultRule | None
+
+
+class Simulator:
+    """The server; use it as an async context manager, or ``start`` and ``stop`` it. Binds to 127.0.0.1 only."""
+
+    def __init__(self, settings: SimulatorSettings | None = None) -> None:
+        self.settings = settings or SimulatorSettings()
+        self.log = CallLog(self.settings.log_path)
+        self.base_url = ""
+        self.active = 0
+        self._chance = random.Random(self.settings.seed)  # noqa: S311 - repeatable, not secret
+        self._faults = FaultBook(self.settings.faults)
+        self._connections: set[Connection] = set()
+        self._waiting: deque[_Job] = deque(maxlen=self.settings.max_queue)
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, port: int = 0) -> str:
+        """Listen on ``port`` (0: a free one) and return the base URL, ``http://127.0.0.1:port/v1``."""
+        self.log.open()
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self._serve, self._connections), "127.0.0.1", port, backlog=BACKLOG
+        )
+        bound = self._server.sockets[0].getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{bound}/v1"
+        return self.base_url
+
+    async def stop(self) -> None:
+        """Break every connection and stop listening; calls not generated yet are not paid. Idempotent."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._waiting.clear()
+        self.active = 0
+        if self._server is not None:
+            self._server.close()
+            for connection in list(self._connections):
+                connection.abort()
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._server.wait_closed()
+            self._server = None
+        self.log.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    @property
+    def calls(self) -> list[CallRecord]:
+        """Every call kept, in the order they were decided."""
+        return list(self.log.calls)
+
+    @property
+    def paid_calls(self) -> list[CallRecord]:
+        """The calls that cost money."""
+        return [call for call in self.log.calls if call.paid]
+
+    @property
+    def paid_by_request_id(self) -> Counter[str | None]:
+        """How often each request id was paid for."""
+        return Counter(call.request_id for call in self.log.calls if call.paid)
+
+    def set_faults(self, rules: Sequence[FaultRule]) -> None:
+        """Replace the rules from the next call on; their counts begin anew."""
+        self._faults = FaultBook(rules)
+
+    def _serve(self, request: SimulatedRequest, connection: Connection) -> None:
+        endpoint = ENDPOINTS.get((request.method, request.path))
+        if endpoint is None:
+            connection.reply(*self._answer_aside(request))
+            return
+        try:
+            ask = _read(endpoint, request)
+        except RefusedAskError as exc:
+            self._record(request, None, status=400, effect="refused")
+            connection.reply(400, endpoint.error(str(exc), "invalid_request_error"))
+            return
+        fault = self._faults.pick(ask.model, ask.prompt, self._chance)
+        job = _Job(request, connection, endpoint, ask, fault)
+        if fault is not None and fault.effect == "status":
+            self._refuse(job, fault.status, fault.error_code(), fault.headers(time.time()))
+        else:
+            self._admit(job)
+
+    def _answer_aside(self, request: SimulatedRequest) -> tuple[int, bytes]:
+        """Everything that is no call: the list of models and the simulator's own pages."""
+        if request.method == "GET":
+            if request.path == "/v1/models":
+                return 200, models_reply(self.settings.models)
+            if request.path == "/sim/calls":
+                return 200, orjson.dumps(self.log.summary())
+            if request.path == "/sim/calls.jsonl":
+                return 200, self.log.lines()
+        return 404, b'{"error": {"message": "no such page", "type": "not_found", "code": "not_found"}}'
+
+    def _admit(self, job: _Job) -> None:
+        limit = self.settings.max_concurrency
+        if limit is None or self.active < limit:
+            self.active += 1
+            self._begin(job)
+        elif self.settings.on_overload == "queue" and len(self._waiting) < self.settings.max_queue:
+            self._waiting.append(job)
+        else:
+            wait_ms = max(1.0, self.settings.latency_ms)
+            self._refuse(job, 429, "rate_limit_exceeded", (("retry-after-ms", f"{wait_ms:g}"),))
+
+    def _refuse(self, job: _Job, status: int, code: str, headers: Headers = ()) -> None:
+        self._record(job.request, job.ask, status=status, effect="refused")
+        job.connection.reply(status, job.endpoint.error(f"simulated {status}", code), headers)
+
+    def _begin(self, job: _Job) -> None:
+        delay_s = self.settings.draw_latency_s(self._chance)
+        if job.fault is not None:
+            delay_s += job.fault.slow_ms / 1000
+        if delay_s <= 0:
+            self._finish(job)
+            return
+
+        def due() -> None:
+            self._timers.discard(timer)
+            self._finish(job)
+
+        timer = asyncio.get_running_loop().call_later(delay_s, due)
+        self._timers.add(timer)
+
+    def _finish(self, job: _Job) -> None:
+        completion = job.endpoint.complete(job.ask, self.settings.output_tokens)
+        effect = "ok" if job.fault is None else job.fault.effect
+        # The money is spent, and on record, before anybody can read the answer.
+        tokens = (completion.input_tokens, completion.output_tokens)
+        self._record(job.request, job.ask, status=200, effect=effect, tokens=tokens, gone=not job.connection.is_open)
+        _reply(job, effect, completion.body)
+        self.active -= 1
+        self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        limit = self.settings.max_concurrency
+        while self._waiting and (limit is None or self.active < limit):
+            job = self._waiting.popleft()
+            if job.connection.is_open:
+                # Its slot is taken now, its work begins in the next iteration: a queue must not become recursion.
+                self.active += 1
+                asyncio.get_running_loop().call_soon(self._begin, job)
+                return
+            self._record(job.request, job.ask, status=499, effect="refused", gone=True)
+
+    def _record(
+        self,
+        request: SimulatedRequest,
+        ask: Ask | None,
+        *,
+        status: int,
+        effect: str,
+        tokens: tuple[int, int] | None = None,
+        gone: bool = False,
+    ) -> None:
+        used, made = tokens or (0, 0)
+        self.log.add(
+            CallRecord(
+                number=self.log.total + 1,
+                time_ms=time.time_ns() // 1_000_000,
+                model="" if ask is None else ask.model,
+                path=request.path,
+                request_id=_request_id(request),
+                messages_sha256="" if ask is None else ask.digest,
+                status=status,
+                paid=tokens is not None,
+                effect=effect,
+                input_tokens=used,
+                output_tokens=made,
+                client_gone=gone,
+            )
+        )
+
+
+def _read(endpoint: Endpoint, request: SimulatedRequest) -> Ask:
+    try:
+        body = orjson.loads(request.body)
+    except orjson.JSONDecodeError as exc:
+        raise RefusedAskError(f"the body is not JSON: {exc}") from exc
+    if not isinstance(body, dict):
+        raise RefusedAskError("the body is no JSON object")
+    return endpoint.read(body)
+
+
+def _request_id(request: SimulatedRequest) -> str | None:
+    found = next((request.headers[name] for name in REQUEST_ID_HEADERS if name in request.headers), None)
+    return None if found is None else unquote(found)
+
+
+def _reply(job: _Job, effect: str, body: bytes) -> None:
+    if effect in ("ok", "slow"):
+        job.connection.reply(200, body)
+    elif effect == "invalid_json":
+        job.connection.reply(200, body[: len(body) // 2])
+    elif effect == "wrong_shape":
+        job.connection.reply(200, job.endpoint.wrong_shape)
+    elif effect == "truncate":
+        job.connection.truncate(200, body)
+    elif effect == "reset":
+        job.connection.reset(200, body)
+    # A hang says nothing: the connection stays busy until the client leaves.
+
+
+def _parse_arguments(arguments: Sequence[str] | None) -> tuple[int, SimulatorSettings]:
+    parser = argparse.ArgumentParser(prog="simulator", description="A local OpenAI-compatible provider.")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--latency-ms", type=float, default=0.0)
+    parser.add_argument("--latency-p99-ms", type=float)
+    parser.add_argument("--max-concurrency", type=int)
+    parser.add_argument("--on-overload", choices=get_args(OnOverload), default="queue")
+    parser.add_argument("--output-tokens", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log-path", type=Path, help="append paid calls to this file")
+    parser.add_argument("--fault", action="append", default=[], metavar="JSON", help="a fault rule; repeatable")
+    given = parser.parse_args(arguments)
+    try:
+        faults = tuple(FaultRule.from_mapping(orjson.loads(text)) for text in given.fault)
+        settings = SimulatorSettings(
+            latency_ms=given.latency_ms,
+            latency_p99_ms=given.latency_p99_ms,
+            max_concurrency=given.max_concurrency,
+            on_overload=given.on_overload,
+            output_tokens=given.output_tokens,
+            faults=faults,
+            seed=given.seed,
+            log_path=given.log_path,
+        )
+    except (ConfigurationError, orjson.JSONDecodeError) as exc:
+        parser.error(str(exc))
+    return given.port, settings
+
+
+async def _serve_until_told(port: int, settings: SimulatorSettings) -> None:
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    simulator = Simulator(settings)
+    base_url = await simulator.start(port)
+    sys.stdout.write(orjson.dumps({"base_url": base_url, "pid": os.getpid()}).decode() + "\n")
+    sys.stdout.flush()
+    await told.wait()
+    await simulator.stop()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run as a process: prints one JSON line when ready, ends on SIGTERM or SIGINT."""
+    port, settings = _parse_arguments(arguments)
+    if sys.platform == "win32":
+        asyncio.run(_serve_until_told(port, settings))
+        return
+    import uvloop  # noqa: PLC0415 - absent on Windows
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_until_told(port, settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""One promise list for every transport, held against the simulator over real sockets."""
+
+import asyncio
+import inspect
+import socket
+from dataclasses import replace
+
+import aiohttp
+import httpx
+import orjson
+import pytest
+
+from stratarouter_runtime.errors import (
+    ConfigurationError,
+    ProviderBadReplyError,
+    ProviderConnectionError,
+    ProviderInterruptedError,
+    RuntimeSystemError,
+)
+from stratarouter_runtime.ports import HttpCall
+from stratarouter_runtime.providers import create_transport, http, http_aiohttp
+from stratarouter_runtime.providers.http import HttpxTransport
+from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport
+from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
+
+KEY = "canary-key-91d0"
+MAKERS = {
+    "aiohttp": AiohttpTransport,
+    "httpx": HttpxTransport,
+}
+
+
+@pytest.fixture(params=MAKERS)
+async def transport(request):
+    made = MAKERS[request.param]()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def call_to(base_url, *, timeout_s=10.0, path="/chat/completions", content="Hi"):
+    body = orjson.dumps({"model": "m", "messages": [{"role": "user", "content": content}]})
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    return HttpCall("POST", base_url + path, headers, body, timeout_s)
+
+
+async def failure(transport, call):
+    with pytest.raises(RuntimeSystemError) as caught:
+        await transport.send(call)
+    chain, error = [], caught.value
+    while error is not None:
+        chain.append(f"{error} {error!r}")
+        error = error.__cause__ or error.__context__
+    assert KEY not in " ".join(chain)
+    return caught.value
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class OneReply:
+    """A server that answers every connection with the same bytes, then closes."""
+
+    def __init__(self, reply):
+        self._reply = reply
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        self.connections = 0
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *exc_info):
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _answer(self, reader, writer):
+        self.connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(self._reply)
+        await writer.drain()
+        writer.close()
+
+
+async def test_whole_reply_comes_back_with_lower_case_headers(transport):
+    async with Simulator() as simulator:
+        reply = await transport.send(call_to(simulator.base_url))
+    assert reply.status == 200
+    assert reply.headers["content-type"] == "application/json"
+    assert orjson.loads(reply.body)["object"] == "chat.completion"
+
+
+async def test_error_status_is_a_reply_and_no_exception(transport):
+    settings = SimulatorSettings(faults=[FaultRule("status", status=429, retry_after="seconds")])
+    async with Simulator(settings) as simulator:
+        reply = await transport.send(call_to(simulator.base_url))
+    assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+
+
+@pytest.mark.parametrize("effect", ["reset", "truncate"])
+async def test_broken_reply_is_ambiguous(transport, effect):
+    async with Simulator(SimulatorSettings(faults=[FaultRule(effect, first=1)])) as simulator:
+        error = await failure(transport, call_to(simulator.base_url))
+        assert isinstance(error, ProviderInterruptedError)
+        assert error.maybe_paid
+        # The broken connection is not used again.
+        assert (await transport.send(call_to(simulator.base_url))).status == 200
+
+
+async def test_closed_without_a_word_is_ambiguous_and_not_sent_twice(transport):
+    server = OneReply(b"")
+    async with server as base_url:
+        error = await failure(transport, call_to(base_url))
+    assert isinstance(error, ProviderInterruptedError)
+    assert server.connections == 1
+
+
+async def test_hang_ends_at_the_calls_deadline_and_is_ambiguous(transport):
+    async with Simulator(SimulatorSettings(faults=[FaultRule("hang")])) as simulator:
+        error = await failure(transport, call_to(simulator.base_url, timeout_s=0.2))
+        assert isinstance(error, ProviderInterruptedError)
+        assert error.maybe_paid
+        assert len(simulator.paid_calls) == 1
+
+
+async def test_refused_connection_is_not_paid(transport):
+    error = await failure(transport, call_to(f"http://127.0.0.1:{free_port()}/v1"))
+    assert isinstance(error, ProviderConnectionError)
+    assert not error.maybe_paid
+
+
+@pytest.mark.parametrize("url", ["http://[", "nonsense", "ftp://127.0.0.1/", "http://no-such-host.invalid"])
+async def test_address_that_leads_nowhere_is_not_paid(transport, url):
+    error = await failure(transport, call_to(url, path="/x", timeout_s=5))
+    assert isinstance(error, ProviderConnectionError)
+
+
+async def test_waiting_for_a_connection_is_bounded_and_not_paid():
+    for made in (AiohttpTransport(max_connections=1), HttpxTransport(max_connections=1, shards=1)):
+        await made.start()
+        async with Simulator(SimulatorSettings(faults=[FaultRule("hang", prompt="hang")])) as simulator:
+            first = asyncio.create_task(made.send(call_to(simulator.base_url, content="hang", timeout_s=5)))
+            async with asyncio.timeout(5):
+                while not simulator.paid_calls:  # noqa: ASYNC110 - the simulator has no event for it
+                    await asyncio.sleep(0)
+            error = await failure(made, call_to(simulator.base_url, timeout_s=0.1))
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+        await made.stop()
+        assert isinstance(error, ProviderConnectionError)
+        assert len(simulator.paid_calls) == 1
+
+
+async def test_redirect_is_a_reply_and_is_not_followed(transport):
+    async with Simulator() as target:
+        head = f"HTTP/1.1 307 Temporary Redirect\r\nlocation: {target.base_url}/chat/completions\r\n"
+        async with OneReply(f"{head}content-length: 0\r\n\r\n".encode()) as base_url:
+            reply = await transport.send(call_to(base_url))
+        assert reply.status == 307
+        assert target.calls == []
+
+
+async def test_garbage_instead_of_http_is_ambiguous(transport):
+    async with OneReply(b"SSH-2.0-nonsense\r\n\r\n") as base_url:
+        assert isinstance(await failure(transport, call_to(base_url)), ProviderInterruptedError)
+
+
+@pytest.mark.parametrize("value", [f"Bearer {KEY}\n", f"Bearer {KEY}\r\nx: y", f"Bearer {KEY}\x00"])
+async def test_header_that_cannot_be_sent_does_not_show_its_value(transport, value):
+    async with Simulator() as simulator:
+        call = replace(call_to(simulator.base_url), headers={"authorization": value})
+        error = await failure(transport, call)
+        assert isinstance(error, (ProviderConnectionError, ProviderInterruptedError))
+        assert simulator.paid_calls == []
+
+
+async def test_oversized_reply_is_given_up(transport, monkeypatch):
+    for module in (http, http_aiohttp):
+        monkeypatch.setattr(module, "MAX_REPLY_BYTES", 100)
+    async with Simulator() as simulator:
+        error = await failure(transport, call_to(simulator.base_url))
+    assert isinstance(error, ProviderBadReplyError)
+    assert error.maybe_paid
+
+
+async def test_thousand_calls_at_once_all_get_their_own_answer(transport):
+    async with Simulator(SimulatorSettings(latency_ms=20)) as simulator:
+        calls = [call_to(simulator.base_url, content=f"question {n}", timeout_s=60) for n in range(1000)]
+        replies = await asyncio.gather(*(transport.send(call) for call in calls))
+        assert len(simulator.paid_calls) == 1000
+    for number, reply in enumerate(replies):
+        text = orjson.loads(reply.body)["choices"][0]["message"]["content"]
+        assert f"You asked: question {number} " in text + " "
+
+
+async def test_cancelled_call_stays_cancelled_and_frees_its_connection(transport):
+    async with Simulator(SimulatorSettings(faults=[FaultRule("hang", first=1)])) as simulator:
+        task = asyncio.create_task(transport.send(call_to(simulator.base_url)))
+        async with asyncio.timeout(5):
+            while not simulator.paid_calls:  # noqa: ASYNC110 - the simulator has no event for it
+                await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await transport.send(call_to(simulator.base_url))).status == 200
+
+
+async def test_start_and_stop_may_be_repeated_and_a_stopped_one_sends_nothing(transport):
+    await transport.start()
+    await transport.stop()
+    await transport.stop()
+    assert isinstance(await failure(transport, call_to("http://127.0.0.1:1")), ProviderConnectionError)
+
+
+async def test_proxy_of_the_process_is_not_used(transport, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    async with Simulator() as simulator:
+        assert (await transport.send(call_to(simulator.base_url))).status == 200
+
+
+def test_every_error_of_the_clients_is_mapped():
+    """Fails when a client library grows an exception outside the families that `send` catches."""
+    families = {
+        httpx: (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError),
+        aiohttp: (aiohttp.ClientError, OSError, ValueError),
+    }
+    # Not raised by a plain call: cookies are not kept, and the rest belong to WebSockets, multipart bodies and streams
+    # read by hand.
+    exempt = {
+        "BadContentDispositionHeader",
+        "BadContentDispositionParam",
+        "CookieConflict",
+        "EofStream",
+        "WSMessageTypeError",
+        "WebSocketError",
+    }
+    for library, caught in families.items():
+        raised = [item for _, item in inspect.getmembers(library, inspect.isclass) if issubclass(item, Exception)]
+        outside = [item.__name__ for item in raised if not issubclass(item, caught) and item.__name__ not in exempt]
+        assert outside == []
+
+
+def test_auto_takes_the_faster_client_and_httpx_where_it_is_missing(monkeypatch):
+    assert isinstance(create_transport(), AiohttpTransport)
+    assert isinstance(create_transport("httpx"), HttpxTransport)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert isinstance(create_transport("auto"), HttpxTransport)
+    with pytest.raises(ConfigurationError):
+        create_transport("carrier pigeon")
