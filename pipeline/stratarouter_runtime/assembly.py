@@ -35,8 +35,11 @@ BEATS_PER_TTL = 5
 class Part(Protocol):
     """Something with a life."""
 
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
+    async def start(self) -> None:
+        """Begin it."""
+
+    async def stop(self) -> None:
+        """End it. Idempotent."""
 
 
 class Assembly:
@@ -48,9 +51,7 @@ class Assembly:
         needs_engine: False for a worker that only enriches: it opens no journal and calls no provider.
     """
 
-    def __init__(
-        self, config: RuntimeConfig, routes: RouteTable | None = None, *, needs_engine: bool = True
-    ) -> None:
+    def __init__(self, config: RuntimeConfig, routes: RouteTable | None = None, *, needs_engine: bool = True) -> None:
         self.config = config
         self.routes = routes or RouteTable.for_config(config)
         self.owner = str(uuid.uuid4())
@@ -77,6 +78,11 @@ class Assembly:
                 retry=RetryPolicy(config.max_retries, config.retry_delay_ms / 1000),
                 on_ambiguous=config.on_ambiguous,
                 concurrency=config.provider_concurrency,
+                limits={
+                    name: spec.max_concurrency
+                    for name, spec in self.routes.providers.items()
+                    if spec.max_concurrency is not None
+                },
             ),
             guard=create_guard(),
             clock=self.clock,

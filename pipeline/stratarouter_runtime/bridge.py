@@ -174,7 +174,8 @@ class CoreRuntimeBridge:
             decision: Core's ``RouteResult``, ``RouteChoice`` or raw dict, our ``Decision``, or a route id.
             context: ``tenant``, ``user`` (or ``user_id``), ``session``, whatever else is to be carried along, and
                 ``query``, ``messages`` or ``embedding`` where they are not given as arguments.
-            query: the user's words; or ``messages``, a conversation of ``{"role", "content"}``.
+            query: the user's words; or
+            messages: a conversation of ``{"role", "content"}``.
             embedding: the query's vector, shape (dimension,), any float type; used for likeness only.
             params: ``temperature``, ``max_tokens`` and so on.
             request_id: makes the call idempotent: the same id is never paid for twice. By default a new one.
@@ -188,7 +189,9 @@ class CoreRuntimeBridge:
         """
         request_id = request_id or str(uuid.uuid4())
         value = _record(
-            to_decision(decision), dict(context or {}), request_id,
+            to_decision(decision),
+            dict(context or {}),
+            request_id,
             {"query": query, "messages": messages, "embedding": embedding, "params": params, "cache": cache},
         )
         await self.start()
@@ -223,7 +226,9 @@ class CoreRuntimeBridge:
             from stratarouter_runtime.processors.request_reply import KafkaCarrier  # noqa: PLC0415
 
             if self._routes is not None:
-                raise ConfigurationError("routes= has no effect over Kafka", remedy="configure the workers' route table")
+                raise ConfigurationError(
+                    "routes= has no effect over Kafka", remedy="configure the workers' route table"
+                )
             return KafkaCarrier(self.config)
         return InlineCarrier(self.config, self._routes)
 
@@ -244,7 +249,7 @@ class InlineCarrier:
         """Stop them."""
         await self._assembly.stop(grace_s)
 
-    async def carry(self, value: bytes, request_id: str) -> Response:
+    async def carry(self, value: bytes, request_id: str) -> Response:  # noqa: ARG002 - it stands in the value
         """Decode like any record, embed, execute."""
         assembly = self._assembly
         request = assembly.acceptor.decode(value, (), None)

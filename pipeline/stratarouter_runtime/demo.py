@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import importlib.util
 import os
 import signal
 import socket
@@ -29,12 +28,15 @@ from rich.table import Table
 from stratarouter_runtime import topics, wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
+from stratarouter_runtime.embedders import local_available
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.tail import Tail
 from stratarouter_runtime.records import Response
 
 PARTITIONS = 8
+DIMENSION = 384
+"""Of the local embedder's vectors; one bundled record has another."""
 WORKERS = 2
 SIMULATED_LATENCY_MS = 300.0
 SESSION_TIMEOUT_MS = 6000
@@ -92,7 +94,8 @@ async def run_demo(data_dir: Path, report_path: Path, console: Console) -> bool:
     began = time.monotonic()
     console.print("[bold]1.[/] the embedded stack: Kafka, PostgreSQL, Redis", highlight=False)
     stack = EmbeddedStack(data_dir, redis=True, progress=lambda line: console.print(f"   {line}", highlight=False))
-    async with stack as addresses, contextlib.AsyncExitStack() as cleanup:
+    async with stack, contextlib.AsyncExitStack() as cleanup:
+        addresses = await stack.start()
         run_id = time.strftime("%Y%m%d%H%M%S")
         config = await _prepare(addresses, run_id)
         provider = await cleanup.enter_async_context(_provider(data_dir, run_id, console))
@@ -153,10 +156,17 @@ async def _provider(data_dir: Path, run_id: str, console: Console) -> AsyncItera
         yield _Provider(None)
         return
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "stratarouter_runtime.testing.simulator", "--port", "0",
-        "--latency-ms", str(SIMULATED_LATENCY_MS), "--log-path", str(data_dir.resolve() / f"calls-{run_id}.jsonl"),
+        sys.executable,
+        "-m",
+        "stratarouter_runtime.testing.simulator",
+        "--port",
+        "0",
+        "--latency-ms",
+        str(SIMULATED_LATENCY_MS),
+        "--log-path",
+        str(data_dir.resolve() / f"calls-{run_id}.jsonl"),
         stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    )
     try:
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), timeout=30.0)
@@ -198,9 +208,14 @@ async def _fleet(
             with log:
                 workers.append(
                     await asyncio.create_subprocess_exec(
-                        sys.executable, "-m", "stratarouter_runtime.cli", "worker",
-                        env=_environment(config, routes, port), stdout=log, stderr=log,
-                    )  # fmt: skip
+                        sys.executable,
+                        "-m",
+                        "stratarouter_runtime.cli",
+                        "worker",
+                        env=_environment(config, routes, port),
+                        stdout=log,
+                        stderr=log,
+                    )
                 )
         await asyncio.wait_for(asyncio.gather(*(_ready(port) for port in ports)), WORKER_START_TIMEOUT_S)
         console.print(f"   {WORKERS} workers ready (pids {', '.join(str(w.pid) for w in workers)})", highlight=False)
@@ -220,7 +235,8 @@ def _environment(config: RuntimeConfig, routes: Path, port: int) -> dict[str, st
         "STRATAROUTER_GROUP_ID": config.group_id,
         "STRATAROUTER_ROUTES": str(routes),
         "STRATAROUTER_SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),
-        "STRATAROUTER_EMBEDDER": "local" if importlib.util.find_spec("onnxruntime") else "none",
+        "STRATAROUTER_EMBEDDER": "local" if local_available() else "none",
+        "STRATAROUTER_EMBEDDING_DIMENSION": str(DIMENSION),
         "STRATAROUTER_CACHE_SIMILARITY_THRESHOLD": "0.85",
         "STRATAROUTER_BATCH_SIMILARITY_THRESHOLD": "0.9",
     }
@@ -279,9 +295,7 @@ def _records() -> Iterator[bytes]:
             yield str(item["raw"]).encode()
 
 
-async def _stream(
-    config: RuntimeConfig, records: list[bytes], fleet: _Fleet, console: Console
-) -> tuple[Tally, float]:
+async def _stream(config: RuntimeConfig, records: list[bytes], fleet: _Fleet, console: Console) -> tuple[Tally, float]:
     tally = Tally()
     began = time.monotonic()
     bar = Progress(

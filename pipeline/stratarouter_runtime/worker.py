@@ -113,7 +113,9 @@ class Worker:
             asyncio.create_task(self._checkpoint_loop(), name="checkpoints"),
             asyncio.create_task(self._gauge_loop(), name="gauges"),
         ]
-        event(log, logging.INFO, "worker started", owner=self.assembly.owner, processors=[h.name for h in self._handlers])
+        event(
+            log, logging.INFO, "worker started", owner=self.assembly.owner, processors=[h.name for h in self._handlers]
+        )
 
     async def stop(self) -> None:
         """Drain within ``drain_timeout_s``: take nothing more, answer what is held, commit, leave."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -23,10 +23,19 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
 from stratarouter_runtime.ports import ProviderCall
-from stratarouter_runtime.records import Answer, CacheOptions, Context, Decision, Execution, Request, Target, Usage, Vector
+from stratarouter_runtime.records import (
+    Answer,
+    CacheOptions,
+    Context,
+    Decision,
+    Execution,
+    Request,
+    Target,
+    Usage,
+    Vector,
+)
 from stratarouter_runtime.state.retry import RetryPolicy
 from stratarouter_runtime.telemetry.metrics import Metrics
-
 
 FIRST = "11111111-1111-4111-8111-111111111111"
 SECOND = "22222222-2222-4222-8222-222222222222"
@@ -60,7 +69,9 @@ class EqualGuard:
 class Bench:
     """An engine with its parts in reach."""
 
-    def __init__(self, provider: Provider, *, store: MemoryStore | None = None, owner: str = FIRST, **settings: Any) -> None:
+    def __init__(
+        self, provider: Provider, *, store: MemoryStore | None = None, owner: str = FIRST, **settings: Any
+    ) -> None:
         config = RuntimeConfig(state_backend="memory", cache_enabled=False, retry_delay_ms=0, **settings)
         self.provider = provider
         self.metrics = Metrics()
@@ -74,7 +85,7 @@ class Bench:
             config, cache=None, performer=performer, guard=EqualGuard(), clock=SystemClock(), metrics=self.metrics
         )
 
-    async def __aenter__(self) -> Bench:
+    async def __aenter__(self) -> Self:
         await self.journal.start()
         await self.grouped.start()
         return self
@@ -90,7 +101,9 @@ def _vector(*parts: float) -> Vector:
     return vector / np.linalg.norm(vector)
 
 
-def _execution(request_id: str, query: str, *, vector: Vector | None = None, scope: str = "s", **changes: Any) -> Execution:
+def _execution(
+    request_id: str, query: str, *, vector: Vector | None = None, scope: str = "s", **changes: Any
+) -> Execution:
     request = Request(
         request_id, Decision("support"), ({"role": "user", "content": query},), context=Context("acme"),
         embedding=vector, **changes,
@@ -169,7 +182,11 @@ async def test_an_outage_does_not_make_followers_queue_for_ever() -> None:
 
 
 async def test_retries_then_the_next_target_then_an_answer() -> None:
-    script = [ProviderUnavailableError("503", status=503), ProviderUnavailableError("503"), ProviderRejectedError("400")]
+    script = [
+        ProviderUnavailableError("503", status=503),
+        ProviderUnavailableError("503"),
+        ProviderRejectedError("400"),
+    ]
     provider = Provider(*script)
     async with Bench(provider, max_retries=2) as bench:
         response = await bench.engine.submit(_execution("r", "q"))

@@ -33,9 +33,7 @@ def request(
     as_json: bool = typer.Option(False, "--json", help="Print the whole response record."),
 ) -> None:
     """Send one request to the requests topic and wait for its response."""
-    settings = configure(
-        config, bootstrap_servers=bootstrap_servers, transport="inline" if inline else "kafka"
-    )
+    settings = configure(config, bootstrap_servers=bootstrap_servers, transport="inline" if inline else "kafka")
     response = run(_ask(settings, query, route, tenant, timeout_s))
     if as_json:
         typer.echo(response)

@@ -37,7 +37,8 @@ async def _up(data_dir: Path, *, kafka: bool, postgres: bool, redis: bool) -> No
     stack = EmbeddedStack(
         data_dir, kafka=kafka, postgres=postgres, redis=redis, progress=lambda line: console.print(f"  {line}")
     )
-    async with stack as addresses:
+    async with stack:
+        addresses = await stack.start()
         lines = {
             "KAFKA_BOOTSTRAP_SERVERS": addresses.bootstrap_servers,
             "DATABASE_URL": addresses.database_url,

@@ -22,9 +22,7 @@ class Acceptor:
         self._routes = routes
         self._limits = wire.Limits.of(config)
 
-    def decode(
-        self, value: bytes | None, headers: Iterable[tuple[str, bytes]], source: Coordinates
-    ) -> Request:
+    def decode(self, value: bytes | None, headers: Iterable[tuple[str, bytes]], source: Coordinates | None) -> Request:
         """A request from its bytes. Raises InvalidRecordError.
 
         A request without an id gets one from its coordinates and content: a topic made anew never meets old answers.

@@ -48,7 +48,13 @@ class Engine:
     """Executes requests. One for each process; not shared between event loops."""
 
     def __init__(
-        self, config: RuntimeConfig, *, cache: Cache | None, performer: Performer, guard: Guard, clock: Clock,
+        self,
+        config: RuntimeConfig,
+        *,
+        cache: Cache | None,
+        performer: Performer,
+        guard: Guard,
+        clock: Clock,
         metrics: Metrics,
     ) -> None:
         """``cache`` None: every request is executed. ``guard`` judges likeness between leaders and followers."""
@@ -218,9 +224,11 @@ class Engine:
             return begun.recorded
         try:
             outcome = await asyncio.shield(leader.outcome)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001
             # What befell the leader's own record (a conflict, a defect) is not the follower's fault: it goes on.
-            return Recorded(None, ErrorInfo("execution", f"the leader failed: {exc!r}", "send it again", retryable=True))
+            return Recorded(
+                None, ErrorInfo("execution", f"the leader failed: {exc!r}", "send it again", retryable=True)
+            )
         if outcome.answer is not None:
             await self._store(execution, outcome, alias=True)
         return outcome

@@ -30,7 +30,8 @@ def query(execution: Execution) -> CacheQuery:
 
 def entry(execution: Execution, answer: Answer, *, alias: bool = False) -> CacheEntry:
     """What to keep. An alias makes exact repeats of a paraphrase find the answer it was served; it has no vector,
-    so that likeness is never measured against a paraphrase of a paraphrase."""
+    so that likeness is never measured against a paraphrase of a paraphrase.
+    """
     return CacheEntry(
         entry_id=execution.content_hash,
         scope=execution.scope,

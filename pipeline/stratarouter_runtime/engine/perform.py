@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -52,7 +52,8 @@ class Performer:
     Args:
         owner: this worker's id in the journal.
         on_ambiguous: ``retry`` pays again for a call of unknown outcome, ``fail`` answers with an error.
-        concurrency: calls at once to each provider.
+        concurrency: calls at once to a provider that ``limits`` does not name.
+        limits: calls at once, by provider.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Performer:
         retry: RetryPolicy,
         on_ambiguous: str,
         concurrency: int,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         self._journal = journal
         self._providers = providers
@@ -75,6 +77,7 @@ class Performer:
         self._retry = retry
         self._may_repeat = on_ambiguous == "retry"
         self._concurrency = concurrency
+        self._limits = dict(limits or {})
         self._slots: dict[str, asyncio.Semaphore] = {}
 
     async def perform(self, work: Work) -> Recorded:
@@ -113,8 +116,7 @@ class Performer:
             begun = await self._persist(lambda: self._journal.begin_one(item), "begin")
             if begun.state == "busy" and begun.owner == self._owner:
                 # This process runs a key once at a time, so an earlier run of ours was broken off.
-                state = "granted" if self._may_repeat else "ambiguous"
-                begun = Begun(state, took_over=True)
+                begun = Begun("granted" if self._may_repeat else "ambiguous", took_over=True)
             if begun.state == "conflict":
                 raise IdempotencyConflictError(f"request_id {key.request_id!r} was used before with another payload")
             if begun.took_over or begun.state == "ambiguous":
@@ -205,12 +207,13 @@ class Performer:
     def _slot(self, provider: str) -> asyncio.Semaphore:
         slot = self._slots.get(provider)
         if slot is None:
-            slot = self._slots[provider] = asyncio.Semaphore(self._concurrency)
+            slot = self._slots[provider] = asyncio.Semaphore(self._limits.get(provider, self._concurrency))
         return slot
 
     async def _persist(self, write: Callable[[], Awaitable[T]], doing: str) -> T:
         """The journal is waited for: without it no call starts and no paid result is let go. What limits the wait
-        is the caller's: intake stops when too much is held."""
+        is the caller's: intake stops when too much is held.
+        """
         backoff = JOURNAL_FIRST_BACKOFF_S
         while True:
             try:

@@ -10,8 +10,9 @@ from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.errors import InvalidRecordError, PoisonRecordError
+from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane
-from stratarouter_runtime.processors.publish import Outputs, Record
+from stratarouter_runtime.processors.publish import Outputs
 from stratarouter_runtime.records import Execution, Outbound, Response
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -47,9 +48,7 @@ class Execute:
         task = self._engine.submit(execution, check_journal=redelivered)
         task.add_done_callback(lambda done: self._done(done, lane, record, execution, tries))
 
-    def _done(
-        self, task: asyncio.Task[Response], lane: Lane, record: Record, execution: Execution, tries: int
-    ) -> None:
+    def _done(self, task: asyncio.Task[Response], lane: Lane, record: Record, execution: Execution, tries: int) -> None:
         if task.cancelled():
             # Shut down in mid-call: the offset stays uncommitted and the journal knows the rest.
             self.in_flight -= 1
@@ -57,9 +56,7 @@ class Execute:
         exc = task.exception()
         if exc is None:
             request = execution.request
-            outbound = self._outputs.response(
-                task.result(), reply_to=request.reply_to, traceparent=request.traceparent
-            )
+            outbound = self._outputs.response(task.result(), reply_to=request.reply_to, traceparent=request.traceparent)
             self._finish(lane, record, outbound)
         elif isinstance(exc, InvalidRecordError):
             self._finish(lane, record, self._outputs.refused_execution(exc, execution, record))

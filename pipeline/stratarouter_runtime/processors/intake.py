@@ -11,14 +11,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, OffsetMetadataError
 from stratarouter_runtime.processors import kafka_client
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
-from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
+from stratarouter_runtime.processors.lane import Lane, Publisher
 from stratarouter_runtime.processors.publisher import PlainPublisher, TransactionalPublisher
 from stratarouter_runtime.state.offsets import OffsetMap
 from stratarouter_runtime.telemetry.logs import event
@@ -36,7 +36,6 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 METADATA_TIMEOUT_S = 15.0
 
-Record = ConsumerRecord[bytes | None, bytes | None]
 Handler = Callable[[Lane, "list[Record]"], None]
 Checkpoint = Callable[[TopicPartition], Awaitable[OffsetMap | None]]
 
@@ -135,7 +134,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
 
     # -- rebalance ---------------------------------------------------------------------------------------------
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - all go
         """Commit what is finished and let go. Bounded: no heartbeat is sent meanwhile."""
         self._joined = False
         await self._close_lanes(min(2.0, self._config.session_timeout_ms / 4000))
@@ -158,7 +157,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _new_lane(self, partition: TopicPartition) -> Lane:
         if self._config.processing_guarantee == "exactly_once":
-            publisher = TransactionalPublisher(self._config, self.group, partition)
+            publisher: Publisher = TransactionalPublisher(self._config, self.group, partition)
         else:
             assert self._consumer is not None
             publisher = PlainPublisher(self._config, self.group, partition, self._consumer)

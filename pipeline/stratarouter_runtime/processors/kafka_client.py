@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiokafka.producer.sender
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.helpers import create_ssl_context
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import BrokerError, LaneFencedError
+from stratarouter_runtime.errors import BrokerError, LaneFencedError, TopicContractError
+
+Record: TypeAlias = "ConsumerRecord[bytes | None, bytes | None]"
+"""A record as it was read: topic, partition, offset, timestamp, key, value, headers."""
 
 TRANSACTION_RETRY_S = 0.002
 """Pause before asking again while the last transaction's markers are written. aiokafka's own 20 ms makes up most of
@@ -40,7 +43,7 @@ def connection(config: RuntimeConfig) -> dict[str, Any]:
 def _ssl_context(config: RuntimeConfig) -> ssl.SSLContext | None:
     if "SSL" not in config.security_protocol:
         return None
-    context = create_ssl_context(
+    context: ssl.SSLContext = create_ssl_context(
         cafile=_text(config.ssl_cafile), certfile=_text(config.ssl_certfile), keyfile=_text(config.ssl_keyfile)
     )
     context.check_hostname = True
@@ -110,12 +113,26 @@ def mapped(exc: BaseException, doing: str) -> BrokerError:
 
 
 CLIENT_ERRORS: tuple[type[BaseException], ...] = (
-    KafkaError, TimeoutError, asyncio.TimeoutError, OSError, AssertionError, ValueError, RuntimeError
+    KafkaError,
+    TimeoutError,
+    asyncio.TimeoutError,
+    OSError,
+    AssertionError,
+    ValueError,
+    RuntimeError,
 )
 """What aiokafka raises: besides its own, assertions of its transaction states and errors of a closed client."""
 
 
-async def partitions_of(client: AIOKafkaConsumer, topic: str) -> list[int]:
-    """A topic's partitions, sorted; empty where it does not exist."""
-    await client.topics()
-    return sorted(client.partitions_for_topic(topic) or ())
+def places_of(client: AIOKafkaConsumer, *topics: str) -> list[TopicPartition]:
+    """Every partition of ``topics``, which a consumer without a group subscribed to and was started with.
+
+    Raises TopicContractError where one does not exist.
+    """
+    places = []
+    for topic in topics:
+        partitions = client.partitions_for_topic(topic)
+        if not partitions:
+            raise TopicContractError(f"topic {topic!r} does not exist")
+        places += [TopicPartition(topic, partition) for partition in sorted(partitions)]
+    return places

@@ -40,7 +40,8 @@ class Publisher(Protocol):
 
     async def publish(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
         """Write ``outbounds`` and commit ``offset``. Raises LaneFencedError, or BrokerError where the outcome is
-        unknown: then ``open`` must be called before anything else."""
+        unknown: then ``open`` must be called before anything else.
+        """
 
     async def close(self) -> None:
         """Release the connections. Idempotent; bounded."""
@@ -158,7 +159,8 @@ class Lane:
 
     def finish(self, offset: int, outbounds: tuple[Outbound, ...]) -> None:
         """The record at ``offset`` is done: publish ``outbounds`` with its offset. Dropped where the lane is over:
-        the new owner publishes from the journal."""
+        the new owner publishes from the journal.
+        """
         if self.state != "running":
             return
         self._ready.append(Finished(offset, outbounds, sum(len(o.value) for o in outbounds)))
@@ -255,8 +257,13 @@ class Lane:
 
     def _end(self, state: LaneState, exc: Exception) -> None:
         self.problem = f"{exc} {getattr(exc, 'remedy', '')}".strip()
-        event(log, logging.ERROR if state == "halted" else logging.WARNING, f"lane {state}", lane=self.name,
-              cause=self.problem)
+        event(
+            log,
+            logging.ERROR if state == "halted" else logging.WARNING,
+            f"lane {state}",
+            lane=self.name,
+            cause=self.problem,
+        )
         self._ready.clear()
         self.ended_at = time.monotonic()
         self._become(state)

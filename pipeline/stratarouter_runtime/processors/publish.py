@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from aiokafka import ConsumerRecord
-
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import respond
 from stratarouter_runtime.errors import InvalidRecordError, ResponseTooLargeError
+from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Response
 from stratarouter_runtime.telemetry.metrics import Metrics
 
-Record = ConsumerRecord[bytes | None, bytes | None]
 Headers = tuple[tuple[str, bytes], ...]
 
 TRACEPARENT = "traceparent"
@@ -35,9 +33,7 @@ class Outputs:
             problem = ResponseTooLargeError(
                 f"the response has {len(value)} bytes, more than max_response_bytes={self._config.max_response_bytes}"
             )
-            response = replace(
-                response, status="error", text=None, tool_calls=(), error=respond.error_info(problem)
-            )
+            response = replace(response, status="error", text=None, tool_calls=(), error=respond.error_info(problem))
             value = wire.encode_response(response)
         self._count(response)
         topic = reply_to or self._config.topic(self._config.responses_topic)
@@ -49,7 +45,7 @@ class Outputs:
         headers = _trace_headers(execution.request.traceparent)
         return Outbound(topic, execution.scope.encode(), wire.encode_execution(execution), headers)
 
-    def dead_letter(self, exc: InvalidRecordError, record: Record, *, request_id: str | None = None) -> Outbound:
+    def dead_letter(self, exc: InvalidRecordError, record: Record) -> Outbound:
         """``record`` as it came, with why it could not be used."""
         return self._dead_letter(
             DeadLetter(
@@ -62,7 +58,7 @@ class Outputs:
                 value=record.value,
                 headers=tuple(record.headers),
                 failed_at_ms=int(time.time() * 1000),
-                request_id=request_id,
+                request_id=wire.peek_request_id(record.value),
             )
         )
 

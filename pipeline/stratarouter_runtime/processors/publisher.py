@@ -38,7 +38,8 @@ class KafkaPublisher:
 
     async def open(self) -> OffsetMap:
         """A new producer (which fences older ones), then the committed map: in this order, so that nothing an
-        older owner still commits can come after what is read."""
+        older owner still commits can come after what is read.
+        """
         await self.close()
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
@@ -78,9 +79,7 @@ class KafkaPublisher:
 
     async def _send_all(self, producer: AIOKafkaProducer, outbounds: Sequence[Outbound]) -> None:
         """Every send is awaited: a rejected one must fail the commit of its offset."""
-        futures = [
-            await producer.send(o.topic, value=o.value, key=o.key, headers=list(o.headers)) for o in outbounds
-        ]
+        futures = [await producer.send(o.topic, value=o.value, key=o.key, headers=list(o.headers)) for o in outbounds]
         for future in futures:
             await future
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import InvalidRecordError, ShuttingDownError, TopicContractError
+from stratarouter_runtime.errors import InvalidRecordError, ShuttingDownError
 from stratarouter_runtime.processors import kafka_client
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 from stratarouter_runtime.records import DeadLetter, Response
 from stratarouter_runtime.telemetry.logs import event
 
@@ -36,7 +36,7 @@ class KafkaCarrier:
         """Connect, and stand at the end of the answers before the first request goes out."""
         topics = [self._config.topic(t) for t in (self._config.responses_topic, self._config.dead_letter_topic)]
         self._producer = kafka_client.producer(self._config)
-        self._consumer = kafka_client.consumer(self._config, group=None, fetch_max_wait_ms=100)
+        self._consumer = kafka_client.consumer(self._config, *topics, group=None, fetch_max_wait_ms=100)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await self._producer.start()
@@ -45,6 +45,9 @@ class KafkaCarrier:
         except CLIENT_ERRORS as exc:
             await self.stop(0.0)
             raise mapped(exc, "connecting the bridge") from exc
+        except BaseException:
+            await self.stop(0.0)
+            raise
         self._reader = asyncio.create_task(self._read_loop(self._consumer), name="bridge reader")
 
     async def stop(self, grace_s: float) -> None:
@@ -91,13 +94,7 @@ class KafkaCarrier:
             self._waiting.pop(request_id, None)
 
     async def _stand_at_end(self, consumer: AIOKafkaConsumer, topics: list[str]) -> None:
-        places = []
-        for topic in topics:
-            partitions = await kafka_client.partitions_of(consumer, topic)
-            if not partitions:
-                raise TopicContractError(f"topic {topic!r} does not exist")
-            places += [TopicPartition(topic, partition) for partition in partitions]
-        consumer.assign(places)
+        places = kafka_client.places_of(consumer, *topics)
         await consumer.seek_to_end(*places)
         for place in places:
             await consumer.position(place)
@@ -115,14 +112,16 @@ class KafkaCarrier:
                 for record in records:
                     self._read(record, is_dead_letter=place.topic == dead_letters)
 
-    def _read(self, record: ConsumerRecord[bytes | None, bytes | None], *, is_dead_letter: bool) -> None:
+    def _read(self, record: Record, *, is_dead_letter: bool) -> None:
         try:
             if is_dead_letter:
                 self._refuse(wire.decode_dead_letter(record.value))
             elif (record.key or b"").decode(errors="replace") in self._waiting:
                 self._answer(wire.decode_response(record.value))
         except InvalidRecordError as exc:
-            event(log, logging.WARNING, "foreign record skipped", topic=record.topic, offset=record.offset, cause=str(exc))
+            event(
+                log, logging.WARNING, "foreign record skipped", topic=record.topic, offset=record.offset, cause=str(exc)
+            )
 
     def _answer(self, response: Response) -> None:
         for future in self._waiting.pop(response.request_id, []):

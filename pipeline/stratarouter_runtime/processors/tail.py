@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from aiokafka import ConsumerRecord, TopicPartition
-
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import TopicContractError
 from stratarouter_runtime.processors import kafka_client
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -24,7 +21,7 @@ class Tail:
     def __init__(self, config: RuntimeConfig, topic: str, *, from_beginning: bool) -> None:
         self._topic = topic
         self._from_beginning = from_beginning
-        self._consumer = kafka_client.consumer(config, group=None, fetch_max_wait_ms=100)
+        self._consumer = kafka_client.consumer(config, topic, group=None, fetch_max_wait_ms=100)
 
     async def __aenter__(self) -> Self:
         try:
@@ -34,6 +31,9 @@ class Tail:
         except CLIENT_ERRORS as exc:
             await self._consumer.stop()
             raise mapped(exc, f"reading {self._topic}") from exc
+        except BaseException:
+            await self._consumer.stop()
+            raise
         return self
 
     async def __aexit__(
@@ -42,7 +42,7 @@ class Tail:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await self._consumer.stop()
 
-    async def poll(self, timeout_s: float = 1.0) -> Sequence[ConsumerRecord[bytes | None, bytes | None]]:
+    async def poll(self, timeout_s: float = 1.0) -> Sequence[Record]:
         """The next records, none where there are none within ``timeout_s`` seconds. Raises BrokerError."""
         try:
             polled = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
@@ -51,12 +51,7 @@ class Tail:
         return [record for records in polled.values() for record in records]
 
     async def _place(self) -> None:
-        partitions = await kafka_client.partitions_of(self._consumer, self._topic)
-        if not partitions:
-            await self._consumer.stop()
-            raise TopicContractError(f"topic {self._topic!r} does not exist")
-        places = [TopicPartition(self._topic, partition) for partition in partitions]
-        self._consumer.assign(places)
+        places = kafka_client.places_of(self._consumer, self._topic)
         seek = self._consumer.seek_to_beginning if self._from_beginning else self._consumer.seek_to_end
         await seek(*places)
         for place in places:

@@ -1,0 +1,85 @@
+"""Fixtures: one embedded stack for the whole run, fresh databases and topics for each test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The tests must not pick up the developer's own settings or keys."""
+    for name in list(os.environ):
+        if name.startswith("STRATAROUTER_") or name in {"DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS"}:
+            del os.environ[name]
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def bench_data() -> Path:
+    """Public data sets; tests that need them are skipped where they are missing."""
+    folder = Path(os.environ.get("BENCH_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no public data at {folder} (set BENCH_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+    """A real Kafka, PostgreSQL and Redis for the whole run."""
+    embedded = EmbeddedStack(tmp_path_factory.mktemp("stack"), redis=True)
+    embedded.start_sync()
+    yield embedded
+    embedded.stop_sync()
+
+
+@pytest.fixture
+def addresses(stack: EmbeddedStack) -> StackAddresses:
+    """Where the stack's servers listen."""
+    return stack.start_sync()
+
+
+@pytest.fixture
+async def postgres_url(addresses: StackAddresses) -> AsyncIterator[str]:
+    """An empty database of the test's own."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    admin = await asyncpg.connect(addresses.database_url)
+    try:
+        await admin.execute(f"CREATE DATABASE {name}")
+        base, _, _ = addresses.database_url.partition("?")
+        yield f"{base.rsplit('/', 1)[0]}/{name}"
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+def redis_url(addresses: StackAddresses) -> str:
+    """A real Redis, shared by the run: tests use keys of their own."""
+    assert addresses.redis_url is not None
+    return addresses.redis_url
+
+
+@pytest.fixture
+def config(addresses: StackAddresses, postgres_url: str) -> RuntimeConfig:
+    """Settings for the stack, with topics and a group of the test's own."""
+    run = uuid.uuid4().hex[:8]
+    return RuntimeConfig(
+        bootstrap_servers=addresses.bootstrap_servers,
+        database_url=postgres_url,
+        redis_url=addresses.redis_url,
+        cache_backend="memory",
+        topic_prefix=f"t{run}.",
+        group_id=f"g{run}",
+        session_timeout_ms=6000,
+        heartbeat_ttl_s=3,
+        metrics_enabled=False,
+    )
