@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Execution, Vector
+from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Vector
 
 
 class Clock(Protocol):

@@ -65,6 +65,7 @@ class Worker:
                 cache=assembly.cache,
                 embedder=assembly.embedder,
                 metrics=assembly.metrics,
+                list_topics=lambda: self.intakes[0].topics(),
             )
             self._add(enrich, config.requests_topic)
         if "execute" in processors:

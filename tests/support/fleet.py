@@ -131,9 +131,9 @@ class Seen:
 class Watch:
     """Follows the responses and the dead letters of one configuration."""
 
-    def __init__(self, config: RuntimeConfig) -> None:
+    def __init__(self, config: RuntimeConfig, *reply_topics: str) -> None:
         self.seen = Seen()
-        self._responses = Tail(config, config.topic(config.responses_topic), from_beginning=True)
+        self._responses = Tail(config, config.topic(config.responses_topic), *reply_topics, from_beginning=True)
         self._dead = Tail(config, config.topic(config.dead_letter_topic), from_beginning=True)
 
     async def __aenter__(self) -> Self:

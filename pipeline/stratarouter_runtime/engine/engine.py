@@ -18,7 +18,7 @@ from stratarouter_runtime.engine.coalesce import Candidate, Leaders
 from stratarouter_runtime.engine.perform import Performer, Work
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError
-from stratarouter_runtime.ports import Cache, CacheHit, Clock, Guard, JournalKey, Recorded
+from stratarouter_runtime.ports import Cache, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
 from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -145,6 +145,9 @@ class Engine:
             if outcome.answer is not None or story.from_journal or _shared(outcome, execution, leader):
                 break
         assert outcome is not None
+        if outcome.answer is None and not story.from_journal:
+            # The error taken over from a leader is this request's own result from here on.
+            outcome = await self._performer.record(Finish(key, None, outcome.error))
         return respond.from_outcome(execution, outcome, story)
 
     async def _lookup(self, execution: Execution, story: Story) -> CacheHit | None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.accept import Acceptor
 from stratarouter_runtime.errors import (
+    BrokerError,
     ExecutionError,
     InvalidRecordError,
     PoisonRecordError,
+    ReplyTopicNotAllowedError,
 )
 from stratarouter_runtime.ports import Cache, CacheHit, CacheMiss, CacheQuery, Embedder
 from stratarouter_runtime.processors.kafka_client import Record
@@ -28,6 +30,8 @@ log = logging.getLogger("stratarouter.enrich")
 
 EMBED_BATCH = 64
 """Texts in one call of the embedder: about 0.3 s of the local model, well within its deadline."""
+TOPICS_RETRY_S = 0.5
+CREATE_TOPIC = "create the topic, then resend the record; topics are never created by themselves"
 BYPASSED = CacheMiss(bypassed=True)
 """The cache was not asked."""
 
@@ -54,7 +58,10 @@ class Enrich:
         cache: Cache | None,
         embedder: Embedder | None,
         metrics: Metrics,
+        list_topics: Callable[[], Awaitable[frozenset[str]]],
     ) -> None:
+        self._list_topics = list_topics
+        self._topics: frozenset[str] = frozenset()
         self._config = config
         self._acceptor = acceptor
         self._cache = cache
@@ -72,7 +79,8 @@ class Enrich:
         if not accepted:
             return
         missing = self._embedder is not None and any(a.execution.request.embedding is None for a in accepted)
-        found = None if missing else self._look_up_now(accepted)
+        unknown = any(self._is_unknown(a.execution.request.reply_to) for a in accepted)
+        found = None if missing or unknown else self._look_up_now(accepted)
         if found is not None:
             self._settle(lane, accepted, found)
             return
@@ -119,11 +127,34 @@ class Enrich:
     # -- a batch -----------------------------------------------------------------------------------------------
 
     async def _embed_and_look_up(self, lane: Lane, accepted: list[Accepted]) -> None:
+        accepted = await self._with_reply_topics(lane, accepted)
         await self._embed(accepted)
         found = self._look_up_now(accepted)
         if found is None:
             found = await self._look_up(accepted)
         self._settle(lane, accepted, found)
+
+    def _is_unknown(self, reply_to: str | None) -> bool:
+        return reply_to is not None and reply_to not in self._topics
+
+    async def _with_reply_topics(self, lane: Lane, accepted: list[Accepted]) -> list[Accepted]:
+        """Refuse what names a reply topic that does not exist: a transaction that writes to it could never commit."""
+        while any(self._is_unknown(a.execution.request.reply_to) for a in accepted):
+            try:
+                self._topics = await self._list_topics()
+                break
+            except BrokerError as exc:
+                event(log, logging.WARNING, "topics unknown", cause=str(exc))
+                await asyncio.sleep(TOPICS_RETRY_S)
+        kept = []
+        for item in accepted:
+            reply_to = item.execution.request.reply_to
+            if self._is_unknown(reply_to):
+                missing = ReplyTopicNotAllowedError(f"$.reply_to = {reply_to!r} does not exist", remedy=CREATE_TOPIC)
+                self._finish(lane, item.record, self._outputs.dead_letter(missing, item.record))
+            else:
+                kept.append(item)
+        return kept
 
     async def _embed(self, accepted: list[Accepted]) -> None:
         """Fill in missing vectors. A failing embedder costs likeness, not the request."""

@@ -132,6 +132,15 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         ends = ((lane, self._consumer.highwater(partition)) for partition, lane in self.lanes.items())
         return sum(max(0, end - lane.committed.watermark) for lane, end in ends if end is not None)
 
+    async def topics(self) -> frozenset[str]:
+        """The names of the broker's topics, as of now. Raises BrokerError."""
+        assert self._consumer is not None
+        try:
+            async with asyncio.timeout(METADATA_TIMEOUT_S):
+                return frozenset(await self._consumer.topics())
+        except CLIENT_ERRORS as exc:
+            raise mapped(exc, "listing the topics") from exc
+
     # -- rebalance ---------------------------------------------------------------------------------------------
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - all go

@@ -16,12 +16,12 @@ STOP_TIMEOUT_S = 10.0
 
 
 class Tail:
-    """An async context manager over every partition of ``topic``."""
+    """An async context manager over every partition of ``topics``."""
 
-    def __init__(self, config: RuntimeConfig, topic: str, *, from_beginning: bool) -> None:
-        self._topic = topic
+    def __init__(self, config: RuntimeConfig, *topics: str, from_beginning: bool) -> None:
+        self._topics = topics
         self._from_beginning = from_beginning
-        self._consumer = kafka_client.consumer(config, topic, group=None, fetch_max_wait_ms=100)
+        self._consumer = kafka_client.consumer(config, *topics, group=None, fetch_max_wait_ms=100)
 
     async def __aenter__(self) -> Self:
         try:
@@ -30,7 +30,7 @@ class Tail:
                 await self._place()
         except CLIENT_ERRORS as exc:
             await self._consumer.stop()
-            raise mapped(exc, f"reading {self._topic}") from exc
+            raise mapped(exc, f"reading {', '.join(self._topics)}") from exc
         except BaseException:
             await self._consumer.stop()
             raise
@@ -47,11 +47,11 @@ class Tail:
         try:
             polled = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
         except CLIENT_ERRORS as exc:
-            raise mapped(exc, f"reading {self._topic}") from exc
+            raise mapped(exc, f"reading {', '.join(self._topics)}") from exc
         return [record for records in polled.values() for record in records]
 
     async def _place(self) -> None:
-        places = kafka_client.places_of(self._consumer, self._topic)
+        places = kafka_client.places_of(self._consumer, *self._topics)
         seek = self._consumer.seek_to_beginning if self._from_beginning else self._consumer.seek_to_end
         await seek(*places)
         for place in places:

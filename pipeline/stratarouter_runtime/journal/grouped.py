@@ -1,0 +1,239 @@
+"""Gathers concurrent callers' rows into few journal calls: while one write is under way, the next gathers.
+
+Knows the ``Journal`` port alone. It retries nothing: whether to wait out an outage is the caller's decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+from stratarouter_runtime.errors import ShuttingDownError
+from stratarouter_runtime.journal import rows
+from stratarouter_runtime.ports import Begin, Begun, Finish, Journal, JournalKey, Recorded
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+STOP_TIMEOUT_S = 30.0
+"""How long ``stop`` waits for what is queued: three times the journal's own timeout a statement."""
+
+
+@runtime_checkable
+class Releases(Protocol):
+    """A journal that takes back grants which nobody will use."""
+
+    def release(self, keys: Iterable[JournalKey]) -> None:
+        """Give up granted rows that no call was made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: BaseException
+
+
+class _Gatherer(Generic[Item, Result]):
+    """One kind of call: rows wait in order, each of ``writers`` tasks takes up to ``max_rows`` of them at once.
+
+    Rows whose waiter was cancelled before they were sent are left out, unless ``sends_cancelled``; ``abandon`` hears
+    of results that came for a cancelled waiter.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        max_rows: int,
+        max_waiting: int,
+        linger_s: float,
+        abandon: Callable[[Item, Result], None] | None = None,
+        sends_cancelled: bool = False,
+    ) -> None:
+        self._call = call
+        self._max_rows = max_rows
+        self._linger_s = linger_s
+        self._abandon = abandon
+        self._sends_cancelled = sends_cancelled
+        self._rows: deque[tuple[Item, asyncio.Future[Result | _Failure]]] = deque()
+        self._room = asyncio.Semaphore(max_waiting)
+        self._wake = asyncio.Event()
+        self._open = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, name: str, writers: int) -> None:
+        self._open = True
+        self._tasks = [asyncio.create_task(self._write_all(), name=f"journal {name} {n}") for n in range(writers)]
+
+    async def stop(self, timeout_s: float) -> None:
+        """Take no more, write what is queued, join the writers; those still at work after ``timeout_s`` are cut off."""
+        self._open = False
+        self._wake.set()
+        tasks, self._tasks = self._tasks, []
+        if tasks:
+            try:
+                await asyncio.wait(tasks, timeout=timeout_s)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                self._fail_queued()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _fail_queued(self) -> None:
+        self._settle(list(self._rows), _Failure(_closed()))
+        self._rows.clear()
+
+    async def submit(self, item: Item) -> Result:
+        """Wait for room, then for the row's result."""
+        async with self._room:
+            if not self._open:
+                raise _closed()
+            future: asyncio.Future[Result | _Failure] = asyncio.get_running_loop().create_future()
+            self._rows.append((item, future))
+            self._wake.set()
+            try:
+                outcome = await future
+            except asyncio.CancelledError:
+                # Cancelled between the result's coming and this task's waking: nobody else has seen it.
+                if not future.cancelled():
+                    self._give_up(item, future.result())
+                raise
+        if isinstance(outcome, _Failure):
+            # A copy each: one exception raised in hundreds of tasks would gather all their tracebacks.
+            raise copy.copy(outcome.error) from outcome.error
+        return outcome
+
+    async def _write_all(self) -> None:
+        while await self._has_rows():
+            if self._linger_s > 0 and len(self._rows) < self._max_rows:
+                await asyncio.sleep(self._linger_s)
+            await self._write(self._take())
+
+    async def _has_rows(self) -> bool:
+        while not self._rows:
+            if not self._open:
+                return False
+            self._wake.clear()
+            await self._wake.wait()
+        return True
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result | _Failure]]]:
+        taken: list[tuple[Item, asyncio.Future[Result | _Failure]]] = []
+        while self._rows and len(taken) < self._max_rows:
+            item, future = self._rows.popleft()
+            if self._sends_cancelled or not future.done():
+                taken.append((item, future))
+        return taken
+
+    async def _write(self, taken: list[tuple[Item, asyncio.Future[Result | _Failure]]]) -> None:
+        if not taken:
+            return
+        try:
+            results = await self._call([item for item, _ in taken])
+            pairs = list(zip(taken, results, strict=True))
+        except asyncio.CancelledError:
+            self._settle(taken, _Failure(_closed()))
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever it is belongs to the waiters; this task must live on
+            self._settle(taken, _Failure(exc))
+        else:
+            for one, result in pairs:
+                self._settle([one], result)
+
+    def _settle(
+        self, waiting: list[tuple[Item, asyncio.Future[Result | _Failure]]], outcome: Result | _Failure
+    ) -> None:
+        for item, future in waiting:
+            if future.done():
+                self._give_up(item, outcome)
+            else:
+                future.set_result(outcome)
+
+    def _give_up(self, item: Item, outcome: Result | _Failure) -> None:
+        if self._abandon is not None and not isinstance(outcome, _Failure):
+            self._abandon(item, outcome)
+
+
+class GroupedJournal:
+    """One row at a time for the caller, hundreds a call for the journal.
+
+    The journal's own start and stop stay with the caller: start it before and stop it after this one.
+
+    Args:
+        journal: where the rows go.
+        max_rows: rows in one call.
+        linger_s: how long a row waits for others where less than ``max_rows`` are there; 0 sends at once.
+        writers: calls under way at once for begins and for finishes each; lookups have one. Together they should
+            not be more than the journal's connections by much.
+        max_waiting: rows of each kind queued or under way; further callers wait their turn.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        max_rows: int = 500,
+        linger_s: float = 0.0,
+        *,
+        writers: int = 2,
+        max_waiting: int = 10_000,
+    ) -> None:
+        self._journal = journal
+        self._writers = writers
+        self._begins = _Gatherer[Begin, Begun](
+            journal.begin, max_rows=max_rows, max_waiting=max_waiting, linger_s=linger_s, abandon=self._abandon
+        )
+        self._finishes = _Gatherer[Finish, Recorded](
+            journal.finish, max_rows=max_rows, max_waiting=max_waiting, linger_s=linger_s, sends_cancelled=True
+        )
+        self._lookups = _Gatherer[JournalKey, Recorded | None](
+            journal.lookup, max_rows=max_rows, max_waiting=max_waiting, linger_s=linger_s
+        )
+
+    async def start(self) -> None:
+        """Start the writers."""
+        self._begins.start("begin", self._writers)
+        self._finishes.start("finish", self._writers)
+        self._lookups.start("lookup", 1)
+
+    async def stop(self) -> None:
+        """Take no more, write what is queued, join the writers. Idempotent."""
+        gatherers = (self._begins, self._finishes, self._lookups)
+        await asyncio.gather(*(gatherer.stop(STOP_TIMEOUT_S) for gatherer in gatherers))
+
+    async def begin_one(self, item: Begin) -> Begun:
+        """Claim one row.
+
+        A caller cancelled meanwhile leaves the call to the others in it; a grant that so comes too late is given
+        back, and the next ``begin_one`` of the row in this process has it.
+
+        Raises:
+            SchemaViolationError: the row cannot be stored; the others of its call are not touched.
+            JournalUnavailableError: it may or may not be claimed; ask again.
+            ShuttingDownError: not started, or stopped.
+        """
+        rows.check_begin(item)
+        return await self._begins.submit(item)
+
+    async def finish_one(self, item: Finish) -> Recorded:
+        """Record one result; returns what stands. Errors as ``begin_one``'s.
+
+        A result once queued is recorded even if its caller is cancelled: it was paid for.
+        """
+        rows.check_finish(item)
+        return await self._finishes.submit(item)
+
+    async def lookup_one(self, key: JournalKey) -> Recorded | None:
+        """Read one finished result, or None. Errors as ``begin_one``'s."""
+        rows.check_key(key)
+        return await self._lookups.submit(key)
+
+    def _abandon(self, item: Begin, begun: Begun) -> None:
+        if begun.state == "granted" and isinstance(self._journal, Releases):
+            self._journal.release([item.key])
+
+
+def _closed() -> ShuttingDownError:
+    return ShuttingDownError("the journal's writers are not running")

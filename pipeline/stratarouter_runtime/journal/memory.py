@@ -1,0 +1,208 @@
+"""The journal in memory: for tests, demos and ``state_backend = "memory"``. It forgets everything with its process.
+
+Workers of one test share a ``MemoryStore``, as real ones share a database.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from stratarouter_runtime.errors import JournalUnavailableError
+from stratarouter_runtime.journal import rows
+from stratarouter_runtime.journal.held import Held
+from stratarouter_runtime.ports import Begin, Begun, Checkpoint, Finish, JournalKey, Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One execution. ``result`` is set once it is finished, ``leader`` while it follows; neither: it is started.
+
+    ``finished_at`` in the store's seconds.
+    """
+
+    payload_hash: str | None
+    owner: str
+    leader: JournalKey | None = None
+    result: Recorded | None = None
+    finished_at: float | None = None
+
+
+@dataclass(slots=True)
+class MemoryStore:
+    """What the workers share.
+
+    Attributes:
+        clock: seconds that never jump; a test's own, to let heartbeats lapse.
+        available: False lets every call raise JournalUnavailableError, as a database that is away would.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    available: bool = True
+    rows: dict[JournalKey, Row] = field(default_factory=dict)
+    heartbeats: dict[str, float] = field(default_factory=dict)
+    checkpoints: dict[tuple[str, str, int], Checkpoint] = field(default_factory=dict)
+
+    def result(self, key: JournalKey) -> Recorded | None:
+        """The row's own result, or its leader's answer where it follows one."""
+        row = self.rows.get(key)
+        if row is None or row.result is not None or row.leader is None:
+            return None if row is None else row.result
+        leader = self.rows.get(row.leader)
+        if leader is None or leader.result is None or leader.result.answer is None:
+            return None
+        return replace(leader.result, leader=row.leader)
+
+
+def judge(row: Row, result: Recorded | None, item: Begin, *, mine: bool, held: bool, alive: bool) -> Begun:
+    """What ``item`` gets where ``row`` exists; pure.
+
+    Args:
+        row: the row as it stands.
+        result: its own or its leader's.
+        item: what is asked.
+        mine: whether the asking worker owns the row.
+        held: whether that worker was granted the row and has not finished it.
+        alive: whether the row's owner lives.
+    """
+    if row.payload_hash is not None and row.payload_hash != item.payload_hash:
+        return Begun("conflict")
+    if result is not None:
+        return Begun("recorded", recorded=result)
+    if row.leader is not None or (mine and not held):
+        return Begun("granted")
+    if mine or alive:
+        return Begun("busy", owner=row.owner)
+    return Begun("granted", took_over=True) if item.retry_ambiguous else Begun("ambiguous")
+
+
+class MemoryJournal:
+    """A ``Journal`` over a shared ``MemoryStore``.
+
+    Args:
+        store: shared by the workers of one test.
+        owner: this worker's UUID.
+        heartbeat_ttl_s: seconds after its last heartbeat that a worker counts as dead.
+    """
+
+    def __init__(self, store: MemoryStore, *, owner: str, heartbeat_ttl_s: float = 5.0) -> None:
+        self._store = store
+        self._owner = str(uuid.UUID(owner))
+        self._heartbeat_ttl_s = heartbeat_ttl_s
+        self._held = Held()
+        self._started = False
+
+    async def start(self) -> None:
+        """Register this worker."""
+        self._started = True
+        await self.heartbeat()
+
+    async def stop(self) -> None:
+        """Deregister this worker. Idempotent."""
+        if self._started:
+            self._store.heartbeats.pop(self._owner, None)
+        self._started = False
+
+    async def heartbeat(self) -> None:
+        """Say that this worker lives."""
+        self._check_available("heartbeat")
+        self._store.heartbeats[self._owner] = self._store.clock()
+
+    async def begin(self, items: Sequence[Begin]) -> list[Begun]:
+        """As ``PostgresJournal.begin``."""
+        for item in items:
+            rows.check_begin(item)
+        self._check_available("begin")
+        granted: set[tuple[JournalKey, str]] = set()
+        return [self._begin_in_call(item, granted) for item in items]
+
+    def _begin_in_call(self, item: Begin, granted: set[tuple[JournalKey, str]]) -> Begun:
+        if (item.key, item.payload_hash) in granted:
+            # The same request twice in one call: the first has it.
+            return Begun("busy", owner=self._owner)
+        begun = self._begin(item)
+        if begun.state == "granted":
+            granted.add((item.key, item.payload_hash))
+        return begun
+
+    def _begin(self, item: Begin) -> Begun:
+        row = self._store.rows.get(item.key)
+        if row is None:
+            begun = Begun("granted")
+        else:
+            mine, held = row.owner == self._owner, item.key in self._held
+            result = self._store.result(item.key)
+            begun = judge(row, result, item, mine=mine, held=held, alive=self._is_alive(row.owner))
+        if begun.state == "granted":
+            self._store.rows[item.key] = Row(item.payload_hash, self._owner, leader=item.leader)
+        self._held.settle([item], [begun], frozenset(), self._owner)
+        return begun
+
+    def _is_alive(self, owner: str) -> bool:
+        beat = self._store.heartbeats.get(owner)
+        return beat is not None and beat > self._store.clock() - self._heartbeat_ttl_s
+
+    async def finish(self, items: Sequence[Finish]) -> list[Recorded]:
+        """As ``PostgresJournal.finish``."""
+        for item in items:
+            rows.check_finish(item)
+        self._check_available("finish")
+        # As one statement does: what stood before the call decides, whatever else the call writes.
+        before = {item.key: self._store.result(item.key) for item in items}
+        for item in items:
+            if before[item.key] is None and rows.state_of(item) is not None:
+                before[item.key] = self._finish(item)
+        self._held.release(item.key for item in items if rows.state_of(item) is not None)
+        return [before[item.key] or self._pending(item.key) for item in items]
+
+    def _finish(self, item: Finish) -> Recorded:
+        row = self._store.rows.get(item.key, Row(None, self._owner))
+        result = rows.recorded_by(item)
+        self._store.rows[item.key] = replace(row, leader=None, result=result, finished_at=self._store.clock())
+        return result
+
+    def _pending(self, key: JournalKey) -> Recorded:
+        row = self._store.rows.get(key)
+        return Recorded(None, None, leader=None if row is None else row.leader)
+
+    async def lookup(self, keys: Sequence[JournalKey]) -> list[Recorded | None]:
+        """As ``PostgresJournal.lookup``."""
+        for key in keys:
+            rows.check_key(key)
+        self._check_available("lookup")
+        return [self._store.result(key) for key in keys]
+
+    def release(self, keys: Iterable[JournalKey]) -> None:
+        """As ``PostgresJournal.release``."""
+        self._held.release(keys)
+
+    async def save_checkpoints(self, items: Sequence[Checkpoint]) -> None:
+        """As ``PostgresJournal.save_checkpoints``."""
+        self._check_available("save checkpoints")
+        for item in items:
+            known = self._store.checkpoints.get((item.group, item.topic, item.partition))
+            if known is None or item.offset >= known.offset:
+                self._store.checkpoints[item.group, item.topic, item.partition] = item
+
+    async def load_checkpoint(self, group: str, topic: str, partition: int) -> Checkpoint | None:
+        """Read one checkpoint."""
+        self._check_available("load checkpoint")
+        return self._store.checkpoints.get((group, topic, partition))
+
+    async def purge(self, older_than_s: float, batch: int = 5000) -> int:
+        """As ``PostgresJournal.purge``; ``batch`` has no meaning here."""
+        del batch
+        self._check_available("purge")
+        before = self._store.clock() - older_than_s
+        every = self._store.rows
+        old = {key for key, row in every.items() if row.finished_at is not None and row.finished_at < before}
+        old |= {key for key, row in every.items() if row.leader in old}
+        for key in old:
+            del every[key]
+        return len(old)
+
+    def _check_available(self, doing: str) -> None:
+        if not (self._started and self._store.available):
+            raise JournalUnavailableError(f"the journal failed to {doing}: it is away or not started")

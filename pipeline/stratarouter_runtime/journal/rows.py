@@ -1,0 +1,112 @@
+"""What a journal row may hold, and how a result looks as bytes. Knows no database client.
+
+A row that the database cannot take would fail every row written with it, and again at every retry; so it is refused
+before it gets there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import orjson
+
+from stratarouter_runtime.errors import SchemaViolationError
+from stratarouter_runtime.ports import Begin, Finish, JournalKey, Recorded
+from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Usage
+
+MAX_ID_CHARS = 512
+"""Length of a tenant, request id, route id or source, in characters."""
+
+MAX_KEY_BYTES = 2500
+"""Tenant and request id together, in UTF-8: PostgreSQL refuses index entries over 2,704 bytes."""
+
+
+def check_begin(item: Begin) -> None:
+    """Raise SchemaViolationError where ``item`` cannot be stored."""
+    check_key(item.key)
+    if item.leader is not None:
+        check_key(item.leader)
+    _check_text("payload_hash", item.payload_hash)
+    _check_text("decision.route_id", item.route_id)
+    _check_text("source", item.source or "")
+
+
+def check_finish(item: Finish) -> None:
+    """Raise SchemaViolationError where ``item`` cannot be stored."""
+    check_key(item.key)
+
+
+def check_key(key: JournalKey) -> None:
+    """Raise SchemaViolationError where ``key`` is too long, or holds U+0000 or half a surrogate pair."""
+    size = _check_text("context.tenant", key.tenant) + _check_text("request_id", key.request_id)
+    if size > MAX_KEY_BYTES:
+        raise SchemaViolationError(
+            f"context.tenant and request_id are {size} bytes together, the limit is {MAX_KEY_BYTES}"
+        )
+
+
+def _check_text(field: str, text: str) -> int:
+    """The size of ``text`` in bytes."""
+    if len(text) > MAX_ID_CHARS:
+        raise SchemaViolationError(f"{field} has {len(text)} characters, the limit is {MAX_ID_CHARS}")
+    if "\x00" in text:
+        raise SchemaViolationError(f"{field} holds the character U+0000, which PostgreSQL's text cannot")
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise SchemaViolationError(f"{field} holds half a surrogate pair, which is no valid text") from None
+
+
+def state_of(item: Finish) -> str | None:
+    """The state that ``item`` leaves its row in, or None where it brings no result."""
+    if item.answer is not None:
+        return "succeeded"
+    return None if item.error is None else "failed"
+
+
+def recorded_by(item: Finish) -> Recorded:
+    """What stands once ``item`` is written. An answer wins over an error."""
+    return Recorded(item.answer, None if item.answer is not None else item.error, item.attempts)
+
+
+def pack(value: Answer | ErrorInfo | tuple[Attempt, ...] | None) -> bytes | None:
+    """JSON as bytes; None for nothing."""
+    if value is None or value == ():
+        return None
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # Half a surrogate pair or an integer over 64 bits: rare, but such an answer was paid for as well.
+        return json.dumps(value, default=dataclasses.asdict).encode()
+
+
+def unpack(
+    answer: bytes | None, error: bytes | None, attempts: bytes | None, leader: JournalKey | None = None
+) -> Recorded:
+    """Read what ``pack`` wrote; fields that a newer version added are left out."""
+    return Recorded(
+        answer=None if answer is None else _answer(_load(answer)),
+        error=None if error is None else ErrorInfo(**_known(ErrorInfo, _load(error))),
+        attempts=() if attempts is None else tuple(Attempt(**_known(Attempt, each)) for each in _load(attempts)),
+        leader=leader,
+    )
+
+
+def _load(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data)
+
+
+def _answer(data: dict[str, Any]) -> Answer:
+    fields = _known(Answer, data)
+    fields["usage"] = Usage(**_known(Usage, fields.get("usage", {})))
+    fields["tool_calls"] = tuple(fields.get("tool_calls", ()))
+    return Answer(**fields)
+
+
+def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: data[field.name] for field in dataclasses.fields(kind) if field.name in data}

@@ -1,0 +1,158 @@
+"""The route table: which targets, prompt and limits a decision's route stands for. Reads no record and calls nobody."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import ConfigurationError, LowConfidenceError, RouteTableError, UnknownRouteError
+from stratarouter_runtime.records import Decision, Target
+from stratarouter_runtime.route_file import (
+    DEFAULT_ROUTE_ID,
+    OPENAI_BASE_URL,
+    ParsedTable,
+    Price,
+    ProviderSpec,
+    Route,
+    RouteBatch,
+    RouteCache,
+    parse_mapping,
+    parse_toml,
+)
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "DEFAULT_ROUTE_ID",
+    "Price",
+    "ProviderSpec",
+    "Route",
+    "RouteBatch",
+    "RouteCache",
+    "RouteTable",
+    "api_key",
+    "check_confidence",
+    "order_targets",
+]
+
+DEFAULT_MODEL = "gpt-4o-mini"
+"""What the built-in table's default route calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """Routes by id, providers by name, price overrides by (provider, model). ``fallback`` serves unknown route ids."""
+
+    providers: dict[str, ProviderSpec]
+    routes: dict[str, Route] = field(default_factory=dict)
+    fallback: Route | None = None
+    prices: dict[tuple[str, str], Price] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a TOML file (its format: ``route_file``). Raises RouteTableError naming file, line, key and rule."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as exc:
+            raise RouteTableError(f"the route table {path} cannot be read: {exc.strerror}") from exc
+        except UnicodeDecodeError as exc:
+            raise RouteTableError(f"the route table {path} is not UTF-8 text: {exc}") from exc
+        return cls._of(parse_toml(text, str(path)))
+
+    @classmethod
+    def from_toml(cls, text: str, source: str = "route table") -> Self:
+        """Read TOML text; ``source`` names it in messages. Raises RouteTableError."""
+        return cls._of(parse_toml(text, source))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build from a mapping of the file's shape. Raises RouteTableError."""
+        return cls._of(parse_mapping(data))
+
+    @classmethod
+    def for_config(cls, config: RuntimeConfig) -> Self:
+        """The table in ``config.routes_file``, or the built-in one. Raises RouteTableError."""
+        return cls.default(config) if config.routes_file is None else cls.load(config.routes_file)
+
+    @classmethod
+    def default(cls, config: RuntimeConfig) -> Self:
+        """The built-in table: OpenAI's own API, every route to ``DEFAULT_MODEL``; ``api_key`` checks for the key."""
+        openai = ProviderSpec("openai", "openai", OPENAI_BASE_URL, "OPENAI_API_KEY", config.provider_concurrency)
+        return cls({"openai": openai}, fallback=Route(DEFAULT_ROUTE_ID, (Target("openai", DEFAULT_MODEL),)))
+
+    @classmethod
+    def _of(cls, parsed: ParsedTable) -> Self:
+        return cls(parsed.providers, parsed.routes, parsed.default, parsed.prices)
+
+    def resolve(self, decision: Decision) -> Route:
+        """The route for ``decision``; one that names provider and model itself gets that target alone.
+
+        Raises UnknownRouteError where neither the table nor the decision says what to call.
+        """
+        route = self.routes.get(decision.route_id, self.fallback)
+        if decision.provider is not None or decision.model is not None:
+            target = self._own_target(decision)
+            if route is None:
+                return Route(decision.route_id, (target,))
+            return replace(route, targets=(target,), weighted=False)
+        if route is None:
+            raise UnknownRouteError(f"decision.route_id = {decision.route_id!r} is in no route table")
+        return route
+
+    def _own_target(self, decision: Decision) -> Target:
+        if decision.provider is None or decision.model is None:
+            raise UnknownRouteError("decision.provider and decision.model must be named together")
+        if decision.provider not in self.providers:
+            known = ", ".join(self.providers) or "none"
+            raise UnknownRouteError(
+                f"decision.provider = {decision.provider!r} is no configured provider (there are: {known})"
+            )
+        return Target(decision.provider, decision.model)
+
+
+def check_confidence(route: Route, decision: Decision) -> None:
+    """Raise LowConfidenceError where the decision's confidence is below ``route.min_confidence``.
+
+    A decision without a confidence passes: somebody chose the route, nothing estimated it.
+    """
+    if decision.confidence is not None and decision.confidence < route.min_confidence:
+        raise LowConfidenceError(
+            f"decision.confidence = {decision.confidence:g} is below min_confidence = {route.min_confidence:g} "
+            f"of route {route.route_id!r}"
+        )
+
+
+def order_targets(route: Route, request_id: str) -> tuple[Target, ...]:
+    """The order in which to try ``route``'s targets: the file's, or, where weights are named, a weighted first one.
+
+    The choice hangs on ``request_id`` alone, so a redelivered request goes to the same target.
+    """
+    if not route.weighted or len(route.targets) == 1:
+        return route.targets
+    total = sum(target.weight for target in route.targets)
+    digest = hashlib.blake2b(request_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    point = int.from_bytes(digest, "big") / 2**64 * total
+    for first in route.targets:
+        if point < first.weight:
+            return (first, *(target for target in route.targets if target is not first))
+        point -= first.weight
+    return route.targets
+
+
+def api_key(spec: ProviderSpec, config: RuntimeConfig) -> str | None:
+    """The provider's key: the configuration's own for OPENAI_API_KEY and ANTHROPIC_API_KEY, else the environment's.
+
+    None for a provider that takes none. Raises ConfigurationError where the variable is unset.
+    """
+    if spec.api_key_env is None:
+        return None
+    configured = {"OPENAI_API_KEY": config.openai_api_key, "ANTHROPIC_API_KEY": config.anthropic_api_key}
+    secret = configured.get(spec.api_key_env)
+    key = secret.get_secret_value() if secret is not None else os.environ.get(spec.api_key_env, "").strip()
+    if not key:
+        raise ConfigurationError(f"provider {spec.name!r} needs the environment variable {spec.api_key_env}")
+    return key

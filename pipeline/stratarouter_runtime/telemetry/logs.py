@@ -1,0 +1,116 @@
+"""JSON logs on stderr through the standard library: one event a line.
+
+Loggers are named ``stratarouter.<part>``. An event has a short fixed name and fields; prompts and answers are never
+among them, that is the caller's duty. Values shaped like keys are blanked here as a last guard.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import orjson
+
+MAX_VALUE_CHARS = 2000
+"""Characters of one text value: a longer one is cut, so that a provider's error page is no flood."""
+MAX_TRACE_CHARS = 20_000
+"""Characters of a traceback; its end is kept, where the cause stands."""
+REDACTED = "[redacted]"
+EVENT_ATTRIBUTE = "fields"
+
+SECRET = re.compile(
+    r"""
+    \b(?:sk|rk|pk|xai|gsk|hf|ghp|pypi)[-_][A-Za-z0-9_\-]{8,}   # keys of providers and services
+    | \bAIza[0-9A-Za-z_\-]{20,}                                # Google
+    | \bBearer\s+[A-Za-z0-9._~+/\-]{6,}=*                      # authorization headers
+    | (?<=://)[^/\s:@]*:[^/\s@]+(?=@)                          # user:password in a URL
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+SECRET_NAMES = frozenset({"api_key", "apikey", "authorization", "password", "secret", "sasl_password", "x-api-key"})
+"""Field names whose value is never shown, whatever it looks like."""
+
+Json = dict[str, Any] | list[Any] | str | int | float | bool | None
+
+
+def event(logger: logging.Logger, level: int, name: str, /, **fields: Any) -> None:
+    """Log ``name`` with ``fields``. Costs one comparison where ``level`` is off."""
+    if logger.isEnabledFor(level):
+        logger.log(level, name, extra={EVENT_ATTRIBUTE: fields}, stacklevel=2)
+
+
+def redact(text: str) -> str:
+    """``text`` without anything shaped like a key, a token or a password in a URL."""
+    return SECRET.sub(REDACTED, text)
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one JSON object: time, level, logger, event, its fields, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, whatever the record holds: a value that JSON lacks is shown as its repr."""
+        line: dict[str, Any] = {
+            "time": _rfc3339(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": _short(record.getMessage()),
+        }
+        for name, value in getattr(record, EVENT_ATTRIBUTE, {}).items():
+            # A field never hides what the line says of itself.
+            line[f"{name}_" if name in line else name] = _clean(name, value)
+        if record.exc_info:
+            line["exception"] = redact(self.formatException(record.exc_info)[-MAX_TRACE_CHARS:])
+        return orjson.dumps(line, default=_shown, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def configure_logging(level: str = "info", stream: TextIO | None = None) -> None:
+    """Send every log record of the process as JSON to ``stream`` (stderr by default); replaces earlier handlers.
+
+    Args:
+        level: debug, info, warning, error or critical, for this package; others' loggers stay at warning or above.
+        stream: where the lines go.
+
+    Raises:
+        ValueError: ``level`` is none of them.
+    """
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ValueError(f"unknown log level {level!r}; choose debug, info, warning, error or critical")
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    # Libraries at debug log whole requests, prompts and headers included.
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+    logging.getLogger("stratarouter").setLevel(number)
+    logging.captureWarnings(capture=True)
+
+
+def _rfc3339(epoch_s: float) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _clean(name: str, value: Any) -> Json:
+    if name.lower() in SECRET_NAMES:
+        return REDACTED
+    if isinstance(value, dict):
+        return {_short(str(key)): _clean(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(name, inner) for inner in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value if not isinstance(value, int) or abs(value) < 2**63 else str(value)
+    return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    """Any value as a bounded, redacted text; bytes by their length, since they may be a record's content."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"{len(value)} bytes"
+    return _short(value if isinstance(value, str) else repr(value))
+
+
+def _short(text: str) -> str:
+    # Redacted before it is cut: half a key is still half a key. Lone surrogates have no UTF-8.
+    whole = redact(text).encode(errors="backslashreplace").decode()
+    return whole if len(whole) <= MAX_VALUE_CHARS else whole[:MAX_VALUE_CHARS] + "..."

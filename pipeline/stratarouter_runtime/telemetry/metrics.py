@@ -1,0 +1,253 @@
+"""Every metric, in one table: ``DEFINITIONS``. ``ops/METRICS.md`` is rendered from it.
+
+Label values come from closed sets and anything else is counted as ``other``: a tenant, a message or a typo can never
+grow the number of time series.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+from stratarouter_runtime import errors
+
+PREFIX = "stratarouter_"
+OTHER = "other"
+"""Stands for every value outside its closed set."""
+
+Kind = Literal["counter", "gauge", "histogram"]
+M = TypeVar("M", bound=MetricWrapperBase)
+
+KINDS: dict[Kind, type[Counter | Gauge | Histogram]] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+
+CALL_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""From a simulated provider's 10 ms to ``execution_timeout``'s default of 60 s."""
+WRITE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+"""A commit of one record takes 8 ms and a journal write of 200 rows 5 ms; both stand in the middle."""
+RECORD_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
+"""Up to the most records that one commit takes (``processors.lane.MAX_COMMIT_RECORDS``)."""
+
+
+def _error_codes() -> frozenset[str]:
+    """The codes of the error tree; those of one module, so that the set depends on no import order."""
+    classes = (value for value in vars(errors).values() if inspect.isclass(value))
+    return frozenset(c.code for c in classes if issubclass(c, errors.RuntimeSystemError))
+
+
+ERROR_CODES = _error_codes()
+PROCESSORS = frozenset({"enrich", "execute", "usage", "bridge"})
+PROVIDERS = frozenset({"openai", "anthropic", "google", "local", "vllm", "simulator"})
+"""The usual names; ``Metrics(providers=...)`` adds those of the route table."""
+GUARD_RULES = (
+    "attachment",
+    "category",
+    "date",
+    "direction",
+    "entity",
+    "insertion",
+    "length",
+    "negation",
+    "number",
+    "number_order",
+    "operator",
+    "order",
+    "polarity",
+    "question",
+    "quote",
+    "substitution",
+    "token",
+    "turns",
+    "unit",
+)
+"""The rules of ``cache.guard``, as it names them after ``guard:``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelDef:
+    """A label and every value it may have, besides ``other``."""
+
+    name: str
+    values: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDef:
+    """One metric. ``name`` lacks the prefix; ``unit`` is what one step of the value means."""
+
+    name: str
+    kind: Kind
+    labels: tuple[LabelDef, ...]
+    unit: str
+    help: str
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """The name as Prometheus sees it."""
+        return PREFIX + self.name
+
+
+def _label(name: str, values: Iterable[str]) -> LabelDef:
+    return LabelDef(name, frozenset(values))
+
+
+PROCESSOR = _label("processor", PROCESSORS)
+PROVIDER = _label("provider", PROVIDERS)
+CODE = _label("code", ERROR_CODES)
+CODE_OR_OK = _label("code", ERROR_CODES | {"ok"})
+STATUS = _label("status", {"ok", "error"})
+VERDICT = _label("verdict", {"exact", "semantic", "miss", "bypass"})
+GUARD_REASON = _label("reason", {f"guard:{rule}" for rule in GUARD_RULES})
+OUTCOME = _label("outcome", {"ok"} | ERROR_CODES)
+TOKEN_KIND = _label("kind", {"input", "output", "cached", "reasoning"})
+SAVED_BY = _label("by", {"exact", "semantic", "coalesced", "journal"})
+LANE_STATE = _label("state", {"opening", "running", "fenced", "halted", "closed"})
+REPLACED = _label("reason", {"transaction_failed", "fenced"})
+JOURNAL_OP = _label("op", {"begin", "finish", "lookup", "heartbeat", "save_checkpoints", "load_checkpoint", "purge"})
+BYPASS = _label("reason", {"unavailable", "timeout", "breaker_open", "garbage", "mode", "disabled"})
+PAUSED = _label("reason", {"worker_full", "lane_full", "metadata_full", "journal_unavailable"})
+
+DEFINITIONS: tuple[MetricDef, ...] = (
+    MetricDef("requests_total", "counter", (PROCESSOR,), "records", "Records that a processor took from its topic."),
+    MetricDef("responses_total", "counter", (STATUS, CODE_OR_OK), "responses", "Responses, by outcome."),
+    MetricDef("cache_lookups_total", "counter", (VERDICT,), "lookups", "What the cache said."),
+    MetricDef("guard_refusals_total", "counter", (GUARD_REASON,), "candidates", "Similar entries the guard refused."),
+    MetricDef("coalesced_total", "counter", (), "requests", "Requests that followed a leader instead of paying."),
+    MetricDef("provider_calls_total", "counter", (PROVIDER, OUTCOME), "calls", "Calls made, retries among them."),
+    MetricDef("provider_call_seconds", "histogram", (PROVIDER,), "seconds", "How long one call took.", CALL_BUCKETS_S),
+    MetricDef("tokens_total", "counter", (TOKEN_KIND,), "tokens", "Tokens paid for, as the provider counted them."),
+    MetricDef("cost_usd_total", "counter", (), "US dollars", "Money spent on calls whose price is known."),
+    MetricDef("saved_usd_total", "counter", (SAVED_BY,), "US dollars", "Money that calls not made would have cost."),
+    MetricDef("retries_total", "counter", (CODE,), "retries", "Calls made again, by the error before them."),
+    MetricDef("ambiguous_calls_total", "counter", (), "calls", "Calls that may have been paid for without a result."),
+    MetricDef("dead_letters_total", "counter", (CODE,), "records", "Records that could not become a response."),
+    MetricDef("lanes", "gauge", (PROCESSOR, LANE_STATE), "lanes", "Assigned partitions, by the state of their lane."),
+    MetricDef("in_flight", "gauge", (PROCESSOR,), "records", "Records taken and not yet answered."),
+    MetricDef("lag_records", "gauge", (PROCESSOR,), "records", "Records behind the end of the assigned partitions."),
+    MetricDef(
+        "transaction_seconds", "histogram", (PROCESSOR,), "seconds", "How long one commit took.", WRITE_BUCKETS_S
+    ),
+    MetricDef("transaction_records", "histogram", (), "records", "Input records in one commit.", RECORD_BUCKETS),
+    MetricDef("producer_replacements_total", "counter", (REPLACED,), "producers", "Producers given up for a new one."),
+    MetricDef("journal_seconds", "histogram", (JOURNAL_OP,), "seconds", "One journal round trip.", WRITE_BUCKETS_S),
+    MetricDef("journal_rows_total", "counter", (JOURNAL_OP,), "rows", "Rows that journal round trips carried."),
+    MetricDef("cache_bypass_total", "counter", (BYPASS,), "lookups", "Lookups that were not made, by why."),
+    MetricDef("intake_paused_total", "counter", (PAUSED,), "pauses", "Times that a processor stopped taking records."),
+    MetricDef("watermark_gap", "gauge", (), "records", "Widest span between a watermark and the last offset taken."),
+)
+
+
+class Family(Generic[M]):
+    """A labelled metric whose label values come from closed sets."""
+
+    def __init__(self, metric: M, labels: tuple[LabelDef, ...]) -> None:
+        self._metric = metric
+        self._labels = labels
+        self._children: dict[tuple[str, ...], M] = {}
+
+    def labels(self, *values: str) -> M:
+        """The metric for ``values``, in the table's order; a value outside its set counts as ``other``.
+
+        Raises ValueError where the number of values is wrong.
+        """
+        child = self._children.get(values)
+        if child is None:
+            closed = self.close(values)
+            child = self._metric.labels(*closed)
+            # Unknown values are not remembered: there may be as many of them as records.
+            if closed == values:
+                self._children[closed] = child
+        return child
+
+    def close(self, values: tuple[str, ...]) -> tuple[str, ...]:
+        """``values`` with ``other`` for each that its label does not know."""
+        return tuple(
+            value if value in label.values else OTHER for label, value in zip(self._labels, values, strict=True)
+        )
+
+
+class Metrics:
+    """The metrics of one process, one attribute each.
+
+    Args:
+        registry: where they are registered; a new one by default. The client's global registry is never used, so
+            two instances in one process do not meet.
+        providers: names of the configured providers, which the ``provider`` label takes besides the usual ones.
+    """
+
+    requests_total: Family[Counter]
+    responses_total: Family[Counter]
+    cache_lookups_total: Family[Counter]
+    guard_refusals_total: Family[Counter]
+    coalesced_total: Counter
+    provider_calls_total: Family[Counter]
+    provider_call_seconds: Family[Histogram]
+    tokens_total: Family[Counter]
+    cost_usd_total: Counter
+    saved_usd_total: Family[Counter]
+    retries_total: Family[Counter]
+    ambiguous_calls_total: Counter
+    dead_letters_total: Family[Counter]
+    lanes: Family[Gauge]
+    in_flight: Family[Gauge]
+    lag_records: Family[Gauge]
+    transaction_seconds: Family[Histogram]
+    transaction_records: Histogram
+    producer_replacements_total: Family[Counter]
+    journal_seconds: Family[Histogram]
+    journal_rows_total: Family[Counter]
+    cache_bypass_total: Family[Counter]
+    intake_paused_total: Family[Counter]
+    watermark_gap: Gauge
+
+    def __init__(self, registry: CollectorRegistry | None = None, *, providers: Iterable[str] = ()) -> None:
+        self.registry = registry or CollectorRegistry()
+        extended = _label("provider", PROVIDERS | frozenset(providers))
+        for definition in DEFINITIONS:
+            labels = tuple(extended if label is PROVIDER else label for label in definition.labels)
+            metric = _register(definition, self.registry)
+            setattr(self, definition.name, Family(metric, labels) if labels else metric)
+
+
+def _register(definition: MetricDef, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    extra: dict[str, Any] = {"buckets": definition.buckets} if definition.buckets else {}
+    names = tuple(label.name for label in definition.labels)
+    return KINDS[definition.kind](definition.full_name, definition.help, names, registry=registry, **extra)
+
+
+def markdown() -> str:
+    """``ops/METRICS.md``, whole."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield "# Metrics"
+    yield ""
+    yield "Served at `/metrics`. Rendered from `telemetry/metrics.py` by `make metrics`; do not edit."
+    yield f"A label value outside the sets below is counted as `{OTHER}`."
+    yield "A histogram has the series `_bucket`, `_sum` and `_count`."
+    yield ""
+    yield "| Metric | Kind | Labels | Unit | Meaning |"
+    yield "|---|---|---|---|---|"
+    for d in DEFINITIONS:
+        labels = ", ".join(f"`{label.name}`" for label in d.labels) or "-"
+        yield f"| `{d.full_name}` | {d.kind} | {labels} | {d.unit} | {d.help} |"
+    yield ""
+    yield "## Label values"
+    yield ""
+    for d in DEFINITIONS:
+        for label in d.labels:
+            values = ", ".join(f"`{value}`" for value in sorted(label.values))
+            extra = ", and every provider of the route table" if label is PROVIDER else ""
+            yield f"- `{d.name}` `{label.name}`: {values}{extra}"
+    yield ""
+    yield "## Buckets"
+    yield ""
+    for d in DEFINITIONS:
+        if d.buckets:
+            yield f"- `{d.name}` ({d.unit}): {', '.join(f'{bound:g}' for bound in d.buckets)}"

@@ -1,0 +1,348 @@
+"""Records as bytes and back: UTF-8 JSON as ``schemas/`` describes it.
+
+Requests come from strangers: an unknown field is refused, because it is a typo more often than an extension. What the
+runtime writes itself (executions, responses, dead letters) may carry fields that a later version has added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import orjson
+
+from stratarouter_runtime import validation as check
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import InvalidRecordError, ReplyTopicNotAllowedError, SchemaViolationError
+from stratarouter_runtime.records import (
+    CacheMode,
+    CacheOptions,
+    Context,
+    Coordinates,
+    Decision,
+    Execution,
+    Request,
+    Target,
+)
+from stratarouter_runtime.routes import Route
+from stratarouter_runtime.wire_results import (
+    OWN_MAX_DEPTH,
+    coordinates,
+    decode_dead_letter,
+    decode_response,
+    dumps,
+    encode_dead_letter,
+    encode_response,
+    to_base64,
+)
+
+__all__ = [
+    "Limits",
+    "decision_from",
+    "decode_dead_letter",
+    "decode_execution",
+    "decode_request",
+    "decode_response",
+    "encode_dead_letter",
+    "encode_execution",
+    "encode_request",
+    "encode_response",
+    "payload_hash",
+    "peek_request_id",
+    "scope_of",
+]
+
+Headers = Iterable[tuple[str, bytes]]
+
+REQUEST_FIELDS = frozenset(
+    ("request_id", "decision", "query", "messages", "embedding", "params", "context", "deadline", "cache", "reply_to")
+)
+DECISION_FIELDS = frozenset(
+    ("route_id", "confidence", "scores", "alternatives", "provider", "model", "latency_ms", "metadata")
+)
+"""``latency_ms`` and ``metadata`` are Core's; they are let through so that its result can be sent as it is."""
+CACHE_FIELDS = frozenset(("mode", "ttl", "threshold"))
+CACHE_MODES = frozenset(("default", "bypass", "refresh", "read_only"))
+ROLES = frozenset(("system", "user", "assistant", "tool"))
+HASH_BYTES = 16
+"""128 bits: no accidental collision below 2^60 records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request is held to. ``reply_prefix`` None allows any topic; ``strict`` refuses unknown fields."""
+
+    max_bytes: int | None = None
+    max_depth: int = 32
+    dimension: int | None = None
+    reply_prefix: str | None = None
+    strict: bool = True
+
+    @classmethod
+    def of(cls, config: RuntimeConfig) -> Self:
+        """The limits that ``config`` sets."""
+        prefix = config.topic(config.reply_topic_prefix)
+        return cls(config.max_request_bytes, config.max_nesting_depth, config.embedding_dimension, prefix)
+
+
+OWN_LIMITS = Limits(max_depth=OWN_MAX_DEPTH, strict=False)
+"""For a request inside an execution: it was checked when it came in."""
+
+
+# --- request ---------------------------------------------------------------------------------------------------
+
+
+def decode_request(
+    value: bytes | None,
+    *,
+    headers: Headers = (),
+    limits: Limits | None = None,
+    source: Coordinates | None = None,
+    default_id: str | None = None,
+) -> Request:
+    """A request from its record.
+
+    One without an id gets ``default_id``, or an id made of ``source`` and the bytes: the same record read again gets
+    the same id. Raises the subclasses of InvalidRecordError.
+    """
+    limits = limits or Limits()
+    found = check.json_object(value, limits.max_bytes, limits.max_depth)
+    if found.get("request_id") is None:
+        found["request_id"] = default_id or _derived_id(cast("bytes", value), source)
+    return _request(found, "$", limits, check.traceparent(headers))
+
+
+def _derived_id(value: bytes, source: Coordinates | None) -> str | None:
+    if source is None:
+        return None
+    digest = hashlib.blake2b(value, digest_size=8, key=hashlib.sha256(source.topic.encode()).digest()).hexdigest()
+    return f"auto-{source.partition}-{source.offset}-{digest}"
+
+
+def peek_request_id(value: bytes | None) -> str | None:
+    """The request id in a record that may be wrong elsewhere, for its dead letter; None where there is none."""
+    try:
+        return check.identifier(check.json_object(value, None, OWN_MAX_DEPTH).get("request_id"), "$.request_id")
+    except InvalidRecordError:
+        return None  # its own error is being reported already; this is only for the letter's address
+
+
+def _request(found: dict[str, Any], path: str, limits: Limits, traceparent: str | None) -> Request:
+    if limits.strict and not found.keys() <= REQUEST_FIELDS:
+        check.refuse_unknown(found, REQUEST_FIELDS, path)
+    get = found.get
+    return Request(
+        request_id=check.identifier(get("request_id"), f"{path}.request_id"),
+        decision=decision_from(get("decision"), f"{path}.decision", strict=limits.strict),
+        messages=_messages(found, path),
+        params=check.mapping(get("params"), f"{path}.params"),
+        context=_context(get("context"), f"{path}.context"),
+        embedding=_embedding(get("embedding"), f"{path}.embedding", limits.dimension),
+        deadline_ms=check.optional(get("deadline"), f"{path}.deadline", check.time_ms),
+        cache=_cache_options(get("cache"), f"{path}.cache", strict=limits.strict),
+        reply_to=_reply_to(get("reply_to"), f"{path}.reply_to", limits.reply_prefix),
+        traceparent=traceparent,
+    )
+
+
+def decision_from(value: object, path: str, *, strict: bool = True) -> Decision:
+    """A decision from parsed JSON: a route id or an object. Raises SchemaViolationError naming ``path``."""
+    if type(value) is str:
+        return Decision(check.identifier(value, path))
+    found = check.required_mapping(value, path)
+    if strict and not found.keys() <= DECISION_FIELDS:
+        check.refuse_unknown(found, DECISION_FIELDS, path)
+    get = found.get
+    provider = check.optional(get("provider"), f"{path}.provider", check.identifier)
+    model = check.optional(get("model"), f"{path}.model", check.identifier)
+    if (provider is None) != (model is None):
+        raise SchemaViolationError(f"{path}.provider and {path}.model must be named together")
+    alternatives = check.listing(get("alternatives"), f"{path}.alternatives")
+    return Decision(
+        route_id=check.identifier(get("route_id"), f"{path}.route_id"),
+        confidence=check.optional(get("confidence"), f"{path}.confidence", check.fraction),
+        scores=check.numbers(get("scores"), f"{path}.scores"),
+        alternatives=tuple(check.identifier(a, f"{path}.alternatives[{i}]") for i, a in enumerate(alternatives)),
+        provider=provider,
+        model=model,
+    )
+
+
+def _messages(found: dict[str, Any], path: str) -> tuple[dict[str, Any], ...]:
+    query, messages = found.get("query"), found.get("messages")
+    if query is not None and messages is not None:
+        raise SchemaViolationError(f"{path}.query and {path}.messages stand side by side; send one of them")
+    if query is not None:
+        return ({"role": "user", "content": check.visible_text(query, f"{path}.query")},)
+    if messages is None:
+        raise SchemaViolationError(f"{path}.query is missing, and so is {path}.messages; send one of them")
+    items = check.listing(messages, f"{path}.messages")
+    if not items:
+        raise check.violation(f"{path}.messages", items, "must hold at least one message")
+    return tuple(_message(item, f"{path}.messages[{index}]") for index, item in enumerate(items))
+
+
+def _message(value: object, path: str) -> dict[str, Any]:
+    found = check.required_mapping(value, path)
+    role = check.one_of(found.get("role"), f"{path}.role", ROLES)
+    content = found.get("content")
+    tool_calls = check.objects(found.get("tool_calls"), f"{path}.tool_calls")
+    if type(content) is list:
+        for index, part in enumerate(content):
+            at = f"{path}.content[{index}]"
+            check.identifier(check.required_mapping(part, at).get("type"), f"{at}.type")
+        if not content:
+            raise check.violation(f"{path}.content", content, "must hold at least one part")
+    elif type(content) is not str and not (content is None and role == "assistant" and tool_calls):
+        rule = "must be a string or an array of parts (it may be left out beside an assistant's tool_calls)"
+        raise check.violation(f"{path}.content", content, rule)
+    return found
+
+
+def _context(value: object, path: str) -> Context:
+    found = check.mapping(value, path)
+    if not found:
+        return Context()
+    tenant = check.optional(found.get("tenant"), f"{path}.tenant", check.identifier)
+    return Context(
+        tenant="default" if tenant is None else tenant,
+        user=check.optional(found.get("user"), f"{path}.user", check.identifier),
+        session=check.optional(found.get("session"), f"{path}.session", check.identifier),
+        extra={name: item for name, item in found.items() if name not in ("tenant", "user", "session")},
+    )
+
+
+def _embedding(value: object, path: str, dimension: int | None) -> Any:
+    return None if value is None else check.embedding(value, path, dimension)
+
+
+def _cache_options(value: object, path: str, *, strict: bool) -> CacheOptions:
+    found = check.mapping(value, path)
+    if not found:
+        return CacheOptions()
+    if strict:
+        check.refuse_unknown(found, CACHE_FIELDS, path)
+    mode = found.get("mode")
+    return CacheOptions(
+        mode="default" if mode is None else cast("CacheMode", check.one_of(mode, f"{path}.mode", CACHE_MODES)),
+        ttl=check.optional(found.get("ttl"), f"{path}.ttl", check.seconds_to_live),
+        threshold=check.optional(found.get("threshold"), f"{path}.threshold", check.similarity),
+    )
+
+
+def _reply_to(value: object, path: str, prefix: str | None) -> str | None:
+    if value is None:
+        return None
+    topic = check.topic_name(value, path)
+    if prefix is None or topic == prefix or topic.startswith((prefix + ".", prefix + "-")):
+        return topic
+    raise ReplyTopicNotAllowedError(
+        f"{path} = {check.shown(topic)}: must be {prefix!r}, or begin with '{prefix}.' or '{prefix}-'"
+    )
+
+
+def encode_request(request: Request) -> bytes:
+    """A request as its record's value (the traceparent goes into the headers)."""
+    return dumps(_request_object(request))
+
+
+def _request_object(request: Request) -> dict[str, Any]:
+    context = request.context
+    fields = {
+        "request_id": request.request_id,
+        "decision": _present(request.decision),
+        "messages": request.messages,
+        "params": request.params or None,
+        "context": context.extra | {"tenant": context.tenant, "user": context.user, "session": context.session},
+        "embedding": None if request.embedding is None else to_base64(request.embedding.astype("<f4").tobytes()),
+        "deadline": None if request.deadline_ms is None else check.rfc3339(request.deadline_ms),
+        "cache": _present(request.cache),
+        "reply_to": request.reply_to,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _present(record: Decision | CacheOptions) -> dict[str, Any]:
+    """The fields of ``record`` that say something."""
+    found = ((name, getattr(record, name)) for name in record.__slots__)
+    return {name: value for name, value in found if value is not None and value not in ({}, ())}
+
+
+# --- execution -------------------------------------------------------------------------------------------------
+
+
+def encode_execution(execution: Execution) -> bytes:
+    """An execution as its record's value (the traceparent goes into the headers)."""
+    fields = {name: getattr(execution, name) for name in execution.__slots__}
+    return dumps(fields | {"request": _request_object(execution.request)})
+
+
+def decode_execution(value: bytes | None, headers: Headers = ()) -> Execution:
+    """An execution from its record. Raises the subclasses of InvalidRecordError."""
+    found = check.json_object(value, None, OWN_MAX_DEPTH)
+    get = found.get
+    request = check.required_mapping(get("request"), "$.request")
+    targets = check.objects(get("targets"), "$.targets")
+    if not targets:
+        raise check.violation("$.targets", get("targets"), "must hold at least one target")
+    return Execution(
+        request=_request(request, "$.request", OWN_LIMITS, check.traceparent(headers)),
+        targets=tuple(_target(item, f"$.targets[{index}]") for index, item in enumerate(targets)),
+        system_prompt=check.optional(get("system_prompt"), "$.system_prompt", check.string),
+        scope=check.identifier(get("scope"), "$.scope"),
+        content_hash=check.identifier(get("content_hash"), "$.content_hash"),
+        payload_hash=check.identifier(get("payload_hash"), "$.payload_hash"),
+        source=coordinates(get("source"), "$.source"),
+        cache_ttl=check.whole(get("cache_ttl"), "$.cache_ttl", 0, check.MAX_TTL_S),
+        cache_threshold=check.similarity(get("cache_threshold"), "$.cache_threshold"),
+        enriched_ms=check.numbers(get("enriched_ms"), "$.enriched_ms"),
+    )
+
+
+def _target(found: dict[str, Any], path: str) -> Target:
+    weight = check.optional(found.get("weight"), f"{path}.weight", check.not_negative)
+    return Target(
+        provider=check.identifier(found.get("provider"), f"{path}.provider"),
+        model=check.identifier(found.get("model"), f"{path}.model"),
+        params=check.mapping(found.get("params"), f"{path}.params"),
+        weight=1.0 if weight is None else weight,
+    )
+
+
+# --- hashes ----------------------------------------------------------------------------------------------------
+
+
+def payload_hash(request: Request) -> str:
+    """Hex digest of what is asked, of whom and for whom: the same id with another digest is a conflict.
+
+    Left out is what a client may change on sending again: deadline, embedding, confidence, cache options, reply topic.
+    """
+    decision, context = request.decision, request.context
+    return _digest(
+        [
+            decision.route_id,
+            decision.provider,
+            decision.model,
+            context.tenant,
+            context.user,
+            request.messages,
+            request.params,
+        ]
+    )
+
+
+def scope_of(route: Route, request: Request) -> str:
+    """Hex digest of everything an answer depends on besides the user's words.
+
+    Tenant (unless the route shares its answers), route, targets, system prompt and parameters.
+    """
+    tenant = None if route.cache.share_across_tenants else request.context.tenant
+    targets = [[target.provider, target.model, target.params] for target in route.targets]
+    return _digest([tenant, route.route_id, targets, route.system_prompt, route.params | request.params])
+
+
+def _digest(parts: list[Any]) -> str:
+    canonical = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(canonical, digest_size=HASH_BYTES).hexdigest()

@@ -1,0 +1,178 @@
+"""CoreRuntimeBridge in-process and over Kafka, on a real PostgreSQL, Redis and broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from stratarouter.layer import RouteChoice
+from stratarouter.types import RouteResult
+from support.fleet import Watch, free_port
+
+from stratarouter_runtime import CoreRuntimeBridge, RuntimeConfig, topics
+from stratarouter_runtime.bridge import RequestFailedError
+from stratarouter_runtime.errors import DeadlineExceededError, InvalidRecordError, SchemaViolationError
+from stratarouter_runtime.journal.migrations import migrate
+from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
+from stratarouter_runtime.worker import Worker
+
+pytestmark = pytest.mark.stack
+
+ROUTES = """
+[providers.openai]
+kind = "simulator"
+base_url = "{base_url}"
+
+[routes.billing]
+targets = [{{ provider = "openai", model = "gpt-4o-mini" }}]
+min_confidence = 0.3
+"""
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(SimulatorSettings(latency_ms=20)) as running:
+        yield running
+
+
+@pytest.fixture
+def routes(simulator: Simulator) -> RouteTable:
+    return RouteTable.from_toml(ROUTES.format(base_url=simulator.base_url))
+
+
+@pytest.fixture
+async def inline(config: RuntimeConfig, routes: RouteTable) -> AsyncIterator[CoreRuntimeBridge]:
+    await migrate(config.database_url)
+    async with CoreRuntimeBridge(config, routes) as bridge:
+        yield bridge
+
+
+@pytest.fixture
+async def worker(config: RuntimeConfig, routes: RouteTable) -> AsyncIterator[Worker]:
+    await migrate(config.database_url)
+    await topics.apply(config, partitions=2)
+    running = Worker(config.model_copy(update={"metrics_enabled": True, "prometheus_port": free_port()}), routes=routes)
+    await running.start()
+    async with asyncio.timeout(30):
+        while not running.ready()[0]:
+            await asyncio.sleep(0.05)
+    yield running
+    await running.stop()
+
+
+def _choice() -> RouteChoice:
+    return RouteChoice(name="billing", score=0.8, threshold=0.5, metadata={})
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        RouteResult(route_id="billing", confidence=0.9, scores={"billing": 0.9}, latency_ms=1.0, metadata={}),
+        _choice(),
+        {"route_id": "billing", "confidence": 0.9, "scores": {"billing": 0.9}, "latency_ms": 1.0, "metadata": {}},
+        "billing",
+    ],
+    ids=["RouteResult", "RouteChoice", "raw dict", "route id"],
+)
+async def test_every_form_of_cores_decision_is_executed(inline: CoreRuntimeBridge, decision: object) -> None:
+    result = await inline.execute(decision=decision, context={"user_id": "u1"}, query="where is invoice 7?")
+    assert "where is invoice 7?" in result.response
+    assert result.model == "gpt-4o-mini"
+    assert result.cost_usd is not None
+    assert result.cost_usd > 0
+
+
+async def test_the_query_may_stand_in_the_context(inline: CoreRuntimeBridge) -> None:
+    result = await inline.execute("billing", {"user_id": "u1", "query": "what do I owe?"})
+    assert "what do I owe?" in result.response
+
+
+async def test_no_query_is_a_clear_error(inline: CoreRuntimeBridge) -> None:
+    with pytest.raises(SchemaViolationError) as caught:
+        await inline.execute("billing", {"user_id": "u1"})
+    assert "query=" in caught.value.remedy
+
+
+async def test_repeats_hit_and_duplicates_in_flight_are_paid_for_once(
+    inline: CoreRuntimeBridge, simulator: Simulator
+) -> None:
+    asked: list[dict[str, Any]] = [{"decision": "billing", "query": "one and the same"} for _ in range(20)]
+    results = await inline.execute_many(asked)
+    again = await inline.execute("billing", query="One and the same?")
+    assert len(simulator.paid_calls) == 1
+    assert len({result.response for result in results if not isinstance(result, BaseException)}) == 1
+    assert again.cache.kind == "exact"
+    assert again.cost_usd == 0
+
+
+async def test_the_same_request_id_is_never_paid_for_twice(
+    config: RuntimeConfig, routes: RouteTable, simulator: Simulator
+) -> None:
+    await migrate(config.database_url)
+    without_cache = config.model_copy(update={"cache_enabled": False})
+    answers = []
+    for _ in range(2):
+        async with CoreRuntimeBridge(without_cache, routes) as bridge:
+            result = await bridge.execute("billing", query="pay me once", request_id="idem-1")
+            answers.append(result.response)
+    assert len(simulator.paid_calls) == 1
+    assert answers[0] == answers[1]
+    assert result.record.from_journal
+
+
+async def test_a_failed_execution_raises_with_its_code_and_remedy(
+    inline: CoreRuntimeBridge, simulator: Simulator
+) -> None:
+    simulator.set_faults([FaultRule("status", status=401)])
+    with pytest.raises(RequestFailedError) as caught:
+        await inline.execute("billing", query="no key")
+    assert caught.value.code == "provider_auth"
+    assert caught.value.remedy
+    assert caught.value.result.record.attempts[0].status == 401
+
+
+async def test_execute_many_puts_an_exception_in_its_place(inline: CoreRuntimeBridge) -> None:
+    good, bad = await inline.execute_many(
+        [{"decision": "billing", "query": "fine"}, {"decision": "nowhere", "query": "lost"}], return_exceptions=True
+    )
+    assert not isinstance(good, BaseException)
+    assert isinstance(bad, InvalidRecordError)
+    assert bad.code == "unknown_route"
+
+
+async def test_over_kafka_the_answer_is_the_same_record(
+    worker: Worker, config: RuntimeConfig, simulator: Simulator
+) -> None:
+    async with CoreRuntimeBridge(config.model_copy(update={"transport": "kafka"})) as bridge:
+        result = await bridge.execute(_choice(), {"user_id": "u1", "tenant": "acme"}, query="over the wire 5")
+        many = await bridge.execute_many([{"decision": "billing", "query": f"number {n}"} for n in range(50)])
+        with pytest.raises(InvalidRecordError) as refused:
+            await bridge.execute("nowhere", query="which way?")
+    assert "over the wire 5" in result.response
+    assert result.record.source is not None
+    assert result.record.tenant == "acme"
+    assert len(many) == 50
+    assert refused.value.code == "unknown_route"
+    assert len(simulator.paid_calls) == 51
+    assert worker.ready()[0]
+
+
+async def test_over_kafka_a_missing_worker_is_a_deadline_not_a_hang(config: RuntimeConfig) -> None:
+    await topics.apply(config, partitions=1)
+    async with CoreRuntimeBridge(config.model_copy(update={"transport": "kafka", "drain_timeout_s": 0.1})) as bridge:
+        with pytest.raises(DeadlineExceededError):
+            await bridge.execute("billing", query="anybody there?", timeout_s=0.3)
+
+
+async def test_a_reply_topic_of_the_callers_gets_the_response(worker: Worker, config: RuntimeConfig) -> None:
+    from support.fleet import produce, request
+
+    prefix = config.topic(config.reply_topic_prefix)
+    async with Watch(config) as watch:
+        await produce(config, [request("r1", "here please", route="billing", reply_to=prefix)])
+        seen = await watch.until(1, timeout_s=20)
+    assert [response.request_id for response in seen.responses] == ["r1"]
+    assert worker.ready()[0]

@@ -1,0 +1,108 @@
+"""The topics' contract on its own: what it declares, and how a broker is compared with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from stratarouter_runtime import config as settings
+from stratarouter_runtime import contracts, topics
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import ConfigurationError, TopicContractError
+from stratarouter_runtime.topics import Change, Difference, Existing, compare, load
+
+TOPICS = {topic.name: topic for topic in load()}
+AS_DECLARED = {name: Existing(topic.partitions, topic.settings()) for name, topic in TOPICS.items()}
+
+
+def test_the_declared_names_are_the_configurations_defaults():
+    config = RuntimeConfig()
+    assert [topic.full_name(config) for topic in load()] == [topic.name for topic in load()]
+
+
+def test_every_topic_setting_of_the_configuration_is_declared():
+    named = {name for name in RuntimeConfig.model_fields if name.endswith("_topic")}
+    assert named == {topic.setting for topic in load()}
+
+
+def test_every_topics_schema_exists_and_every_schema_has_its_topic():
+    assert {topic.schema for topic in load()} == set(contracts.schema_names())
+
+
+def test_each_topic_holds_the_largest_record_it_is_for():
+    base64_growth = 4 / 3
+    assert TOPICS["requests"].max_message_bytes > settings.MAX_REQUEST_BYTES
+    assert TOPICS["executions"].max_message_bytes > TOPICS["requests"].max_message_bytes
+    assert TOPICS["responses"].max_message_bytes > settings.MAX_RESPONSE_BYTES
+    assert TOPICS["dead-letter"].max_message_bytes > TOPICS["requests"].max_message_bytes * base64_growth
+
+
+def test_a_broker_as_declared_shows_no_difference():
+    assert compare(TOPICS, AS_DECLARED) == []
+
+
+def test_a_missing_topic_is_one_difference():
+    assert compare({"requests": TOPICS["requests"]}, {}, 3) == [Difference("requests", "topic", "3", None)]
+
+
+def test_fewer_partitions_are_a_difference_and_more_are_none():
+    topic = TOPICS["requests"]
+    few, many = (Existing(count, topic.settings()) for count in (7, 9))
+    assert compare({"r": topic}, {"r": few}) == [Difference("r", "partitions", "8", "7")]
+    assert compare({"r": topic}, {"r": many}) == []
+
+
+def test_a_setting_that_differs_or_is_absent_is_a_difference():
+    topic = TOPICS["requests"]
+    found = Existing(8, topic.settings() | {"retention.ms": "1"})
+    assert compare({"r": topic}, {"r": found}) == [Difference("r", "retention.ms", "604800000", "1")]
+    assert {one.found for one in compare({"r": topic}, {"r": Existing(8, {})})} == {None}
+
+
+@pytest.mark.parametrize(
+    ("difference", "finding", "change"),
+    [
+        (Difference("r", "topic", "8", None), "topic r is missing", "create topic r with 8 partitions"),
+        (
+            Difference("r", "partitions", "8", "2"),
+            "topic r: partitions is 2, declared is 8",
+            "raise partitions of topic r from 2 to 8",
+        ),
+        (
+            Difference("r", "retention.ms", "5", "1"),
+            "topic r: retention.ms is 1, declared is 5",
+            "set retention.ms of topic r from 1 to 5",
+        ),
+    ],
+)
+def test_differences_and_changes_read_as_sentences(difference: Difference, finding: str, change: str):
+    assert str(difference) == finding
+    assert str(Change(difference)) == change
+
+
+def test_a_broken_contract_file_is_said(monkeypatch, tmp_path):
+    path = tmp_path / "topics.toml"
+    path.write_text('[[topics]]\nname = "requests"\n')
+    monkeypatch.setattr(contracts, "topics_file", lambda: path)
+    with pytest.raises(TopicContractError, match="is wrong"):
+        topics.load()
+
+
+def test_the_contract_files_are_found_in_an_installed_wheel_first(monkeypatch, tmp_path):
+    installed = tmp_path / "_contracts"
+    (installed / "schemas").mkdir(parents=True)
+    (installed / "topics.toml").write_text("")
+    monkeypatch.setattr(contracts, "_INSTALLED", installed)
+    assert contracts.topics_file() == installed / "topics.toml"
+    assert contracts.schemas_folder() == installed / "schemas"
+
+
+def test_missing_contract_files_are_said_with_where_they_were_sought(monkeypatch, tmp_path):
+    monkeypatch.setattr(contracts, "_INSTALLED", tmp_path / "installed")
+    monkeypatch.setattr(contracts, "_CHECKOUT", tmp_path / "checkout")
+    with pytest.raises(ConfigurationError, match=r"neither .*installed.* nor .*checkout"):
+        contracts.topics_file()
+
+
+def test_an_unknown_schema_is_refused_with_those_there_are():
+    with pytest.raises(ConfigurationError, match=r"request\.v1"):
+        contracts.schema("request.v9")
