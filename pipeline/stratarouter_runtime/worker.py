@@ -65,7 +65,7 @@ class Worker:
                 cache=assembly.cache,
                 embedder=assembly.embedder,
                 metrics=assembly.metrics,
-                list_topics=lambda: self.intakes[0].topics(),
+                list_topics=lambda: self.intakes[0].topics(),  # noqa: PLW0108 - the intake is made below
             )
             self._add(enrich, config.requests_topic)
         if "execute" in processors:

@@ -143,7 +143,7 @@ async def test_waiting_for_a_connection_is_bounded_and_not_paid():
         async with Simulator(SimulatorSettings(faults=[FaultRule("hang", prompt="hang")])) as simulator:
             first = asyncio.create_task(made.send(call_to(simulator.base_url, content="hang", timeout_s=5)))
             async with asyncio.timeout(5):
-                while not simulator.paid_calls:  # noqa: ASYNC110 - the simulator has no event for it
+                while not simulator.paid_calls:
                     await asyncio.sleep(0)
             error = await failure(made, call_to(simulator.base_url, timeout_s=0.1))
             first.cancel()
@@ -199,7 +199,7 @@ async def test_cancelled_call_stays_cancelled_and_frees_its_connection(transport
     async with Simulator(SimulatorSettings(faults=[FaultRule("hang", first=1)])) as simulator:
         task = asyncio.create_task(transport.send(call_to(simulator.base_url)))
         async with asyncio.timeout(5):
-            while not simulator.paid_calls:  # noqa: ASYNC110 - the simulator has no event for it
+            while not simulator.paid_calls:
                 await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

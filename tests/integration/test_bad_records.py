@@ -10,7 +10,6 @@ from pathlib import Path
 import orjson
 import pytest
 from aiokafka.admin import NewTopic
-from support.fleet import Watch, WorkerProcess, produce, request, write_routes
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
@@ -18,6 +17,7 @@ from stratarouter_runtime.errors import InvalidRecordError, RuntimeSystemError
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
+from support.fleet import Watch, WorkerProcess, produce, request, write_routes
 
 pytestmark = pytest.mark.stack
 
@@ -135,5 +135,3 @@ def test_every_dead_letter_code_has_a_remedy() -> None:
     assert len(kinds) >= 8
     assert all(kind.default_remedy for kind in kinds)
     assert len({kind.code for kind in kinds}) == len(kinds)
-
-

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from stratarouter.layer import RouteChoice
 from stratarouter.types import RouteResult
-from support.fleet import Watch, free_port
 
 from stratarouter_runtime import CoreRuntimeBridge, RuntimeConfig, topics
 from stratarouter_runtime.bridge import RequestFailedError
@@ -18,6 +17,7 @@ from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
 from stratarouter_runtime.worker import Worker
+from support.fleet import Watch, free_port
 
 pytestmark = pytest.mark.stack
 

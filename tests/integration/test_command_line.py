@@ -15,6 +15,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+
 from support.fleet import free_port, write_routes
 
 pytestmark = pytest.mark.stack
@@ -151,7 +152,13 @@ def test_an_installed_wheel_carries_the_contracts_and_the_demo(tmp_path: Path) -
     )
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     origin, declared, schemas, records = done.stdout.split()

@@ -49,7 +49,7 @@ def processes_in(folder: Path) -> list[int]:
 
 async def until_gone(folder: Path) -> list[int]:
     deadline = time.monotonic() + 20
-    while (left := processes_in(folder)) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel sets no event
+    while (left := processes_in(folder)) and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     return left
 
@@ -244,7 +244,7 @@ async def test_cancelled_start_leaves_nothing_running(tmp_path: Path) -> None:
     stack = EmbeddedStack(tmp_path)
     starting = asyncio.create_task(stack.start())
     async with asyncio.timeout(DEADLINE_S):
-        while not stack.pids:  # noqa: ASYNC110 - as above
+        while not stack.pids:
             await asyncio.sleep(0.01)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):

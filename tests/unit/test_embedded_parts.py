@@ -165,7 +165,7 @@ async def test_process_that_ignores_the_stop_signal_is_killed(tmp_path: Path) ->
     pid = server.pid
     assert pid is not None
     async with asyncio.timeout(10):
-        while not server.tail():  # noqa: ASYNC110 - another process writes it
+        while not server.tail():
             await asyncio.sleep(POLL_S)
     await server.stop(signal.SIGTERM, 0.3)
     assert birth_of(pid) is None

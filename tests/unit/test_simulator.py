@@ -198,7 +198,7 @@ async def test_call_is_paid_for_when_its_client_has_left():
             gone.write("POST", "/v1/chat/completions", json.dumps({"model": "m", "messages": MESSAGES}).encode())
             await gone.writer.drain()
             async with asyncio.timeout(DEADLINE_S):
-                while simulator.active == 0:  # noqa: ASYNC110 - the simulator has no event for it
+                while simulator.active == 0:
                     await asyncio.sleep(0)
         async with Client(simulator.base_url) as other:
             await other.chat()
