@@ -1,0 +1,275 @@
+"""What the guard compares of a text, taken out once: words, numbers, units, dates, names, operators. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from stratarouter_runtime.cache import lexicon
+from stratarouter_runtime.cache.normalise import PART, ROLE_END, TURN
+from stratarouter_runtime.cache.quantities import Number, Token, units_of, value_of, with_numbers, with_units
+
+_TOKEN = re.compile(
+    r"""
+      (?P<quote>`[^`\n]+`|"[^"\n]+"|“[^“”\n]+”|(?<!\w)'[^'\n]+'(?!\w))
+    | (?P<name>https?://\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]+\.\w[\w.]*|(?<![\w-])--?[A-Za-z][\w-]*
+        |v?\d+(?:\.\d+){2,}|\d{1,2}:\d{2}(?::\d{2})?(?!\d)|[^\W_]+(?:(?:_+|::|\\)[^\W_]+)+|_+[^\W_]\w*
+        |[A-Za-z]\w*(?:[./]\w+)+|[A-Za-z](?:\+\+|\#)|(?<!\w)\.[A-Za-z]\w+)
+    | (?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|(?<!\w)\.\d+|[¼-¾⅐-⅞])
+    | (?P<unit>[$€£¥₹%]|°[CF]?)
+    | (?P<operator>==|!=|<=|>=|&&|\|\||[-+*/^=<>\u00d7÷²³])
+    | (?P<word>[^\W\d_²³]+(?:['\u2019][^\W\d_]+)?)
+    """,
+    re.VERBOSE,
+)
+_CAMEL = re.compile(r"[a-z][A-Z]")
+_SEPARATORS = re.compile(r"[\s._/:\\'’\"-]")  # noqa: RUF001 - the typographic apostrophe is meant
+_SQUASHED = re.compile(r"[\W_]+")
+_LOOSE_OPERATORS = frozenset("-/")
+_CONNECTORS = frozenset({"to", "from", "into", "than", "over", "minus", "after", "before", "by"})
+_QUESTION_WORDS = frozenset({"who", "whom", "whose", "when", "where", "why", "how", "what", "which"})
+_AMOUNTS = frozenset({"many", "much", "long", "far", "old", "often", "big", "tall", "large", "high", "deep", "fast"})
+_SOUGHT = {
+    **dict.fromkeys(("reason", "cause", "purpose"), "why"),
+    **dict.fromkeys(("time", "date", "year", "day", "month"), "when"),
+    **dict.fromkeys(("place", "location", "country", "city"), "where"),
+    **dict.fromkeys(("person", "name", "author", "inventor"), "who"),
+    **dict.fromkeys(("number", "amount", "price", "cost", "total", "quantity", "percentage"), "amount"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """One turn's features, in the order of the text where they are sequences.
+
+    Attributes:
+        role: whose turn it is; empty for a lone text.
+        attachments: digests of the parts that are no text.
+        words: every word in plain form, numbers as ``#``.
+        content: the words that carry content, in canonical form, and the numbers.
+        numbers: the numbers' values, but for ones written as words ("one of them").
+        ones: how many ones were written as words.
+        units: value and unit of every quantity that names its unit.
+        dates: months, weekdays and relative days.
+        names: identifiers, versions, times, paths, addresses; in lower case.
+        quotes: quoted strings and inline code, as they stand.
+        operators: sorted.
+        opposites: the words that have an opposite.
+        negations: how many words deny.
+        question: what is asked for (who, when, where, why, amount, how), or empty where open.
+        entities: words written as names, in lower case.
+        categories: members of closed categories, by category.
+        objects: the content word behind each connector that gives a direction ("to", "than", ...); its last place.
+        squashed: letters and digits alone, in lower case.
+    """
+
+    role: str
+    attachments: tuple[str, ...]
+    words: tuple[str, ...]
+    content: tuple[str, ...]
+    numbers: tuple[Number, ...]
+    ones: int
+    units: dict[Number, frozenset[str]]
+    dates: frozenset[str]
+    names: frozenset[str]
+    quotes: frozenset[str]
+    operators: tuple[str, ...]
+    opposites: frozenset[str]
+    negations: int
+    question: str
+    entities: frozenset[str]
+    categories: dict[str, frozenset[str]]
+    objects: dict[str, str]
+    squashed: str
+
+
+def features(text: str) -> tuple[Features, ...]:
+    """The features of each turn of ``text`` (``normalise.conversation_text``)."""
+    if not text.startswith(TURN):
+        return (_turn("", text),)
+    turns = (turn.partition(ROLE_END) for turn in text.split(TURN)[1:])
+    return tuple(_turn(role, content) for role, _, content in turns)
+
+
+def _turn(role: str, content: str) -> Features:
+    text, *attachments = content.split(PART)
+    tokens = with_units(with_numbers([_token(match) for match in _TOKEN.finditer(text)]))
+    words = [token for token in tokens if token.kind == "word"]
+    plain = [token.plain for token in words]
+    numbers = [token for token in tokens if token.value is not None]
+    return Features(
+        role=role,
+        attachments=tuple(attachments),
+        words=tuple(_shape(tokens)),
+        content=tuple(_content(tokens)),
+        numbers=tuple(t.value for t in numbers if t.value is not None and not (t.worded and t.value == 1)),
+        ones=sum(t.worded and t.value == 1 for t in numbers),
+        units=units_of(tokens),
+        dates=frozenset(_dates(tokens)),
+        names=frozenset(_names(tokens)),
+        quotes=frozenset(token.text[1:-1] for token in tokens if token.kind == "quote"),
+        operators=tuple(sorted(_operators(tokens))),
+        opposites=frozenset(form for word in words for form in (word.plain, stem(word.plain)) if form in _OPPOSED),
+        negations=sum(word in lexicon.NEGATIONS or word.endswith("n't") for word in plain),
+        question=_question(plain),
+        entities=frozenset(_entities(tokens)),
+        categories=_categories(tokens),
+        objects=_objects(tokens),
+        squashed=_SQUASHED.sub("", text).lower(),
+    )
+
+
+_OPPOSED = frozenset(lexicon.OPPOSITES)
+
+
+def _token(match: re.Match[str]) -> Token:
+    kind, text = match.lastgroup or "", match[0]
+    if kind == "number":
+        return Token("number", text, "#", value_of(text))
+    plain = text.lower().replace("\u2019", "'")
+    return Token(kind, text, plain.removesuffix("'s"))
+
+
+def _shape(tokens: Sequence[Token]) -> Iterator[str]:
+    for token in tokens:
+        if token.value is not None:
+            yield "#"
+        elif token.kind == "word":
+            yield stem(token.plain)
+
+
+def _content(tokens: Sequence[Token]) -> Iterator[str]:
+    for token in tokens:
+        if token.value is not None:
+            if not (token.worded and token.value == 1):
+                yield f"{token.value}{token.unit}"
+        elif token.kind in {"name", "quote"}:
+            letters = letters_of(token.plain)
+            yield canonical(letters) if letters else token.plain
+        elif token.kind == "word" and not _is_filler(token.plain):
+            yield canonical(token.plain)
+
+
+def letters_of(name: str) -> str:
+    """The letters of a name that is spelt in several ways ("node.js", "NodeJS"), in lower case.
+
+    Empty where more than letters and separators make the name: digits or signs tell versions and paths apart.
+    """
+    letters = _SQUASHED.sub("", name).lower()
+    return letters if letters.isalpha() and len(letters) + len(_SEPARATORS.findall(name)) == len(name) else ""
+
+
+def _is_filler(word: str) -> bool:
+    return word in lexicon.FILLERS or canonical(word) in lexicon.FILLERS
+
+
+def _dates(tokens: Sequence[Token]) -> Iterator[str]:
+    for place, token in enumerate(tokens):
+        word = token.plain
+        if token.kind != "word" or (
+            word in lexicon.DATES_ONLY_IN_CAPITALS and (not token.text[0].isupper() or not place)
+        ):
+            continue
+        if word in lexicon.MONTHS or word in lexicon.WEEKDAYS:
+            yield lexicon.MONTHS.get(word) or lexicon.WEEKDAYS[word]
+        elif word in lexicon.RELATIVE_DAYS:
+            yield word
+
+
+def _names(tokens: Sequence[Token]) -> Iterator[str]:
+    for token in tokens:
+        oversized = token.kind == "number" and token.value is None
+        if (
+            token.kind == "name"
+            or oversized
+            or (token.kind == "word" and _CAMEL.search(token.text) and token.plain not in lexicon.CATEGORIES)
+        ):
+            yield token.text.lower()
+
+
+def _operators(tokens: Sequence[Token]) -> Iterator[str]:
+    """Operators between operands; a hyphen or slash counts only between numbers."""
+    for place, token in enumerate(tokens):
+        if token.kind != "operator":
+            continue
+        left = tokens[place - 1] if place else None
+        right = tokens[place + 1] if place + 1 < len(tokens) else None
+        between = left is not None and right is not None and left.value is not None and right.value is not None
+        if token.text not in _LOOSE_OPERATORS or between:
+            yield token.text
+
+
+def _question(words: Sequence[str]) -> str:
+    for place, word in enumerate(words):
+        if word in _QUESTION_WORDS:
+            following = words[place + 1 : place + 3]
+            if word == "how":
+                return "amount" if following and following[0] in _AMOUNTS else "how"
+            if word in {"what", "which"}:
+                return next((_SOUGHT[next_word] for next_word in following if next_word in _SOUGHT), "")
+            return "who" if word.startswith("who") else word
+    return ""
+
+
+def _entities(tokens: Sequence[Token]) -> Iterator[str]:
+    """Words that begin with a capital though no sentence begins there, and words in capitals."""
+    words = [token for token in tokens if token.kind == "word"]
+    if sum(token.text[0].isupper() for token in words) * 2 > len(words) > 2:
+        return
+    for place, token in enumerate(words):
+        acronym = len(token.text) > 1 and token.text.isupper()
+        if (acronym or (place and token.text[0].isupper())) and not _is_filler(token.plain):
+            yield canonical(token.plain)
+
+
+def _objects(tokens: Sequence[Token]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    connector = ""
+    for token in tokens:
+        if token.plain in _CONNECTORS:
+            connector = token.plain
+        elif connector and token.kind in {"word", "name"} and not _is_filler(token.plain):
+            found[connector] = canonical(token.plain) if token.kind == "word" else token.plain
+            connector = ""
+    return found
+
+
+def _categories(tokens: Sequence[Token]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for token in tokens:
+        category = lexicon.CATEGORIES.get(token.plain)
+        if category is not None:
+            found.setdefault(category, set()).add(token.plain)
+    return {category: frozenset(members) for category, members in found.items()}
+
+
+@lru_cache(maxsize=32_768)
+def canonical(word: str) -> str:
+    """The one word that stands for ``word`` and its synonyms."""
+    if word in lexicon.SYNONYMS:
+        return lexicon.SYNONYMS[word]
+    root = stem(word)
+    return _STEMMED_SYNONYMS.get(root, root)
+
+
+@lru_cache(maxsize=32_768)
+def stem(word: str) -> str:
+    """``word`` without the endings of number and tense. Crude, and the same for both texts, which is what counts."""
+    if len(word) <= 3:
+        return word
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-2] if word.endswith(("sses", "shes", "ches", "xes")) else word[:-1]
+    for ending in ("ing", "ed"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            word = word[: -len(ending)]
+            if word[-1] == word[-2] and word[-1] not in "lsz":
+                word = word[:-1]
+            break
+    return word[:-1] if word.endswith("e") and len(word) > 3 else word
+
+
+_STEMMED_SYNONYMS = {stem(word): canonical_word for word, canonical_word in lexicon.SYNONYMS.items()}

@@ -1,0 +1,45 @@
+"""The names of the cache's keys in Redis. Each command touches one key, so a cluster may put each where it likes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from stratarouter_runtime.cache.shelf import Place
+
+_PLAIN = re.compile(r"[A-Za-z0-9]{1,128}")
+_GLOB = re.compile(r"([\\*?\[\]])")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names below ``prefix``; workers share a cache where they share it."""
+
+    prefix: str
+
+    @property
+    def stream(self) -> str:
+        """The stream that names every new entry that can be found by likeness."""
+        return f"{self.prefix}:new"
+
+    @property
+    def findable_pattern(self) -> str:
+        """The pattern of every ``findable`` key, for SCAN."""
+        escaped = _GLOB.sub(r"\\\1", self.prefix)
+        return f"{escaped}:*:vector"
+
+    def answer(self, place: Place) -> str:
+        """Where an entry's answer lies."""
+        return f"{self.prefix}:{_plain(place[0])}:{_plain(place[1])}:answer"
+
+    def findable(self, place: Place) -> str:
+        """Where lies what finds an entry by likeness."""
+        return f"{self.prefix}:{_plain(place[0])}:{_plain(place[1])}:vector"
+
+
+def _plain(part: str) -> str:
+    """``part``, or a digest where it could be read as two parts. Values name their place, so no digest misleads."""
+    if _PLAIN.fullmatch(part):
+        return part
+    return blake2b(part.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

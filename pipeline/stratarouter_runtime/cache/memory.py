@@ -1,0 +1,96 @@
+"""The cache in this process: bounded by entries and bytes, gone with the process. Knows no client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from stratarouter_runtime.cache.shelf import Item, Near, Shelf, size_of
+from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
+from stratarouter_runtime.records import Answer
+
+MAX_ENTRIES = 50_000
+"""At 384 dimensions and short answers about 250 MB, which MAX_BYTES then holds."""
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Room for entries: a small share of a worker's memory."""
+
+
+class MemoryCache:
+    """Answers in this process's memory; every lookup is answered without waiting.
+
+    Args:
+        clock: gives monotonic seconds for the time to live.
+        guard: judges semantic candidates.
+        max_entries: entries kept at most; the least recently used go first.
+        max_bytes: bytes kept at most, likewise; a larger entry is not kept at all.
+
+    Attributes:
+        refused: entries not kept because of their size or time to live.
+    """
+
+    def __init__(
+        self, *, clock: Clock, guard: Guard, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES
+    ) -> None:
+        self._clock = clock
+        self._guard = guard
+        self._shelf = Shelf(max_entries=max_entries, max_bytes=max_bytes)
+        self.refused = 0
+
+    @property
+    def entries(self) -> int:
+        """Entries kept now; some may have outlived their time until the next lookup."""
+        return len(self._shelf)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes they take."""
+        return self._shelf.bytes
+
+    @property
+    def evicted(self) -> int:
+        """Entries that went for want of room."""
+        return self._shelf.evicted
+
+    async def start(self) -> None:
+        """Nothing to connect."""
+
+    async def stop(self) -> None:
+        """Nothing to disconnect; the entries stay for another start."""
+
+    def lookup_now(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss]:
+        """Look up without waiting: exact first, then semantic."""
+        now = self._clock.monotonic()
+        return [self._find(query, now) for query in queries]
+
+    async def lookup(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss]:
+        """As ``lookup_now``."""
+        return self.lookup_now(queries)
+
+    async def store(self, entries: Sequence[CacheEntry]) -> None:
+        """Keep answers, each in place of an older one for the same words."""
+        now = self._clock.monotonic()
+        for entry in entries:
+            kept = self._shelf.put(_item(entry, now), entry.vector, now)
+            self.refused += not kept
+
+    def _find(self, query: CacheQuery, now: float) -> CacheHit | CacheMiss:
+        same = self._shelf.exact(query, now)
+        if same is not None and same.answer is not None:
+            return CacheHit("exact", 1.0, same.entry_id, same.answer)
+        near = self._shelf.nearest(query, self._guard, now)
+        if isinstance(near, Near):
+            assert near.item.answer is not None
+            return CacheHit("semantic", near.similarity, near.item.entry_id, near.item.answer)
+        return near
+
+
+def _item(entry: CacheEntry, now: float) -> Item:
+    size = size_of(entry.text, entry.vector) + _answer_bytes(entry.answer)
+    return Item(entry.entry_id, entry.scope, entry.content_hash, entry.text, now + entry.ttl, size, answer=entry.answer)
+
+
+def _answer_bytes(answer: Answer) -> int:
+    calls = sum(len(orjson.dumps(call, default=str)) for call in answer.tool_calls)
+    return 2 * len(answer.text) + 2 * calls

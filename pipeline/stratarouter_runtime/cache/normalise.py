@@ -1,0 +1,172 @@
+"""When two conversations count as the same words: what exact matching hashes, and the text that the guard reads.
+
+Conservative: a form is folded only where no reader would want another answer for it. Folded are Unicode's
+compatibility forms, case, runs of white space and the full stop or question mark at a message's end. Kept are
+
+- code (fences and backticks) and quoted strings, character for character;
+- superscripts, subscripts, fractions and circled digits, which plain NFKC would turn into other numbers (10² into 102);
+- the case of paths, flags, mixed identifiers, and of words that mean something else in capitals (US, WHO, Mb, Polish);
+- the lines of a message that has indented lines, because there the layout may be code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+TURN = "\x1e"
+"""Begins a turn. Taken out of every content, so no message can forge a turn."""
+ROLE_END = "\x1f"
+"""Ends a turn's role; taken out of contents likewise."""
+PART = "\x1d"
+"""Begins the digest of a part that is no text (an image, a tool call); taken out of contents likewise."""
+
+DIGEST_BYTES = 16
+"""128 bits: no accidental collision below 2^60 entries, and half the key bytes of SHA-256 in Redis."""
+
+_SEPARATORS = str.maketrans(dict.fromkeys("\x1c\x1d\x1e\x1f", " "))
+_PROTECTED = re.compile(r"(```.*?```|~~~.*?~~~|`[^`\n]+`|\"[^\"\n]+\"|“[^“”\n]+”|(?<!\w)'[^'\n]+'(?!\w))", re.DOTALL)
+_LINE_BREAKS = re.compile(r"\r\n?|\u2028|\u2029|\x85|\x0b|\x0c")
+_INDENTED = re.compile(r"\n(?: {2,}|\t)\S")
+_INNER_BLANKS = re.compile(r"(?<=\S)[^\S\n]+")
+# Linear in the text: the quantified classes share no character with what follows them.
+_END_MARKS = re.compile(r"(?:(?<=[^\W\d_]{2})[!…！]+|(?<=[\w)\]}'\"%`])[.?。？][.?!。？]*)\Z")  # noqa: RUF001 - full-width
+_LINE_END_BLANKS = re.compile(r" \n")
+_WORD = re.compile(r"[^\s\"'“”(),;]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_CASE_MATTERS = re.compile(r"https?://|[/~.]*/|-|.*[_\\]|(?=.*\d)(?=.*[a-z])(?=.*[A-Z])")
+_KEPT_COMPATIBILITY = ("<super>", "<sub>", "<fraction>", "<circle>")
+
+_OTHER_WORDS = ("US", "IT", "WHO", "AIDS", "RAM", "PET", "SAT", "ACT", "ICE", "Polish")
+_OTHER_UNITS = (
+    *("Mb", "Gb", "Kb", "Tb", "MB", "GB", "KB", "TB", "kB"),
+    *("mW", "MW", "MPa", "mPa", "mA", "MA", "mV", "MV"),
+)
+MEANING_IN_CAPITALS = frozenset((*_OTHER_WORDS, *_OTHER_UNITS))
+"""Words that lower case would turn into other words or units. Short on purpose: each one costs exact hits."""
+
+
+def content_key(scope: str, messages: Sequence[Mapping[str, Any]]) -> str:
+    """The exact-match key: hex of BLAKE2b-128 over ``scope`` and the normalised ``messages``."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for part in (scope, normalise_messages(messages)):
+        raw = part.encode("utf-8", "surrogatepass")
+        # The length before each part: no scope can pass for another scope with a longer text.
+        digest.update(len(raw).to_bytes(8, "big"))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+def normalise_messages(messages: Sequence[Mapping[str, Any]]) -> str:
+    """All turns with their roles, folded as the module says. Equal results mean: the same words were asked."""
+    return "".join(f"{TURN}{_role(message)}{ROLE_END}{_content(message, _folded)}" for message in messages)
+
+
+def conversation_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The conversation for the guard and the embedder: original case, white space folded.
+
+    A lone user message is its plain text; several turns carry their roles between separators.
+    """
+    if len(messages) == 1 and _role(messages[0]) == "user":
+        return _content(messages[0], _spaced)
+    return "".join(f"{TURN}{_role(message)}{ROLE_END}{_content(message, _spaced)}" for message in messages)
+
+
+def _role(message: Mapping[str, Any]) -> str:
+    return str(message.get("role", "")).translate(_SEPARATORS).strip()
+
+
+def _content(message: Mapping[str, Any], fold: Callable[[str], str]) -> str:
+    parts = [fold(part.translate(_SEPARATORS)) for part in _texts(message.get("content"))]
+    return "\n".join(parts) + "".join(f"{PART}{digest}" for digest in _digests(message))
+
+
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, (list, tuple)):
+        for part in content:
+            if _is_text(part):
+                yield part if isinstance(part, str) else part["text"]
+
+
+def _is_text(part: Any) -> bool:
+    if isinstance(part, str):
+        return True
+    return isinstance(part, Mapping) and part.keys() == {"type", "text"} and isinstance(part["text"], str)
+
+
+def _digests(message: Mapping[str, Any]) -> Iterator[str]:
+    """One digest for everything in ``message`` that is no text: parts with their places, tool calls, names."""
+    rest: dict[str, Any] = {name: value for name, value in message.items() if name not in ("role", "content")}
+    content = message.get("content")
+    if isinstance(content, (list, tuple)):
+        # Texts leave their place behind: an image before a question is not an image after it.
+        parts = [None if _is_text(part) else part for part in content]
+        if any(part is not None for part in parts) or not parts:
+            rest["content"] = parts
+    elif not isinstance(content, str):
+        rest["content"] = [content]
+    if rest:
+        canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), default=str)
+        yield blake2b(canonical.encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def _spaced(text: str) -> str:
+    """White space folded outside protected spans; case and end marks kept."""
+    layout = _INDENTED.search(text) is not None
+    return "".join(_spaced_span(span, layout) for span in _spans(text)).strip()
+
+
+def _folded(text: str) -> str:
+    layout = _INDENTED.search(text) is not None
+    spans = [span if protected else _lowered(_spaced_span((span, False), layout)) for span, protected in _spans(text)]
+    return _END_MARKS.sub("", "".join(spans).strip()).rstrip()
+
+
+def _spans(text: str) -> Iterator[tuple[str, bool]]:
+    """The pieces of ``text``, each with whether it is protected."""
+    for place, span in enumerate(_PROTECTED.split(_LINE_BREAKS.sub("\n", text))):
+        if span:
+            yield span, place % 2 == 1
+
+
+def _spaced_span(piece: tuple[str, bool], layout: bool) -> str:
+    span, protected = piece
+    if protected:
+        return span
+    compatible = _compatible(span)
+    if layout:
+        return _LINE_END_BLANKS.sub("\n", _INNER_BLANKS.sub(" ", compatible))
+    words = " ".join(compatible.split())
+    before = " " if compatible[:1].isspace() else ""
+    after = " " if words and compatible[-1:].isspace() else ""
+    return before + words + after
+
+
+def _compatible(text: str) -> str:
+    """NFKC, but for characters whose plain form is another number or formula."""
+    if text.isascii():
+        return text
+    plain = "".join(
+        character
+        if unicodedata.decomposition(character).startswith(_KEPT_COMPATIBILITY)
+        else unicodedata.normalize("NFKC", character)
+        for character in unicodedata.normalize("NFC", text)
+    )
+    return unicodedata.normalize("NFC", plain)
+
+
+def _lowered(text: str) -> str:
+    # lower(), not casefold(): casefold makes German "Maße" (dimensions) and "Masse" (mass) one word.
+    return _WORD.sub(lambda word: _lowered_word(word[0]), text)
+
+
+def _lowered_word(word: str) -> str:
+    if word.islower() or _CASE_MATTERS.match(word):
+        return word
+    return _LETTERS.sub(lambda run: run[0] if run[0] in MEANING_IN_CAPITALS else run[0].lower(), word)

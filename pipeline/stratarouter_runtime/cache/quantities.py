@@ -1,0 +1,169 @@
+"""Reads numbers, fractions, percentages and units out of a text's tokens, however they are written. Pure."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from stratarouter_runtime.cache import lexicon
+
+MAX_DIGITS = 40
+"""Longer runs of digits are names, not quantities; Python refuses to convert beyond 4,300."""
+
+Number = int | Fraction
+
+_ROUND_TENS = range(20, 100, 10)
+_UNITS_DIGITS = range(1, 10)
+_CURRENCIES = frozenset("$€£¥₹")
+
+
+@dataclass(slots=True)
+class Token:
+    """A token on its way to the features: kind, text as written, plain form, numeric value and unit."""
+
+    kind: str
+    text: str
+    plain: str
+    value: Number | None = None
+    worded: bool = False
+    unit: str = ""
+
+
+def value_of(text: str) -> Number | None:
+    """The exact value of digits as written ("80,000", ".5", "½"); None where they are too many to be a quantity."""
+    if len(text) > MAX_DIGITS:
+        return None
+    if not text.isdigit() and len(text) == 1:
+        return Fraction(unicodedata.numeric(text)).limit_denominator(10)
+    exact = Fraction(text.replace(",", ""))
+    return exact.numerator if exact.denominator == 1 else exact
+
+
+def with_numbers(tokens: list[Token]) -> list[Token]:
+    """Number words, fractions, percentages and scales become numbers of their value."""
+    result: list[Token] = []
+    for place, token in enumerate(tokens):
+        after = tokens[place + 1] if place + 1 < len(tokens) else None
+        value = _worded(token, result[-1] if result else None, after)
+        read = token if value is None else Token("number", token.text, "#", value, worded=True)
+        if not _joined(result, read):
+            result.append(read)
+    return result
+
+
+def _worded(token: Token, before: Token | None, after: Token | None) -> Number | None:
+    """The value of a number word where it stands; None for any other word."""
+    if token.kind != "word":
+        return None
+    word = token.plain
+    if word in lexicon.CARDINALS:
+        return lexicon.CARDINALS[word]
+    if word in lexicon.MULTIPLES:
+        return lexicon.MULTIPLES[word]
+    counted = before is not None and (before.plain in {"a", "one"} or before.worded)
+    divides = word.startswith("hal") or word.endswith("s") or counted or (after is not None and after.plain == "of")
+    if word in lexicon.PARTS and divides:
+        return lexicon.PARTS[word]
+    if word in lexicon.ORDINALS and (word != "second" or (before is not None and before.plain in {"the", "every"})):
+        return lexicon.ORDINALS[word]
+    # A scale behind a number multiplies it; alone it counts itself: "a hundred", "per dozen".
+    alone = before is None or before.value is None
+    return lexicon.SCALES.get(word) if alone else None
+
+
+def _joined(result: list[Token], token: Token) -> bool:
+    """Whether ``token`` was read as part of the number before it: "twenty five", "3 / 5", "5 million", "50 %"."""
+    last = result[-1] if result else None
+    if last is None:
+        return False
+    if last.value is not None and token.value is None:
+        return _scaled(last, token)
+    if token.value is None:
+        return False
+    if last.text == "/" and len(result) > 1:
+        return _fraction(result, token.value)
+    compound = token.worded and (isinstance(token.value, Fraction) or (len(result) > 1 and _tens(result[-2], token)))
+    if last.text == "-" and len(result) > 1 and result[-2].value is not None and compound:
+        result.pop()
+        last = result[-1]
+    return _added(last, token)
+
+
+def _scaled(last: Token, token: Token) -> bool:
+    assert last.value is not None
+    factor = lexicon.SCALES.get(token.plain) or (lexicon.SUFFIX_SCALES.get(token.plain) if not last.worded else None)
+    if factor is not None:
+        last.value = _whole(Fraction(last.value) * factor)
+        last.worded = last.worded and last.value != 1
+        return True
+    if lexicon.UNITS.get(token.plain) == "percent":
+        last.value = _whole(Fraction(last.value) / 100)
+        return True
+    return token.kind == "word" and token.plain in {"st", "nd", "rd", "th"}
+
+
+def _fraction(result: list[Token], divisor: Number) -> bool:
+    whole = result[-2]
+    if whole.value is None or divisor == 0 or "/" in whole.plain:
+        return False
+    result.pop()
+    whole.value, whole.plain = _whole(Fraction(whole.value) / divisor), "#/"
+    return True
+
+
+def _tens(last: Token, token: Token) -> bool:
+    return last.worded and last.value in _ROUND_TENS and token.value in _UNITS_DIGITS
+
+
+def _added(last: Token, token: Token) -> bool:
+    """Whether two numbers are one: "twenty" and "five", "two" and "thirds", "2" and "½"."""
+    if last.value is None or token.value is None:
+        return False
+    if token.worded and _tens(last, token):
+        last.value = _whole(Fraction(last.value) + token.value)
+        return True
+    if isinstance(token.value, Fraction) and isinstance(last.value, int) and (token.worded or len(token.text) == 1):
+        last.value = _whole(last.value * token.value if token.worded else last.value + token.value)
+        return True
+    return False
+
+
+def _whole(value: Fraction) -> Number:
+    return value.numerator if value.denominator == 1 else value
+
+
+def with_units(tokens: list[Token]) -> list[Token]:
+    """Gives each number the unit that stands beside it; the unit's own token goes, and so does a hyphen between."""
+    result: list[Token] = []
+    for token in tokens:
+        last = result[-1] if result else None
+        if token.value is not None and last is not None and last.text in _CURRENCIES:
+            result.pop()
+            token.unit = lexicon.UNITS[last.text]
+        number = result[-2] if last is not None and last.text == "-" and len(result) > 1 else last
+        unit = None if number is None or number.value is None or number.unit else _unit(token)
+        if unit is None or number is None:
+            result.append(token)
+            continue
+        number.unit = unit
+        if number is not last:
+            result.pop()
+    return result
+
+
+def _unit(token: Token) -> str | None:
+    """The unit that ``token`` names, in one name per unit: "km" and "kilometres" are one."""
+    if token.kind not in {"word", "unit"}:
+        return None
+    return lexicon.UNITS_BY_CASE.get(token.text) or lexicon.UNITS.get(token.plain)
+
+
+def units_of(tokens: Sequence[Token]) -> dict[Number, frozenset[str]]:
+    """The units that stand beside each value."""
+    found: dict[Number, set[str]] = {}
+    for token in tokens:
+        if token.value is not None and token.unit:
+            found.setdefault(token.value, set()).add(token.unit)
+    return {value: frozenset(units) for value, units in found.items()}

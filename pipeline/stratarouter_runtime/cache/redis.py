@@ -1,0 +1,353 @@
+"""The cache that workers share: answers in Redis with their time to live, and in each worker what finds them.
+
+A lookup is one round trip for all its queries, with a short deadline. Whatever goes wrong with Redis is a bypass: the
+request goes on as if there were no cache. Needs Redis 6.2 or anything that speaks its protocol; no modules.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from stratarouter_runtime.cache.deadline import deadline
+from stratarouter_runtime.cache.follow import READ_TIMEOUT_S, Follower
+from stratarouter_runtime.cache.index import unit
+from stratarouter_runtime.cache.keys import Keys
+from stratarouter_runtime.cache.shelf import Item, Near, Place, Shelf, size_of
+from stratarouter_runtime.cache.values import (
+    GarbageError,
+    UnstorableError,
+    decode_answer,
+    encode_answer,
+    encode_findable,
+)
+from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
+from stratarouter_runtime.records import Answer, Vector
+from stratarouter_runtime.telemetry.logs import event
+
+log = logging.getLogger("stratarouter.cache")
+
+TIMEOUT_S = 0.15
+"""Deadline of a lookup or a store. A round trip takes about 1 ms; a call saved takes a second, so waiting longer than
+this for a server in trouble buys nothing."""
+
+RETRY_AFTER_S = 1.0
+"""How long a server that failed is left alone."""
+
+CONNECTIONS = 16
+"""Pooled connections: lookups come batched, so few are under way at once."""
+
+CLOSE_TIMEOUT_S = 1.0
+STREAM_LENGTH = 10_000
+"""Stream entries kept (about 1 MB). A worker further behind than this scans Redis anew."""
+
+LOCAL_ENTRIES = 50_000
+LOCAL_BYTES = 256 * 1024 * 1024
+"""Bounds of what one worker holds for finding by likeness; entries beyond are found by their exact words only."""
+
+STORE_CHUNK = 100
+"""Entries written in one round trip: 100 of 20 kB take 2 MB and a few milliseconds."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What went by or wrong since the start.
+
+    Attributes:
+        bypassed: lookups not asked or not answered.
+        failures: round trips that failed.
+        garbage: values that could not be read; they were deleted.
+        unstorable: entries that JSON cannot hold.
+        lost_stores: entries not kept because Redis was away.
+        vanished: entries found by likeness whose answer was gone.
+    """
+
+    bypassed: int = 0
+    failures: int = 0
+    garbage: int = 0
+    unstorable: int = 0
+    lost_stores: int = 0
+    vanished: int = 0
+
+
+@dataclass(slots=True)
+class _Fetched:
+    """The values of one lookup's round trip, decoded; garbage is listed and counts as absent."""
+
+    answers: dict[Place, tuple[str, Answer]] = field(default_factory=dict)
+    garbage: list[Place] = field(default_factory=list)
+
+
+class RedisCache:
+    """Answers in Redis, found by exact words or by likeness.
+
+    Args:
+        url: redis://, rediss:// or unix:// address; may hold a password.
+        clock: monotonic and wall time.
+        guard: judges semantic candidates.
+        prefix: begins every key; workers share a cache where they share it.
+        timeout_s: deadline of a round trip, in seconds.
+        local_entries: entries this worker can find by likeness, at most.
+        local_bytes: their bytes, at most.
+
+    Attributes:
+        counters: what went by or wrong.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        guard: Guard,
+        prefix: str = "stratarouter:cache",
+        timeout_s: float = TIMEOUT_S,
+        local_entries: int = LOCAL_ENTRIES,
+        local_bytes: int = LOCAL_BYTES,
+    ) -> None:
+        self._url = url
+        self._clock = clock
+        self._guard = guard
+        self._keys = Keys(prefix)
+        self._timeout_s = timeout_s
+        self._worker = uuid.uuid4().hex
+        self._shelf = Shelf(max_entries=local_entries, max_bytes=local_bytes)
+        self._client: Redis | None = None
+        self._follower: Follower | None = None
+        self._follower_client: Redis | None = None
+        self._away_until = float("-inf")
+        self.counters = Counters()
+
+    @property
+    def follower(self) -> Follower | None:
+        """What keeps this worker in step with the others; None while stopped."""
+        return self._follower
+
+    @property
+    def indexed(self) -> int:
+        """Entries this worker can find by likeness now."""
+        return self._shelf.indexed
+
+    async def start(self) -> None:
+        """Begin to follow the other workers. Opens connections when they are needed, so Redis may be away."""
+        if self._client is not None:
+            return
+        self._client = _client(self._url, self._timeout_s, CONNECTIONS)
+        self._follower_client = _client(self._url, READ_TIMEOUT_S, 1)
+        self._follower = Follower(self._follower_client, self._keys, self._shelf, self._clock, self._worker)
+        self._follower.start()
+
+    async def stop(self) -> None:
+        """Join the follower and close the connections. Idempotent."""
+        clients, follower = (self._client, self._follower_client), self._follower
+        self._client = self._follower_client = self._follower = None
+        if follower is not None:
+            await follower.stop()
+        for client in clients:
+            if client is not None:
+                await _close(client)
+
+    def lookup_now(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss] | None:
+        """Bypass at once while Redis is left alone; else None: it takes a round trip."""
+        return self._bypass(queries) if self._is_away() else None
+
+    async def lookup(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss]:
+        """Look up many at once, in one round trip: exact first, then by likeness."""
+        if not queries:
+            return []
+        if self._is_away():
+            return self._bypass(queries)
+        # 1. What this worker finds by likeness, guard and all.
+        now = self._clock.monotonic()
+        nears = [self._near(query, now) for query in queries]
+        # 2. The answers of both kinds, in one round trip: what Redis no longer holds is never served.
+        places = {(query.scope, query.content_hash) for query in queries}
+        places |= {near.item.place for near in nears if isinstance(near, Near)}
+        fetched = await self._fetch(list(places))
+        if fetched is None:
+            return self._bypass(queries)
+        found = [self._decide(query, near, fetched) for query, near in zip(queries, nears, strict=True)]
+        # 3. Away with what nobody can read.
+        await self._delete(fetched.garbage)
+        return found
+
+    async def store(self, entries: Sequence[CacheEntry]) -> None:
+        """Keep answers; failures are counted, not raised."""
+        for start in range(0, len(entries), STORE_CHUNK):
+            await self._store([entry for entry in entries[start : start + STORE_CHUNK] if entry.ttl > 0])
+
+    # -- looking up ---------------------------------------------------------------------------------------------
+
+    def _bypass(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss]:
+        self.counters.bypassed += len(queries)
+        return [CacheMiss(bypassed=True) for _ in queries]
+
+    def _near(self, query: CacheQuery, now: float) -> Near | CacheMiss:
+        # The same words are known here: the search (0.2 ms of this process's time) would be for nothing.
+        same = self._shelf.exact(query, now)
+        return self._shelf.nearest(query, self._guard, now) if same is None else Near(same, 1.0)
+
+    def _decide(self, query: CacheQuery, near: Near | CacheMiss, fetched: _Fetched) -> CacheHit | CacheMiss:
+        same = fetched.answers.get((query.scope, query.content_hash))
+        if same is not None:
+            return CacheHit("exact", 1.0, *same)
+        if isinstance(near, CacheMiss):
+            return near
+        like = fetched.answers.get(near.item.place)
+        if like is not None:
+            return CacheHit("semantic", near.similarity, *like)
+        self._shelf.remove(near.item.place)
+        self.counters.vanished += 1
+        return CacheMiss("vanished", near.similarity, near.item.entry_id)
+
+    async def _fetch(self, places: list[Place]) -> _Fetched | None:
+        """The answers at ``places``; None where Redis did not give them."""
+        replies = await self._ask([("GET", self._keys.answer(place)) for place in places])
+        if replies is None:
+            return None
+        fetched = _Fetched()
+        for place, reply in zip(places, replies, strict=True):
+            if reply is None:
+                continue
+            try:
+                fetched.answers[place] = _read(reply, place)
+            except GarbageError:
+                fetched.garbage.append(place)
+        return fetched
+
+    async def _delete(self, places: Sequence[Place]) -> None:
+        if not places:
+            return
+        self.counters.garbage += len(places)
+        event(log, logging.WARNING, "unreadable cache entries deleted", count=len(places))
+        for place in places:
+            self._shelf.remove(place)
+        names = [name for place in places for name in (self._keys.answer(place), self._keys.findable(place))]
+        await self._ask([("UNLINK", name) for name in names])
+
+    # -- storing ------------------------------------------------------------------------------------------------
+
+    async def _store(self, entries: Sequence[CacheEntry]) -> None:
+        vectors = [None if entry.vector is None else unit(entry.vector) for entry in entries]
+        writes, kept = self._writes(entries, vectors)
+        if not kept:
+            return
+        if self._is_away() or not _all_done(await self._ask(writes)):
+            self.counters.lost_stores += len(kept)
+            return
+        # Named on the stream only once they are there: on a cluster, one pipeline has no order across nodes.
+        likely = [(entry, vector) for entry, vector in kept if vector is not None]
+        await self._ask([self._news(entry) for entry, _ in likely])
+        now = self._clock.monotonic()
+        for entry, vector in kept:
+            self._keep(entry, vector, now)
+
+    def _writes(
+        self, entries: Sequence[CacheEntry], vectors: Sequence[Vector | None]
+    ) -> tuple[list[tuple[Any, ...]], list[tuple[CacheEntry, Vector | None]]]:
+        """The commands that write ``entries``, and the entries that can be written."""
+        writes: list[tuple[Any, ...]] = []
+        kept = []
+        wall_ms = self._clock.wall_ms()
+        for entry, vector in zip(entries, vectors, strict=True):
+            try:
+                writes += self._write(entry, vector, wall_ms)
+            except UnstorableError:
+                self.counters.unstorable += 1
+            else:
+                kept.append((entry, vector))
+        return writes, kept
+
+    def _write(self, entry: CacheEntry, vector: Vector | None, wall_ms: int) -> list[tuple[Any, ...]]:
+        place, ttl_ms = (entry.scope, entry.content_hash), entry.ttl * 1000
+        answer = ("SET", self._keys.answer(place), encode_answer(entry), "PX", ttl_ms)
+        if vector is None:
+            return [answer, ("UNLINK", self._keys.findable(place))]
+        findable = encode_findable(entry, vector, wall_ms + ttl_ms)
+        return [answer, ("SET", self._keys.findable(place), findable, "PX", ttl_ms)]
+
+    def _news(self, entry: CacheEntry) -> tuple[Any, ...]:
+        name = self._keys.findable((entry.scope, entry.content_hash))
+        limits = ("MAXLEN", "~", STREAM_LENGTH)
+        return ("XADD", self._keys.stream, *limits, "*", "key", name, "worker", self._worker)
+
+    def _keep(self, entry: CacheEntry, vector: Vector | None, now: float) -> None:
+        size = size_of(entry.text, vector)
+        item = Item(entry.entry_id, entry.scope, entry.content_hash, entry.text, now + entry.ttl, size)
+        self._shelf.put(item, vector, now)
+
+    # -- asking Redis -------------------------------------------------------------------------------------------
+
+    def _is_away(self) -> bool:
+        return self._client is None or self._clock.monotonic() < self._away_until
+
+    async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any] | None:
+        """One round trip; None where it failed, and then Redis is left alone for RETRY_AFTER_S."""
+        client = self._client
+        if client is None:
+            return None
+        if not commands:
+            return []
+        try:
+            async with deadline(self._timeout_s), client.pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError) as exc:
+            self._failed(exc)
+            return None
+        refused = next((reply for reply in replies if isinstance(reply, Exception) and not _is_wrong_type(reply)), None)
+        if refused is not None:
+            self._failed(refused)
+            return None
+        return replies
+
+    def _failed(self, exc: Exception) -> None:
+        self.counters.failures += 1
+        self._away_until = self._clock.monotonic() + RETRY_AFTER_S
+        event(log, logging.WARNING, "cache bypassed", cause=type(exc).__name__, for_s=RETRY_AFTER_S)
+
+
+def _client(url: str, timeout_s: float, connections: int) -> Redis:
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        # A retry would outlast the deadline; the pause after a failure stands in for it.
+        retry=Retry(NoBackoff(), 0),
+        # Redis 6.2 knows both; this one's replies look the same in every version of the client.
+        protocol=2,
+    )
+    return Redis.from_pool(pool)
+
+
+async def _close(client: Redis) -> None:
+    try:
+        async with deadline(CLOSE_TIMEOUT_S):
+            await client.aclose()
+    except (RedisError, OSError) as exc:
+        event(log, logging.INFO, "cache connection did not close cleanly", cause=type(exc).__name__)
+
+
+def _read(reply: Any, place: Place) -> tuple[str, Answer]:
+    if not isinstance(reply, bytes):
+        raise GarbageError("a key of another type")
+    return decode_answer(reply, place)
+
+
+def _all_done(replies: list[Any] | None) -> bool:
+    return replies is not None and not any(isinstance(reply, Exception) for reply in replies)
+
+
+def _is_wrong_type(reply: Any) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")

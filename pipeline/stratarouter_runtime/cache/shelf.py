@@ -1,0 +1,170 @@
+"""Keeps entries within bounds of number, bytes and age, and finds the one that answers a query.
+
+Pure: ``now`` is an argument. Both backends stand on it: for ``memory`` it is the cache, for ``redis`` the local copy
+of what can be found.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from stratarouter_runtime.cache.index import ScopedIndex
+from stratarouter_runtime.ports import CacheMiss, CacheQuery, Guard
+from stratarouter_runtime.records import Answer, Vector
+
+CANDIDATES = 5
+"""How many of the nearest entries the guard is asked about: beyond the fifth a right one is rare, and each costs up
+to 0.1 ms."""
+
+OVERHEAD_BYTES = 2_000
+"""What one entry costs beside its texts and vector: dictionaries, the heap, the guard's features."""
+
+Place = tuple[str, str]
+"""An entry's key: scope and content hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An entry on the shelf. ``expires_at`` in monotonic seconds; ``answer`` is None where it lies elsewhere."""
+
+    entry_id: str
+    scope: str
+    content_hash: str
+    text: str
+    expires_at: float
+    size_bytes: int
+    answer: Answer | None = None
+
+    @property
+    def place(self) -> Place:
+        """Scope and content hash."""
+        return self.scope, self.content_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """An entry that the guard lets through, and its cosine similarity."""
+
+    item: Item
+    similarity: float
+
+
+def size_of(text: str, vector: Vector | None) -> int:
+    """Bytes an entry takes: the text, the vector in float32 and again (halved) in the graph, and OVERHEAD_BYTES."""
+    return OVERHEAD_BYTES + 2 * len(text) + (0 if vector is None else 6 * vector.size)
+
+
+class Shelf:
+    """Entries by key and by vector, the least recently used going first when room is short.
+
+    Args:
+        max_entries: how many entries at most.
+        max_bytes: how many bytes at most, by ``size_of``.
+
+    Attributes:
+        bytes: what the entries take now.
+        evicted: how many went for want of room.
+        expired: how many went for their age.
+    """
+
+    def __init__(self, *, max_entries: int, max_bytes: int, index: ScopedIndex[Place] | None = None) -> None:
+        self._items: OrderedDict[Place, Item] = OrderedDict()
+        self._index: ScopedIndex[Place] = index or ScopedIndex()
+        self._expiries: list[tuple[float, Place]] = []
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self.bytes = 0
+        self.evicted = 0
+        self.expired = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def indexed(self) -> int:
+        """How many entries can be found by their vector."""
+        return len(self._index)
+
+    def put(self, item: Item, vector: Vector | None, now: float) -> bool:
+        """Keep ``item`` in place of an older one of its key. False where it is too large or its time is over."""
+        self.expire(now)
+        self.remove(item.place)
+        if item.size_bytes > self._max_bytes or item.expires_at <= now or self._max_entries < 1:
+            return False
+        self._items[item.place] = item
+        self.bytes += item.size_bytes
+        if vector is not None:
+            self._index.add(item.place, item.scope, vector)
+        heapq.heappush(self._expiries, (item.expires_at, item.place))
+        self._make_room()
+        return True
+
+    def remove(self, place: Place) -> None:
+        """Take an entry out, if it is in."""
+        item = self._items.pop(place, None)
+        if item is not None:
+            self.bytes -= item.size_bytes
+            self._index.remove(place)
+
+    def expire(self, now: float) -> None:
+        """Take out everything whose time is over."""
+        while self._expiries and self._expiries[0][0] <= now:
+            _, place = heapq.heappop(self._expiries)
+            item = self._items.get(place)
+            # Another time to live: the entry was stored again since.
+            if item is not None and item.expires_at <= now:
+                self.remove(place)
+                self.expired += 1
+
+    def exact(self, query: CacheQuery, now: float) -> Item | None:
+        """The entry of the same words, if it is here."""
+        self.expire(now)
+        return self._used((query.scope, query.content_hash))
+
+    def holds(self, place: Place, entry_id: str) -> bool:
+        """Whether this very entry is here with a vector. Does not count as use."""
+        item = self._items.get(place)
+        return item is not None and item.entry_id == entry_id and place in self._index
+
+    def nearest(self, query: CacheQuery, guard: Guard, now: float) -> Near | CacheMiss:
+        """The nearest entry above the threshold that the guard lets through, or why there is none."""
+        self.expire(now)
+        if query.vector is None:
+            return CacheMiss()
+        found = self._index.search(query.scope, query.vector, CANDIDATES)
+        near = choose([(self._items[place], similarity) for place, similarity in found], query, guard)
+        if isinstance(near, Near):
+            self._used(near.item.place)
+        return near
+
+    def _used(self, place: Place) -> Item | None:
+        item = self._items.get(place)
+        if item is not None:
+            self._items.move_to_end(place)
+        return item
+
+    def _make_room(self) -> None:
+        while len(self._items) > self._max_entries or self.bytes > self._max_bytes:
+            self.remove(next(iter(self._items)))
+            self.evicted += 1
+        # What was evicted or stored again leaves its old expiry behind; sweep when those are the most.
+        if len(self._expiries) > 2 * len(self._items) + 16:
+            self._expiries = [(item.expires_at, place) for place, item in self._items.items()]
+            heapq.heapify(self._expiries)
+
+
+def choose(candidates: list[tuple[Item, float]], query: CacheQuery, guard: Guard) -> Near | CacheMiss:
+    """Decide among ``candidates``, nearest first. A miss tells of the nearest one and why it was refused."""
+    miss = CacheMiss()
+    for item, similarity in candidates:
+        above = similarity >= query.threshold
+        reason = guard.differs(query.text, item.text) if above else "below_threshold"
+        if reason is None:
+            return Near(item, similarity)
+        if miss.reason is None:
+            miss = CacheMiss(reason, similarity, item.entry_id)
+        if not above:
+            break
+    return miss

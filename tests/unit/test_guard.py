@@ -1,0 +1,167 @@
+"""The guard refuses what embeddings blur and lets paraphrases through."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stratarouter_runtime.cache.features import features
+from stratarouter_runtime.cache.guard import MAX_CHARS, RuleGuard, create_guard
+from stratarouter_runtime.cache.normalise import conversation_text
+
+
+@pytest.mark.parametrize(
+    ("reason", "asked", "stored"),
+    [
+        ("guard:number", "what is 2+2", "what is 2+3"),
+        ("guard:number", "download TensorFlow 2.12 wheels", "download TensorFlow 2.13 wheels"),
+        ("guard:number", "price of the iphone 16", "price of the iphone"),
+        ("guard:number", "convert twenty five miles", "convert twenty six miles"),
+        ("guard:number", "what is 5% of 80", "what is 5 of 80"),
+        ("guard:number_order", "subtract 5 from 8", "subtract 8 from 5"),
+        ("guard:unit", "convert 5 km", "convert 5 miles"),
+        ("guard:unit", "what does $20 buy", "what does €20 buy"),
+        ("guard:unit", "is 5 mW much", "is 5 MW much"),
+        ("guard:date", "flights in June", "flights in July"),
+        ("guard:date", "weather on Monday", "weather on Tuesday"),
+        ("guard:date", "weather today", "weather tomorrow"),
+        ("guard:operator", "what is a * b", "what is a + b"),
+        ("guard:token", "what is my_var", "what is my_other"),
+        ("guard:token", "docs of os.path", "docs of os.environ"),
+        ("guard:token", "is 1.2.34 out", "is 1.23.4 out"),
+        ("guard:token", "read https://a.com/1/23", "read https://a.com/12/3"),
+        ("guard:token", "the 10:30 train", "the 1:03 train"),
+        ("guard:token", "sort in C++", "sort in C#"),
+        ("guard:substitution", "an angle of 20 degrees", "an angle of 20"),
+        ("guard:quote", "define 'affect'", "define 'effect'"),
+        ("guard:polarity", "how to enable dark mode", "how to disable dark mode"),
+        ("guard:polarity", "events before the war", "events after the war"),
+        ("guard:polarity", "coffee with milk", "coffee without milk"),
+        ("guard:polarity", "how to increase my limit", "how to decrease my limit"),
+        ("guard:polarity", "is the light on", "is the light off"),
+        ("guard:negation", "can I eat raw eggs", "can't I eat raw eggs"),
+        ("guard:question", "who invented the telephone", "when was the telephone invented"),
+        ("guard:category", "capital of France", "capital of Spain"),
+        ("guard:category", "sort a list in Python", "sort a list in Java"),
+        ("guard:entity", "who is the wife of Obama", "what did Trump say about taxes"),
+        ("guard:direction", "flights from Lisbon to Oslo", "flights from Oslo to Lisbon"),
+        ("guard:direction", "convert usd to eur", "convert eur to usd"),
+        ("guard:direction", "is gold heavier than lead", "is lead heavier than gold"),
+        ("guard:order", "man bites dog", "dog bites man"),
+        ("guard:substitution", "how do I cancel my order", "how do I cancel my subscription"),
+        ("guard:insertion", "sort python list", "sort nested python list"),
+    ],
+)
+def test_what_embeddings_blur_is_refused_both_ways(reason: str, asked: str, stored: str) -> None:
+    guard = create_guard()
+    assert guard.differs(asked, stored) == reason
+    assert guard.differs(stored, asked) is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("What is the capital of France?", "capital of france"),
+        ("What is the capital city of Canada?", "Capital of Canada"),
+        ("how do I delete a branch", "How can I remove a branch?"),
+        ("what is half of 80", "what is 50% of 80"),
+        ("a trip of twenty-five kilometres", "a trip of 25 km"),
+        ("what is two thirds of 9", "what is 2/3 of 9"),
+        ("1,000 dollars a month", "$1000 a month"),
+        ("2 million people", "2,000,000 people"),
+        ("he sells eggs for 2 dollars per dozen", "he sells eggs for $2 for each dozen"),
+        ("flights from Lisbon to Oslo in June", "June flights from Lisbon to Oslo"),
+        ("how do I use Node.js", "how to use NodeJS"),
+    ],
+)
+def test_a_paraphrase_passes(asked: str, stored: str) -> None:
+    guard = create_guard()
+    assert guard.differs(asked, stored) is None
+    assert guard.differs(stored, asked) is None
+
+
+def test_another_history_is_refused_however_short_the_question() -> None:
+    def talk(first: str) -> str:
+        turns = ((("user", first)), ("assistant", "ok"), ("user", "and why?"))
+        return conversation_text([{"role": role, "content": content} for role, content in turns])
+
+    assert create_guard().differs(talk("tell me of cats"), talk("tell me of dogs")) == "guard:turns"
+    assert create_guard().differs(talk("tell me of cats"), "and why?") == "guard:turns"
+
+
+def test_another_image_is_refused() -> None:
+    def about(url: str) -> str:
+        parts = [{"type": "text", "text": "what is it"}, {"type": "image_url", "image_url": {"url": url}}]
+        return conversation_text([{"role": "user", "content": parts}])
+
+    assert create_guard().differs(about("https://a/1"), about("https://a/2")) == "guard:attachment"
+
+
+def test_a_text_longer_than_embedders_read_is_served_exactly_only() -> None:
+    long = "word " * MAX_CHARS
+    assert create_guard().differs(long + "a", long + "b") == "guard:length"
+    assert create_guard().differs(long, long) is None
+
+
+def test_kept_features_are_bounded() -> None:
+    guard = RuleGuard(kept_chars=100)
+    for number in range(50):
+        guard.differs(f"text number {number}", f"another text {number}")
+    assert sum(map(len, guard._kept)) <= 100
+
+
+@pytest.mark.parametrize(
+    "text", ["1/0", "²", "½½", "3/4/5", "9" * 60, "5 / five / 0", "1,000,00", ".5.", "a.b.c.", "--"]
+)
+def test_odd_numbers_are_read_without_error(text: str) -> None:
+    assert create_guard().differs(text, text + " x") is not None
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_any_text_is_judged_and_the_judgement_is_repeatable(asked: str, stored: str) -> None:
+    assert RuleGuard().differs(asked, stored) == RuleGuard().differs(asked, stored)
+    assert RuleGuard().differs(asked, asked) is None
+
+
+@given(st.integers(0, 10**30), st.integers(0, 10**30))
+def test_another_number_is_always_refused(ours: int, theirs: int) -> None:
+    reason = RuleGuard().differs(f"what is {ours} squared", f"what is {theirs} squared")
+    assert (reason is None) == (ours == theirs)
+
+
+def test_a_changed_number_in_a_word_problem_is_refused(bench_data: Path) -> None:
+    lines = (bench_data / "gsm8k/test.jsonl").read_text(encoding="utf-8").splitlines()
+    questions = [json.loads(line)["question"] for line in lines]
+    guard, draw = RuleGuard(), random.Random(1)
+    changed = [(text, _changed(text, draw)) for text in questions if re.search(r"\d", text)]
+    assert len(changed) > 1000
+    assert [pair for pair in changed if guard.differs(*pair) is None] == []
+
+
+def _changed(text: str, draw: random.Random) -> str:
+    match = draw.choice(list(re.finditer(r"\d+", text)))
+    return f"{text[: match.start()]}{int(match[0]) + draw.randint(1, 9)}{text[match.end() :]}"
+
+
+def test_near_misses_are_refused_far_more_often_than_paraphrases(bench_data: Path) -> None:
+    guard = RuleGuard()
+    refused: dict[str, list[bool]] = {"0": [], "1": []}
+    with (bench_data / "langcache_pairs/chatgpt.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            texts = (row["sentence1"].replace("**", ""), row["sentence2"].replace("**", ""))
+            refused[row["label"]].append(guard.differs(*texts) is not None)
+    shares = {label: sum(found) / len(found) for label, found in refused.items()}
+    assert shares["0"] > 0.68
+    assert shares["1"] < 0.20
+
+
+def test_features_of_a_turn_name_its_role() -> None:
+    turns = features("\x1esystem\x1fBe brief\x1euser\x1fHi")
+    assert [turn.role for turn in turns] == ["system", "user"]
