@@ -19,6 +19,7 @@ from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.errors import InfrastructureError
 from stratarouter_runtime.journal import create_journal
 from stratarouter_runtime.journal.grouped import GroupedJournal
+from stratarouter_runtime.journal.metered import MeteredJournal
 from stratarouter_runtime.ports import Cache, Embedder, Journal
 from stratarouter_runtime.providers import create_providers
 from stratarouter_runtime.routes import RouteTable
@@ -55,12 +56,12 @@ class Assembly:
         self.config = config
         self.routes = routes or RouteTable.for_config(config)
         self.owner = str(uuid.uuid4())
-        self.metrics = Metrics()
+        self.metrics = Metrics(providers=self.routes.providers)
         self.clock = SystemClock()
         self.cache: Cache | None = create_cache(config, clock=self.clock) if config.cache_enabled else None
         self.embedder: Embedder | None = create_embedder(config)
         self.acceptor = Acceptor(config, self.routes)
-        self.journal: Journal = create_journal(config, owner=self.owner)
+        self.journal: Journal = MeteredJournal(create_journal(config, owner=self.owner), self.metrics)
         self.grouped = GroupedJournal(self.journal)
         self.providers = create_providers(config, self.routes)
         self._needs_engine = needs_engine

@@ -21,6 +21,7 @@ from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.offsets import OffsetMap, decode, encode
 from stratarouter_runtime.telemetry.http import HttpEndpoint
 from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.telemetry.tracing import Tracing, configure_tracing
 
 log = logging.getLogger("stratarouter.worker")
 
@@ -28,6 +29,8 @@ PROCESSORS = ("enrich", "execute")
 COMMIT_GRACE_S = 5.0
 """Time for the last commits once everything taken is answered."""
 GAUGE_INTERVAL_S = 1.0
+TRACES_GRACE_S = 2.0
+"""For the last spans to leave; an exporter that is away holds no shutdown up."""
 
 
 class Worker:
@@ -54,6 +57,7 @@ class Worker:
         self._build(processors)
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._tracing: Tracing | None = None
         self.http: HttpEndpoint | None = None
 
     def _build(self, processors: Sequence[str]) -> None:
@@ -108,6 +112,10 @@ class Worker:
                 self.config.http_host, self.config.prometheus_port, self.assembly.metrics, self.health, self.ready
             )
             await self.http.start()
+        endpoint = self.config.otel_exporter_otlp_endpoint
+        self._tracing = configure_tracing(
+            enabled=self.config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint)
+        )
         await self.assembly.start()
         await asyncio.gather(*(intake.start() for intake in self.intakes))
         self._tasks = [
@@ -139,6 +147,8 @@ class Worker:
                 await handler.stop()
         await asyncio.gather(*(intake.stop(COMMIT_GRACE_S) for intake in self.intakes))
         await self.assembly.stop(0.0 if drained else self.config.drain_timeout_s)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.stop, TRACES_GRACE_S)
         if self.http is not None:
             await self.http.stop()
 

@@ -159,7 +159,7 @@ class Engine:
         [result] = await self._cache.lookup(queries) if found is None else found
         story.cache = lookup.verdict(result)
         story.timings_ms["lookup"] = round((self._clock.monotonic() - began) * 1000, 3)
-        self._metrics.cache_lookups_total.labels(story.cache.kind).inc()
+        lookup.count(self._metrics, result)
         if not isinstance(result, CacheHit):
             return None
         if result.kind == "semantic" and lookup.may_write(execution):

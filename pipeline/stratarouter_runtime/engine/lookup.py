@@ -5,6 +5,7 @@ from __future__ import annotations
 from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery
 from stratarouter_runtime.records import Answer, CacheVerdict, Execution
+from stratarouter_runtime.telemetry.metrics import Metrics
 
 
 def may_read(execution: Execution) -> bool:
@@ -43,6 +44,16 @@ def entry(execution: Execution, answer: Answer, *, alias: bool = False) -> Cache
         tenant=execution.request.context.tenant,
         route_id=execution.request.decision.route_id,
     )
+
+
+def count(metrics: Metrics, found: CacheHit | CacheMiss) -> None:
+    """Count one lookup: what it came to, and why a near entry was refused or the backend not asked."""
+    metrics.cache_lookups_total.labels(verdict(found).kind).inc()
+    if isinstance(found, CacheMiss):
+        if found.bypassed:
+            metrics.cache_bypass_total.labels(found.reason or "unavailable").inc()
+        elif found.reason is not None and found.reason.startswith("guard:"):
+            metrics.guard_refusals_total.labels(found.reason).inc()
 
 
 def verdict(found: CacheHit | CacheMiss) -> CacheVerdict:

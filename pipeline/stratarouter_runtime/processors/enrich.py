@@ -32,8 +32,8 @@ EMBED_BATCH = 64
 """Texts in one call of the embedder: about 0.3 s of the local model, well within its deadline."""
 TOPICS_RETRY_S = 0.5
 CREATE_TOPIC = "create the topic, then resend the record; topics are never created by themselves"
-BYPASSED = CacheMiss(bypassed=True)
-"""The cache was not asked."""
+BYPASSED = CacheMiss(reason="mode", bypassed=True)
+"""The cache was not asked: it is off, or the request does not want it."""
 
 
 @dataclass(slots=True)
@@ -199,7 +199,7 @@ class Enrich:
         results = iter(found)
         for item in accepted:
             result = next(results, BYPASSED) if lookup.may_read(item.execution) else BYPASSED
-            self._metrics.cache_lookups_total.labels(lookup.verdict(result).kind).inc()
+            lookup.count(self._metrics, result)
             if isinstance(result, CacheHit):
                 self._answer(lane, item, result)
             else:

@@ -1,0 +1,66 @@
+"""Counts and times a journal's round trips."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import TypeVar
+
+from stratarouter_runtime.journal.grouped import Releases
+from stratarouter_runtime.ports import Begin, Begun, Checkpoint, Finish, Journal, JournalKey, Recorded
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+T = TypeVar("T")
+
+
+class MeteredJournal:
+    """A ``Journal`` around another; adds nothing but metrics."""
+
+    def __init__(self, journal: Journal, metrics: Metrics) -> None:
+        self._journal = journal
+        self._metrics = metrics
+
+    async def start(self) -> None:
+        """Start the journal within."""
+        await self._journal.start()
+
+    async def stop(self) -> None:
+        """Stop it."""
+        await self._journal.stop()
+
+    async def begin(self, items: Sequence[Begin]) -> list[Begun]:
+        """Counted as ``begin``."""
+        return await self._measured("begin", len(items), self._journal.begin(items))
+
+    async def finish(self, items: Sequence[Finish]) -> list[Recorded]:
+        """Counted as ``finish``."""
+        return await self._measured("finish", len(items), self._journal.finish(items))
+
+    async def lookup(self, keys: Sequence[JournalKey]) -> list[Recorded | None]:
+        """Counted as ``lookup``."""
+        return await self._measured("lookup", len(keys), self._journal.lookup(keys))
+
+    async def heartbeat(self) -> None:
+        """Counted as ``heartbeat``."""
+        await self._measured("heartbeat", 1, self._journal.heartbeat())
+
+    async def save_checkpoints(self, items: Sequence[Checkpoint]) -> None:
+        """Counted as ``save_checkpoints``."""
+        await self._measured("save_checkpoints", len(items), self._journal.save_checkpoints(items))
+
+    async def load_checkpoint(self, group: str, topic: str, partition: int) -> Checkpoint | None:
+        """Counted as ``load_checkpoint``."""
+        return await self._measured("load_checkpoint", 1, self._journal.load_checkpoint(group, topic, partition))
+
+    def release(self, keys: Iterable[JournalKey]) -> None:
+        """Give back grants that nobody will use; no round trip."""
+        if isinstance(self._journal, Releases):
+            self._journal.release(keys)
+
+    async def _measured(self, op: str, rows: int, work: Awaitable[T]) -> T:
+        began = time.perf_counter()
+        try:
+            return await work
+        finally:
+            self._metrics.journal_seconds.labels(op).observe(time.perf_counter() - began)
+            self._metrics.journal_rows_total.labels(op).inc(rows)
