@@ -116,6 +116,7 @@ class Execution:
         source: the request's own coordinates (None in-process).
         cache_ttl: seconds an answer may be served, after route and request had their say.
         cache_threshold: cosine similarity for a semantic hit, likewise.
+        batch_threshold: cosine similarity from which it follows a leader in flight; None: it follows nobody.
         enriched_ms: what earlier steps took, by step name, in milliseconds.
     """
 
@@ -128,6 +129,7 @@ class Execution:
     source: Coordinates | None = None
     cache_ttl: int = 3600
     cache_threshold: float = 0.95
+    batch_threshold: float | None = None
     enriched_ms: dict[str, float] = field(default_factory=dict)
 
 

@@ -297,6 +297,7 @@ def decode_execution(value: bytes | None, headers: Headers = ()) -> Execution:
         source=coordinates(get("source"), "$.source"),
         cache_ttl=check.whole(get("cache_ttl"), "$.cache_ttl", 0, check.MAX_TTL_S),
         cache_threshold=check.similarity(get("cache_threshold"), "$.cache_threshold"),
+        batch_threshold=check.optional(get("batch_threshold"), "$.batch_threshold", check.similarity),
         enriched_ms=check.numbers(get("enriched_ms"), "$.enriched_ms"),
     )
 

@@ -166,3 +166,16 @@ def test_an_installed_wheel_carries_the_contracts_and_the_demo(tmp_path: Path) -
     assert int(declared) >= 4
     assert int(schemas) == 4
     assert int(records) == 600
+
+
+def test_the_example_with_cores_own_package_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "core_decisions.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["billing", "miss"], ["support", "miss"], ["billing", "exact"]]

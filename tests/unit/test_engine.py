@@ -102,14 +102,20 @@ def _vector(*parts: float) -> Vector:
 
 
 def _execution(
-    request_id: str, query: str, *, vector: Vector | None = None, scope: str = "s", **changes: Any
+    request_id: str,
+    query: str,
+    *,
+    vector: Vector | None = None,
+    scope: str = "s",
+    threshold: float | None = 0.95,
+    **changes: Any,
 ) -> Execution:
     request = Request(
         request_id, Decision("support"), ({"role": "user", "content": query},), context=Context("acme"),
         embedding=vector, **changes,
     )  # fmt: skip
     targets = (Target("openai", "small"), Target("openai", "large"))
-    return Execution(request, targets, None, scope, f"{scope}:{query}", f"hash of {query}")
+    return Execution(request, targets, None, scope, f"{scope}:{query}", f"hash of {query}", batch_threshold=threshold)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -138,7 +144,7 @@ async def test_alike_in_flight_join_only_past_the_guard_and_within_the_scope() -
     provider = Provider()
     provider.gate.clear()
     near, other = _vector(1, 0.01), _vector(1, 0.02)
-    async with Bench(provider, batch_similarity_threshold=0.95) as bench:
+    async with Bench(provider) as bench:
         tasks = [
             bench.engine.submit(_execution("lead", "pay 5 dollars", vector=near)),
             bench.engine.submit(_execution("joins", "pay dollars 5", vector=other)),
@@ -159,7 +165,7 @@ async def test_a_follower_is_not_failed_with_its_leader() -> None:
     provider = Provider(ProviderRejectedError("too long"), ProviderRejectedError("too long"))
     provider.gate.clear()
     near, other = _vector(1, 0.01), _vector(1, 0.02)
-    async with Bench(provider, batch_similarity_threshold=0.95) as bench:
+    async with Bench(provider) as bench:
         lead = bench.engine.submit(_execution("lead", "words in one order", vector=near))
         follow = bench.engine.submit(_execution("follow", "in one order words", vector=other))
         await _until(lambda: len(provider.calls) == 1)
@@ -263,3 +269,14 @@ async def test_a_request_that_bypasses_the_cache_follows_nobody() -> None:
         responses = await asyncio.gather(*tasks)
     assert len(provider.calls) == 3
     assert {r.batch.role for r in responses} == {"leader"}
+
+
+async def test_where_the_route_forbids_it_nobody_follows() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        tasks = [bench.engine.submit(_execution(f"r{n}", "same", threshold=None)) for n in range(3)]
+        await _until(lambda: len(provider.calls) == 3)
+        provider.gate.set()
+        responses = await asyncio.gather(*tasks)
+    assert {r.batch.role for r in responses} == {"none"}

@@ -228,6 +228,7 @@ executions = st.builds(
     source=st.none() | coordinates,
     cache_ttl=st.integers(0, 315_360_000),
     cache_threshold=similarities,
+    batch_threshold=st.none() | similarities,
     enriched_ms=timings,
 )
 attempts = st.builds(

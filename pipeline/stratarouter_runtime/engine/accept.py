@@ -47,6 +47,7 @@ class Acceptor:
             source=source,
             cache_ttl=self._ttl(route, request),
             cache_threshold=self._threshold(route, request),
+            batch_threshold=self._batch_threshold(route),
         )
 
     def _ttl(self, route: Route, request: Request) -> int:
@@ -54,6 +55,12 @@ class Acceptor:
         if not self._config.cache_enabled or not route.cache.enabled:
             return 0
         return request.cache.ttl or route.cache.ttl or self._config.cache_ttl
+
+    def _batch_threshold(self, route: Route) -> float | None:
+        """None where the route or the configuration says that nobody follows."""
+        if not self._config.batch_enabled or not route.batch.enabled:
+            return None
+        return route.batch.threshold or self._config.batch_similarity_threshold
 
     def _threshold(self, route: Route, request: Request) -> float:
         return request.cache.threshold or route.cache.threshold or self._config.cache_similarity_threshold

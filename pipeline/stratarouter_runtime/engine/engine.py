@@ -174,9 +174,10 @@ class Engine:
     # -- leading and following ---------------------------------------------------------------------------------
 
     def _join(self, execution: Execution, candidate: Candidate, story: Story) -> _Leader | None:
-        if not self._config.batch_enabled or execution.request.cache.mode in {"bypass", "refresh"}:
+        threshold = execution.batch_threshold
+        if threshold is None or execution.request.cache.mode in {"bypass", "refresh"}:
             return None
-        match = self._leaders.find(candidate, self._config.batch_similarity_threshold)
+        match = self._leaders.find(candidate, threshold)
         if match is None:
             return None
         leader = self._leading[match.leader]
@@ -189,7 +190,7 @@ class Engine:
         work = Work(execution, candidate.key, self._deadline(execution), timings_ms=story.timings_ms)
         leader = _Leader(candidate, work, asyncio.get_running_loop().create_future())
         leader.outcome.add_done_callback(_retrieve)
-        story.batch = BatchVerdict("leader" if self._config.batch_enabled else "none")
+        story.batch = BatchVerdict("none" if execution.batch_threshold is None else "leader")
         if candidate.key not in self._leading:
             self._leading[candidate.key] = leader
             self._leaders.add(candidate)
