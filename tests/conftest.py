@@ -51,12 +51,17 @@ def addresses(stack: EmbeddedStack) -> StackAddresses:
 async def postgres_url(addresses: StackAddresses) -> AsyncIterator[str]:
     """An empty database of the test's own."""
     name = f"test_{uuid.uuid4().hex[:12]}"
+    await _administer(addresses, f"CREATE DATABASE {name}")
+    base, _, _ = addresses.database_url.partition("?")
+    yield f"{base.rsplit('/', 1)[0]}/{name}"
+    await _administer(addresses, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _administer(addresses: StackAddresses, statement: str) -> None:
+    """On a connection of its own each time: a test may have killed the server in between."""
     admin = await asyncpg.connect(addresses.database_url)
     try:
-        await admin.execute(f"CREATE DATABASE {name}")
-        base, _, _ = addresses.database_url.partition("?")
-        yield f"{base.rsplit('/', 1)[0]}/{name}"
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.execute(statement)
     finally:
         await admin.close()
 

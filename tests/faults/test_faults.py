@@ -1,0 +1,197 @@
+"""Things that die in mid-flight, on real servers; every count of calls is the provider's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+
+from stratarouter_runtime import topics
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.embedded import EmbeddedStack
+from stratarouter_runtime.journal.migrations import migrate
+from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
+from support.fleet import Watch, WorkerProcess, produce, request, write_routes
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    """A provider that answers after 100 ms."""
+    async with Simulator(SimulatorSettings(latency_ms=100)) as running:
+        yield running
+
+
+class Bench:
+    """A prepared configuration and its workers, which are ended with the test."""
+
+    def __init__(self, config: RuntimeConfig, simulator: Simulator, folder: Path) -> None:
+        self.config = config
+        self.simulator = simulator
+        self.folder = folder
+        self.workers: list[WorkerProcess] = []
+
+    async def worker(self, **extra: str) -> WorkerProcess:
+        """Start one more worker and wait until it is ready."""
+        number = len(self.workers)
+        routes = write_routes(self.folder / "routes.toml", self.simulator.base_url)
+        started = WorkerProcess(self.config, routes, self.folder / f"worker-{number}.log", extra)
+        self.workers.append(started)
+        await started.start()
+        return started
+
+    async def end(self) -> None:
+        """Stop whatever still runs."""
+        for worker in self.workers:
+            if worker.process is not None and worker.process.returncode is None:
+                await worker.stop()
+
+    async def ambiguous(self) -> int:
+        """Calls started more than once, by the journal."""
+        connection = await asyncpg.connect(self.config.database_url)
+        try:
+            return int(await connection.fetchval("SELECT coalesce(sum(starts - 1), 0) FROM journal WHERE starts > 1"))
+        finally:
+            await connection.close()
+
+    def check(self, watch: Watch, requests: int) -> None:
+        """One response each, and nothing else."""
+        assert len(watch.seen.by_id) == requests
+        assert sum(watch.seen.by_id.values()) == requests
+        assert {response.status for response in watch.seen.responses} == {"ok"}
+        assert watch.seen.dead_letters == []
+
+
+@pytest.fixture
+async def bench(config: RuntimeConfig, simulator: Simulator, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Four partitions, tables, no worker yet."""
+    await topics.apply(config, partitions=4)
+    await migrate(config.database_url)
+    prepared = Bench(config, simulator, tmp_path)
+    yield prepared
+    await prepared.end()
+
+
+def _requests(count: int) -> list[bytes | None]:
+    return [request(f"r{n}", f"question {n} of order {n * 3}", tenant=f"t{n % 40}") for n in range(count)]
+
+
+async def test_a_worker_frozen_past_its_session_is_fenced_and_repeats_nothing(bench: Bench) -> None:
+    first, _ = await bench.worker(), await bench.worker()
+    assert first.process is not None
+    async with Watch(bench.config) as watch:
+        producing = asyncio.create_task(produce(bench.config, _requests(1500), rate_per_s=150))
+        await watch.until(200, timeout_s=30)
+        os.kill(first.process.pid, signal.SIGSTOP)
+        await watch.settle(9)
+        os.kill(first.process.pid, signal.SIGCONT)
+        await producing
+        await watch.until(1500, timeout_s=60)
+        await watch.settle(2)
+    bench.check(watch, 1500)
+    assert len(bench.simulator.paid_calls) <= 1500 + await bench.ambiguous()
+
+
+async def test_a_broker_killed_under_load_loses_and_repeats_nothing(bench: Bench, stack: EmbeddedStack) -> None:
+    await bench.worker()
+    async with Watch(bench.config) as watch:
+        producing = asyncio.create_task(produce(bench.config, _requests(800), rate_per_s=100))
+        await watch.until(200, timeout_s=30)
+        stack.kafka.kill()
+        await asyncio.sleep(1)
+        await stack.kafka.start()
+        await producing
+        await watch.until(800, timeout_s=90)
+        await watch.settle(2)
+    bench.check(watch, 800)
+    assert len(bench.simulator.paid_calls) == 800 + await bench.ambiguous()
+
+
+async def test_a_database_killed_under_load_starts_no_unjournaled_call(bench: Bench, stack: EmbeddedStack) -> None:
+    await bench.worker()
+    async with Watch(bench.config) as watch:
+        producing = asyncio.create_task(produce(bench.config, _requests(800), rate_per_s=100))
+        await watch.until(200, timeout_s=30)
+        stack.postgres.kill()
+        await asyncio.sleep(2)
+        await stack.postgres.start()
+        await producing
+        await watch.until(800, timeout_s=90)
+        await watch.settle(1)
+    bench.check(watch, 800)
+    assert len(bench.simulator.paid_calls) == 800
+
+
+@pytest.mark.parametrize("policy", ["retry", "fail"])
+async def test_a_kill_between_the_call_and_its_record_follows_the_ambiguity_policy(bench: Bench, policy: str) -> None:
+    bench.simulator.set_faults([FaultRule("slow", slow_ms=2500)])
+    worker = await bench.worker(STRATAROUTER_ON_AMBIGUOUS=policy)
+    async with Watch(bench.config) as watch:
+        await produce(bench.config, [request("slow", "take your time")])
+        async with asyncio.timeout(20):
+            while not bench.simulator.active:
+                await asyncio.sleep(0.02)
+        worker.kill()
+        await bench.worker(STRATAROUTER_ON_AMBIGUOUS=policy)
+        await watch.until(1, timeout_s=30)
+        seen = await watch.settle(1)
+    [response] = seen.responses
+    assert len(bench.simulator.paid_calls) == (2 if policy == "retry" else 1)
+    if policy == "fail":
+        assert response.error is not None
+        assert response.error.code == "ambiguous"
+    else:
+        assert response.status == "ok"
+
+
+async def _commit(config: RuntimeConfig, offset: int, metadata: str, *partitions: int) -> None:
+    """Write the execute group's offsets, as a tool would while the group is stopped."""
+    group = f"{config.group_id}-execute"
+    topic = config.topic(config.executions_topic)
+    consumer = kafka_client.consumer(config, group=group)
+    places = [TopicPartition(topic, partition) for partition in partitions]
+    consumer.assign(places)
+    await consumer.start()
+    await consumer.commit({place: OffsetAndMetadata(offset, metadata) for place in places})
+    await consumer.stop()
+
+
+async def test_offsets_reset_by_an_operator_replay_answers_without_a_call(bench: Bench) -> None:
+    worker = await bench.worker()
+    async with Watch(bench.config) as watch:
+        await produce(bench.config, _requests(100))
+        await watch.until(100, timeout_s=30)
+        assert await worker.stop() == 0
+        await _commit(bench.config, 0, "", 0, 1, 2, 3)
+        await bench.worker()
+        await watch.until(200, timeout_s=30)
+        seen = await watch.settle(1)
+    assert set(seen.by_id.values()) == {2}
+    assert all(response.from_journal for response in seen.responses[100:])
+    assert len(bench.simulator.paid_calls) == 100
+
+
+async def test_foreign_metadata_halts_its_lane_alone_and_says_how_to_mend_it(bench: Bench) -> None:
+    await _commit(bench.config, 0, "written by another program", 0)
+    routes = write_routes(bench.folder / "routes.toml", bench.simulator.base_url)
+    worker = WorkerProcess(bench.config, routes, bench.folder / "halted.log")
+    bench.workers.append(worker)
+    await worker.start(ready=False)
+    async with Watch(bench.config) as watch:
+        await produce(bench.config, _requests(200))
+        seen = await watch.settle(8)
+    log = worker.log.read_text()
+    assert 0 < len(seen.by_id) < 200
+    assert "lane halted" in log
+    assert "reset-offsets" in log
+    with pytest.raises(AssertionError, match="halted"):
+        await worker.wait_ready(timeout_s=1)
