@@ -79,7 +79,7 @@ def _lines_with(pattern: re.Pattern[str], text: str) -> list[str]:
 
 
 # The patterns are written so that they do not find themselves.
-REGISTRY = re.compile(r"(?i)\b(?:test\.)?pypi[.]org|python[h]osted|registry[.]npm|repo1?[.]maven|maven[.]org")
+REGISTRY = re.compile(r"(?i)\b(?:test\.)?pyp[i][.]org|python[h]osted|registry[.]npm|repo1?[.]maven|maven[.]org")
 FOREIGN_PATH = re.compile(r"(?<![\w.$}~-])/(?:home|root|work|Users)/[\w.]")
 UNFINISHED = re.compile(r"\b(?:TO[D]O|FIX[M]E|X[X]X|NotImplemented[E]rror)\b")
 
@@ -177,7 +177,7 @@ LONG_FUNCTION = "async def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES
 BAD: list[tuple[Rule, str]] = [
     (long_file, "\n" * (MAX_FILE_LINES + 1)),
     (long_functions, LONG_FUNCTION),
-    (registry_hosts, "see https://pypi" + ".org/x"),
+    (registry_hosts, "see https://pyp" + "i.org/x"),
     (registry_hosts, "https://files.python" + "hosted.org"),
     (foreign_paths, "open('/ho" + "me/x/y')"),
     (foreign_paths, "cd /wo" + "rk/main"),
@@ -200,7 +200,7 @@ def test_a_rule_finds_its_breach(rule: Rule, sample: str) -> None:
 
 GOOD: list[tuple[Rule, str]] = [
     (long_functions, LONG_FUNCTION.removesuffix("    x = 1\n")),
-    (foreign_paths, "x.example/work/y ./home/z ~/work/a"),
+    (foreign_paths, "x.example/home/y ./home/z ~/root/a"),
     (swallowed_exceptions, "try:\n    f()\nexcept OSError as exc:\n    log(exc)"),
     (swallowed_exceptions, "for x in y:\n    try:\n        f()\n    except OSError:\n        continue"),
     (swallowed_exceptions, "with contextlib.suppress(FileNotFoundError):\n    f()"),

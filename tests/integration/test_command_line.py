@@ -146,9 +146,10 @@ def test_an_installed_wheel_carries_the_contracts_and_the_demo(tmp_path: Path) -
         archive.extractall(site)
     code = (
         "import stratarouter_runtime, sys; from stratarouter_runtime import contracts, topics; "
-        "from stratarouter_runtime.demo import _records; "
+        "from stratarouter_runtime.demo.stream import read_records; "
         "from stratarouter_runtime.journal import queries; queries.load(); "
-        "print(stratarouter_runtime.__file__, len(topics.load()), len(contracts.schema_names()), len(list(_records())))"
+        "counts = len(topics.load()), len(contracts.schema_names()), len(list(read_records())); "
+        "print(stratarouter_runtime.__file__, *counts)"
     )
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(

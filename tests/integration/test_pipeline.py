@@ -12,6 +12,8 @@ import pytest
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.journal.migrations import migrate
+from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.tail import Tail
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from support.fleet import Watch, WorkerProcess, produce, request, write_routes
 
@@ -136,3 +138,43 @@ async def test_a_request_id_used_for_other_words_is_a_dead_letter_and_the_first_
     assert [letter.code for letter in seen.dead_letters] == ["idempotency_conflict"]
     assert b"close my account" in (seen.dead_letters[0].value or b"")
     assert len(simulator.paid_calls) == 1
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_each_processor_runs_alone_under_either_guarantee(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path, guarantee: str
+) -> None:
+    config = ready_config
+    workers = [_worker(config, simulator, tmp_path, number) for number in range(2)]
+    for worker, processors in zip(workers, ("enrich", "execute"), strict=True):
+        worker.processors = processors
+        worker.extra = {"STRATAROUTER_PROCESSING_GUARANTEE": guarantee}
+    await asyncio.gather(*(worker.start() for worker in workers))
+    async with Watch(config) as watch:
+        await produce(config, [request(f"r{n}", f"thing {n} costs {n}") for n in range(300)])
+        await watch.until(300, timeout_s=40)
+        seen = await watch.settle(1)
+    assert [await worker.stop() for worker in workers] == [0, 0]
+    assert sum(seen.by_id.values()) == len(seen.by_id) == 300
+    assert len(simulator.paid_calls) == 300
+
+
+async def test_a_trace_goes_from_the_request_to_its_response(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    config = ready_config
+    worker = _worker(config, simulator, tmp_path, 0)
+    await worker.start()
+    parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    producer = kafka_client.producer(config)
+    await producer.start()
+    topic = config.topic(config.requests_topic)
+    await producer.send_and_wait(topic, request("traced", "follow me 9"), headers=[("traceparent", parent)])
+    await producer.stop()
+    async with Tail(config, config.topic(config.responses_topic), from_beginning=True) as tail:
+        async with asyncio.timeout(20):
+            while not (records := await tail.poll(0.2)):
+                continue
+    assert await worker.stop() == 0
+    headers = dict(records[0].headers)
+    assert headers["traceparent"].split(b"-")[1] == parent.split(b"-")[1]

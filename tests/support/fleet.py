@@ -59,6 +59,7 @@ class WorkerProcess:
     log: Path
     extra: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    processors: str = "enrich,execute"
     process: asyncio.subprocess.Process | None = None
 
     async def start(self, *, ready: bool = True) -> None:
@@ -79,7 +80,10 @@ class WorkerProcess:
         }
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "stratarouter_runtime.cli", "worker", env=environment, stdout=log, stderr=log
+                *(sys.executable, "-m", "stratarouter_runtime.cli", "worker", "--processors", self.processors),
+                env=environment,
+                stdout=log,
+                stderr=log,
             )
         if ready:
             await self.wait_ready()

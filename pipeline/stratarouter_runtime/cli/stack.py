@@ -57,7 +57,7 @@ def demo(
     report: Path = typer.Option(Path("demo-report.json"), help="Where the counts are written."),
 ) -> None:
     """Run several hundred requests through two workers on a real broker, killing one of them half way."""
-    from stratarouter_runtime.demo import run_demo
+    from stratarouter_runtime.demo.run import run_demo
 
     if not run(run_demo(data_dir, report, Console())):
         raise typer.Exit(1)
