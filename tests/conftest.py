@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
+from support.fleet import STARTED
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,6 +24,17 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def no_worker_left() -> Iterator[None]:
+    """A failed test's workers must not go on beside the next test."""
+    yield
+    while STARTED:
+        worker = STARTED.pop()
+        if worker.process is not None and worker.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

@@ -146,7 +146,7 @@ class Worker:
             if isinstance(handler, Enrich):
                 await handler.stop()
         await asyncio.gather(*(intake.stop(COMMIT_GRACE_S) for intake in self.intakes))
-        await self.assembly.stop(0.0 if drained else self.config.drain_timeout_s)
+        await self.assembly.stop(0.0)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.stop, TRACES_GRACE_S)
         if self.http is not None:

@@ -50,6 +50,10 @@ min_confidence = 0.3
     return path
 
 
+STARTED: list[WorkerProcess] = []
+"""Workers that the present test has started, so that a failed one leaves none behind."""
+
+
 @dataclass
 class WorkerProcess:
     """One worker, as an operator would start it."""
@@ -85,6 +89,7 @@ class WorkerProcess:
                 stdout=log,
                 stderr=log,
             )
+        STARTED.append(self)
         if ready:
             await self.wait_ready()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -46,6 +47,9 @@ def root(*, version: bool = typer.Option(False, "--version", help="Print the ver
 
 def main() -> None:
     """Run the command line; an error of ours is one message on stderr and an exit code, not a traceback."""
+    # Libraries warn on stderr of what they retry by themselves; what fails reaches the user as an error of ours, and
+    # a worker sets its own logging up.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
     except RuntimeSystemError as exc:

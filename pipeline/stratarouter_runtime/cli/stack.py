@@ -59,7 +59,14 @@ def demo(
     """Run several hundred requests through two workers on a real broker, killing one of them half way."""
     from stratarouter_runtime.demo.run import run_demo
 
-    if not run(run_demo(data_dir, report, Console())):
+    console = Console()
+    try:
+        whole = run(run_demo(data_dir, report, console))
+    except KeyboardInterrupt:
+        # Everything that was started has been stopped on the way here.
+        console.print("\ninterrupted; workers and servers are stopped, their data is kept")
+        return
+    if not whole:
         raise typer.Exit(1)
 
 

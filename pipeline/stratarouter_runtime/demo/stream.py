@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from importlib import resources
 from typing import Any
 
@@ -51,10 +52,11 @@ async def stream(config: RuntimeConfig, records: list[bytes], fleet: Fleet, cons
     async with (
         Tail(config, config.topic(config.responses_topic), from_beginning=True) as responses,
         Tail(config, config.topic(config.dead_letter_topic), from_beginning=True) as dead,
+        contextlib.AsyncExitStack() as ends,
     ):
         with bar:
             shown = bar.add_task("answered", total=len(records))
-            producing = asyncio.create_task(_produce(config, records))
+            producing = await ends.enter_async_context(_produced(config, records))
             deadline = began + TIMEOUT_S
             while tally.settled < len(records) and time.monotonic() < deadline:
                 await _collect(responses, dead, tally)
@@ -68,6 +70,17 @@ async def stream(config: RuntimeConfig, records: list[bytes], fleet: Fleet, cons
         while time.monotonic() < settle:
             await _collect(responses, dead, tally)
     return tally, took_s
+
+
+@contextlib.asynccontextmanager
+async def _produced(config: RuntimeConfig, records: list[bytes]) -> AsyncIterator[asyncio.Task[None]]:
+    """The task that produces; it ends before the broker does, also where the demonstration is interrupted."""
+    producing = asyncio.create_task(_produce(config, records))
+    try:
+        yield producing
+    finally:
+        producing.cancel()
+        await asyncio.gather(producing, return_exceptions=True)
 
 
 async def _produce(config: RuntimeConfig, records: list[bytes]) -> None:
