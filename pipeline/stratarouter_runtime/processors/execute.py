@@ -36,12 +36,22 @@ class Execute:
         self._metrics.requests_total.labels(self.name).inc(len(records))
         for record in records:
             self.in_flight += 1
-            try:
-                execution = wire.decode_execution(record.value, record.headers)
-            except InvalidRecordError as exc:
-                self._finish(lane, record, self._outputs.dead_letter(exc, record))
-                continue
-            self._start(lane, record, execution, tries=1)
+            execution = self._decode(lane, record)
+            if execution is not None:
+                self._start(lane, record, execution, tries=1)
+
+    def _decode(self, lane: Lane, record: Record) -> Execution | None:
+        """The execution in ``record``; None where it became a dead letter."""
+        try:
+            return wire.decode_execution(record.value, record.headers)
+        except InvalidRecordError as exc:
+            problem = exc
+        except Exception as exc:
+            # A record that the decoder did not foresee must not stop the others; trying again changes nothing.
+            log.exception("record failed", extra={"fields": {"offset": record.offset}})
+            problem = PoisonRecordError(f"{type(exc).__name__} while decoding: {exc}")
+        self._finish(lane, record, self._outputs.dead_letter(problem, record))
+        return None
 
     def _start(self, lane: Lane, record: Record, execution: Execution, *, tries: int) -> None:
         redelivered = tries > 1 or record.offset < lane.backlog_end
@@ -54,19 +64,28 @@ class Execute:
             self.in_flight -= 1
             return
         exc = task.exception()
-        if exc is None:
-            request = execution.request
-            outbound = self._outputs.response(task.result(), reply_to=request.reply_to, traceparent=request.traceparent)
-            self._finish(lane, record, outbound)
-        elif isinstance(exc, InvalidRecordError):
-            self._finish(lane, record, self._outputs.refused_execution(exc, execution, record))
-        elif tries < self._config.poison_tries:
-            log.error("execution failed", exc_info=exc, extra={"fields": {"offset": record.offset, "try": tries}})
+        if exc is None or isinstance(exc, InvalidRecordError):
+            self._finish(lane, record, self._outcome(task, record, execution))
+            return
+        log.error("execution failed", exc_info=exc, extra={"fields": {"offset": record.offset, "try": tries}})
+        if tries < self._config.poison_tries:
             self._start(lane, record, execution, tries=tries + 1)
         else:
-            log.error("execution failed", exc_info=exc, extra={"fields": {"offset": record.offset, "try": tries}})
             poison = PoisonRecordError(f"{type(exc).__name__} in {tries} tries: {exc}")
             self._finish(lane, record, self._outputs.refused_execution(poison, execution, record))
+
+    def _outcome(self, task: asyncio.Task[Response], record: Record, execution: Execution) -> Outbound:
+        """What to publish for a task that ended with a response or a refusal."""
+        request = execution.request
+        try:
+            return self._outputs.response(task.result(), reply_to=request.reply_to, traceparent=request.traceparent)
+        except InvalidRecordError as exc:
+            return self._outputs.refused_execution(exc, execution, record)
+        except Exception as exc:
+            # Nobody waits for this callback: an answer that cannot be written must be seen somewhere.
+            log.exception("response failed", extra={"fields": {"offset": record.offset}})
+            poison = PoisonRecordError(f"{type(exc).__name__} while writing the response: {exc}")
+            return self._outputs.refused_execution(poison, execution, record)
 
     def _finish(self, lane: Lane, record: Record, outbound: Outbound) -> None:
         self.in_flight -= 1

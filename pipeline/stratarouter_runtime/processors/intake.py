@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import BrokerError, OffsetMetadataError
+from stratarouter_runtime.errors import InfrastructureError, OffsetMetadataError
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 from stratarouter_runtime.processors.lane import Lane, Publisher
@@ -32,6 +32,7 @@ POLL_TIMEOUT_MS = 200
 """How long a poll waits for records; also how soon a partition with room again is asked."""
 FENCED_REOPEN_S = 5.0
 """A fenced lane whose partition is still ours is taken anew after this; a zombie hears of its loss earlier."""
+POLL_RETRY_S = 0.5
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 METADATA_TIMEOUT_S = 15.0
@@ -195,7 +196,10 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             event(log, logging.INFO, "lane ready", lane=lane.name, group=self.group, offset=lane.committed.watermark)
         except OffsetMetadataError as exc:
             lane.halt(exc)
-        except BrokerError as exc:
+        except Exception as exc:
+            # The outermost guard of a lane's start: broker, journal or defect, it is said, and tried again.
+            if not isinstance(exc, InfrastructureError):
+                log.exception("lane failed to open", extra={"fields": {"lane": lane.name}})
             lane.fence(exc)
 
     async def _place_without_offset(self, partition: TopicPartition, beginning: int, end: int) -> OffsetMap:
@@ -234,7 +238,12 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             except CLIENT_ERRORS as exc:
                 self.error = f"polling {self.topic}: {type(exc).__name__}: {exc}"
                 event(log, logging.WARNING, "poll failed", topic=self.topic, cause=self.error)
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(POLL_RETRY_S)
+            except Exception as exc:
+                # The outermost loop of the intake: were it to end, the worker would look alive and read nothing.
+                self.error = f"polling {self.topic}: {type(exc).__name__}: {exc}"
+                log.exception("poll failed", extra={"fields": {"topic": self.topic}})
+                await asyncio.sleep(POLL_RETRY_S)
 
     async def _poll_once(self) -> None:
         consumer = self._consumer
@@ -257,7 +266,15 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 continue
             taken = [record for record in records if lane.take(record.offset)]
             if taken:
-                self._handle(lane, taken)
+                self._hand_over(lane, taken)
+
+    def _hand_over(self, lane: Lane, taken: list[Record]) -> None:
+        try:
+            self._handle(lane, taken)
+        except Exception as exc:
+            # Handlers finish each record themselves; where one fails as a whole, its records are read again.
+            log.exception("handler failed", extra={"fields": {"lane": lane.name}})
+            lane.fence(exc)
 
     def _pause_and_resume(self, limit: int) -> list[TopicPartition]:
         """The partitions to ask now. Those without room are paused, so that nothing is fetched for them."""

@@ -1,0 +1,114 @@
+"""The execute processor, on an engine that fails as told: no record is dropped, none stops the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+from aiokafka import ConsumerRecord
+
+from stratarouter_runtime import wire
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.engine.engine import Engine
+from stratarouter_runtime.errors import IdempotencyConflictError
+from stratarouter_runtime.processors.execute import Execute
+from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.records import Coordinates, Decision, Execution, Outbound, Request, Response, Target
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+
+class FailingEngine:
+    """Raises what its script says for each submission, then answers."""
+
+    def __init__(self, *script: Exception) -> None:
+        self.script = list(script)
+        self.journal_checked: list[bool] = []
+
+    def submit(self, execution: Execution, *, check_journal: bool = False) -> asyncio.Task[Response]:
+        self.journal_checked.append(check_journal)
+        return asyncio.create_task(self._execute(execution))
+
+    async def _execute(self, execution: Execution) -> Response:
+        if self.script:
+            raise self.script.pop(0)
+        return Response(execution.request.request_id, "ok", text="answer", source=execution.source)
+
+
+class Collector:
+    """A lane that keeps what is finished."""
+
+    backlog_end = 0
+    name = "executions-0"
+
+    def __init__(self) -> None:
+        self.finished: dict[int, Outbound] = {}
+
+    def finish(self, offset: int, outbounds: Sequence[Outbound]) -> None:
+        [self.finished[offset]] = outbounds
+
+
+def _record(offset: int, value: bytes) -> Any:
+    return ConsumerRecord("executions", 0, offset, 1, 0, b"k", value, None, 1, len(value), ())
+
+
+def _value(request_id: str) -> bytes:
+    request = Request(request_id, Decision("support"), ({"role": "user", "content": "q"},))
+    source = Coordinates("requests", 3, 77, 5)
+    return wire.encode_execution(Execution(request, (Target("openai", "m"),), None, "s", "c", "p", source))
+
+
+async def _run(engine: FailingEngine, *values: bytes) -> dict[int, Outbound]:
+    config = RuntimeConfig(poison_tries=2)
+    execute = Execute(config, engine=cast("Engine", engine), metrics=Metrics())
+    lane = Collector()
+    execute.handle(cast("Lane", lane), [_record(n, value) for n, value in enumerate(values)])
+    async with asyncio.timeout(5):
+        while len(lane.finished) < len(values):
+            await asyncio.sleep(0)
+    assert execute.in_flight == 0
+    return lane.finished
+
+
+async def test_an_unexpected_exception_is_tried_again_and_then_answered() -> None:
+    engine = FailingEngine(ZeroDivisionError("oops"))
+    [out] = (await _run(engine, _value("r1"))).values()
+    assert wire.decode_response(out.value).text == "answer"
+    assert engine.journal_checked == [False, True]
+
+
+async def test_poison_becomes_a_dead_letter_after_bounded_tries_and_the_lane_lives() -> None:
+    engine = FailingEngine(ZeroDivisionError("oops"), ZeroDivisionError("oops"))
+    first = await _run(engine, _value("r1"))
+    letter = wire.decode_dead_letter(first[0].value)
+    assert letter.code == "poison"
+    assert "ZeroDivisionError" in letter.reason
+    assert (letter.source.topic, letter.source.partition, letter.source.offset) == ("requests", 3, 77)
+    assert wire.decode_request(letter.value).request_id == "r1"
+    after = await _run(engine, _value("r2"))
+    assert wire.decode_response(after[0].value).request_id == "r2"
+
+
+async def test_a_foreign_record_among_executions_is_a_dead_letter_beside_answers() -> None:
+    finished = await _run(FailingEngine(), b"not ours", _value("r1"))
+    assert wire.decode_dead_letter(finished[0].value).code == "undecodable"
+    assert wire.decode_response(finished[1].value).status == "ok"
+
+
+async def test_a_conflict_is_a_dead_letter_at_once() -> None:
+    engine = FailingEngine(IdempotencyConflictError("used before"))
+    [out] = (await _run(engine, _value("r1"))).values()
+    assert wire.decode_dead_letter(out.value).code == "idempotency_conflict"
+    assert len(engine.journal_checked) == 1
+
+
+async def test_a_response_too_large_is_an_error_response_that_says_so() -> None:
+    class Verbose(FailingEngine):
+        async def _execute(self, execution: Execution) -> Response:
+            return Response(execution.request.request_id, "ok", text="x" * 2_000_000)
+
+    [out] = (await _run(Verbose(), _value("r1"))).values()
+    response = wire.decode_response(out.value)
+    assert response.error is not None
+    assert response.error.code == "response_too_large"
+    assert response.text is None
