@@ -185,7 +185,8 @@ class RuntimeConfig(BaseSettings):
 
     # bounds of one record
     max_request_bytes: int = Field(1 * MIB, ge=KIB, le=MAX_REQUEST_BYTES)
-    max_response_bytes: int = Field(1 * MIB, ge=KIB, le=MAX_RESPONSE_BYTES)
+    max_response_bytes: int = Field(1_000_000, ge=KIB, le=MAX_RESPONSE_BYTES)
+    # Below Kafka's default max.message.bytes (1,048,588): a caller's own reply topic must take every response.
     max_nesting_depth: int = Field(32, ge=4, le=200)
 
     def __init__(self, **settings: Any) -> None:
