@@ -8,7 +8,6 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
@@ -19,7 +18,7 @@ from stratarouter_runtime.embedded import EmbeddedStack
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
-from support.fleet import Watch, WorkerProcess, produce, request, write_routes
+from support.fleet import Watch, WorkerProcess, ambiguous_calls, produce, request, write_routes
 
 pytestmark = pytest.mark.stack
 
@@ -54,14 +53,6 @@ class Bench:
         for worker in self.workers:
             if worker.process is not None and worker.process.returncode is None:
                 await worker.stop()
-
-    async def ambiguous(self) -> int:
-        """Calls started more than once, by the journal."""
-        connection = await asyncpg.connect(self.config.database_url)
-        try:
-            return int(await connection.fetchval("SELECT coalesce(sum(starts - 1), 0) FROM journal WHERE starts > 1"))
-        finally:
-            await connection.close()
 
     def check(self, watch: Watch, requests: int) -> None:
         """One response each, and nothing else."""
@@ -98,7 +89,7 @@ async def test_a_worker_frozen_past_its_session_is_fenced_and_repeats_nothing(be
         await watch.until(1500, timeout_s=60)
         await watch.settle(2)
     bench.check(watch, 1500)
-    assert len(bench.simulator.paid_calls) <= 1500 + await bench.ambiguous()
+    assert len(bench.simulator.paid_calls) <= 1500 + await ambiguous_calls(bench.config)
 
 
 async def test_a_broker_killed_under_load_loses_and_repeats_nothing(bench: Bench, stack: EmbeddedStack) -> None:
@@ -113,7 +104,7 @@ async def test_a_broker_killed_under_load_loses_and_repeats_nothing(bench: Bench
         await watch.until(800, timeout_s=90)
         await watch.settle(2)
     bench.check(watch, 800)
-    assert len(bench.simulator.paid_calls) == 800 + await bench.ambiguous()
+    assert len(bench.simulator.paid_calls) == 800 + await ambiguous_calls(bench.config)
 
 
 async def test_a_database_killed_under_load_starts_no_unjournaled_call(bench: Bench, stack: EmbeddedStack) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from stratarouter_runtime import topics
@@ -15,7 +14,7 @@ from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.tail import Tail
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
-from support.fleet import Watch, WorkerProcess, produce, request, write_routes
+from support.fleet import Watch, WorkerProcess, ambiguous_calls, produce, request, write_routes
 
 pytestmark = pytest.mark.stack
 
@@ -40,14 +39,6 @@ async def ready_config(config: RuntimeConfig) -> RuntimeConfig:
 def _worker(config: RuntimeConfig, simulator: Simulator, folder: Path, number: int) -> WorkerProcess:
     routes = write_routes(folder / "routes.toml", simulator.base_url)
     return WorkerProcess(config, routes, folder / f"worker-{number}.log")
-
-
-async def _ambiguous(config: RuntimeConfig) -> int:
-    connection = await asyncpg.connect(config.database_url)
-    try:
-        return int(await connection.fetchval("SELECT coalesce(sum(starts - 1), 0) FROM journal WHERE starts > 1"))
-    finally:
-        await connection.close()
 
 
 async def test_5000_requests_through_two_workers_and_two_kills_get_one_response_each(
@@ -78,7 +69,7 @@ async def test_5000_requests_through_two_workers_and_two_kills_get_one_response_
     assert sum(seen.by_id.values()) == REQUESTS
     assert seen.dead_letters == []
     assert {response.status for response in seen.responses} == {"ok"}
-    ambiguous = await _ambiguous(config)
+    ambiguous = await ambiguous_calls(config)
     assert REQUESTS <= len(simulator.paid_calls) <= REQUESTS + ambiguous
     assert codes == [0, 0]
 

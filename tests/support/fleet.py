@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import asyncpg
 import httpx
 import orjson
 
@@ -196,3 +197,12 @@ def request(request_id: str, query: str, *, route: str = "support", tenant: str 
     return orjson.dumps(
         {"request_id": request_id, "decision": decision, "query": query, "context": {"tenant": tenant}, **more}
     )
+
+
+async def ambiguous_calls(config: RuntimeConfig) -> int:
+    """Calls that were started more than once, by the journal."""
+    connection = await asyncpg.connect(config.database_url)
+    try:
+        return int(await connection.fetchval("SELECT coalesce(sum(starts - 1), 0) FROM journal WHERE starts > 1"))
+    finally:
+        await connection.close()

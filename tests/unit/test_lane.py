@@ -178,3 +178,15 @@ async def test_foreign_metadata_halts_the_lane_with_the_repair() -> None:
     assert "reset" in lane.problem
     assert not lane.has_room(1)
     await lane.close(0.1)
+
+
+async def test_what_was_unfinished_at_a_restart_and_not_taken_again_holds_no_drain_up() -> None:
+    publisher = ScriptedPublisher()
+    publisher.stored = OffsetMap(2, 5, frozenset({2, 4}))
+    lane = await _lane(publisher)
+    assert lane.take(2)
+    assert lane.in_flight == 1
+    await _finish(lane, 2)
+    assert lane.in_flight == 0
+    assert publisher.stored == OffsetMap(4, 5, frozenset({4}))
+    await lane.close(1.0)

@@ -98,6 +98,7 @@ class Lane:
         self._settled.set()
         self._loop_task: asyncio.Task[None] | None = None
         self._closing = False
+        self._taken = 0
         self.committed = OffsetMap(0, 0)
         self._stored = OffsetMap(0, 0)
 
@@ -135,7 +136,7 @@ class Lane:
     @property
     def in_flight(self) -> int:
         """Records taken and not yet committed."""
-        return self._ledger.unfinished + len(self._writing)
+        return self._taken
 
     @property
     def watermark_gap(self) -> int:
@@ -154,6 +155,7 @@ class Lane:
             return False
         taken = self._ledger.take(offset)
         if taken:
+            self._taken += 1
             self._settled.clear()
         return taken
 
@@ -210,7 +212,7 @@ class Lane:
         self._metrics.transaction_seconds.labels(self._processor).observe(time.perf_counter() - began)
         self._metrics.transaction_records.observe(len(offsets))
         self._writing = []
-        self._notice_progress()
+        self._notice_progress(len(offsets))
 
     async def _recover(self, cause: BrokerError, attempted: OffsetMap) -> None:
         self._metrics.producer_replacements_total.labels("transaction_failed").inc()
@@ -222,9 +224,10 @@ class Lane:
         lost = [f for f in self._writing if not stored.is_finished(f.offset)]
         self._ledger.reopen(f.offset for f in lost)
         self._ready[:0] = lost
+        settled = len(self._writing) - len(lost)
         self._writing = []
         self.committed = self._stored = stored
-        self._notice_progress()
+        self._notice_progress(settled)
 
     async def _open_publisher(self) -> OffsetMap:
         backoff = FIRST_BACKOFF_S
@@ -241,9 +244,10 @@ class Lane:
             await asyncio.sleep(backoff)
             backoff = min(MAX_BACKOFF_S, backoff * 2)
 
-    def _notice_progress(self) -> None:
+    def _notice_progress(self, committed: int) -> None:
         self.problem = None
-        if not self._ready and not self._ledger.unfinished:
+        self._taken -= committed
+        if self._taken == 0:
             self._settled.set()
         self._on_change()
 
