@@ -36,6 +36,7 @@
     `-- InfrastructureError                wait: the runtime retries by itself
         |-- BrokerError                    broker
         |   |-- LaneFencedError            lane_fenced
+    |   |-- OutputRefusedError         output_refused
         |   `-- OffsetMetadataError        offset_metadata
         |-- JournalUnavailableError        journal_unavailable
         |-- CacheUnavailableError          cache_unavailable
@@ -317,6 +318,14 @@ class LaneFencedError(BrokerError):
     """Another worker took over this partition; this lane publishes nothing more."""
 
     code = "lane_fenced"
+
+
+class OutputRefusedError(BrokerError):
+    """The broker will never take one of these outputs: it is too large for its topic, or the topic is closed to us."""
+
+    code = "output_refused"
+    retryable = False
+    default_remedy = "raise the topic's max.message.bytes, or grant this worker the right to write to it"
 
 
 class OffsetMetadataError(BrokerError):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import NewTopic
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
@@ -169,3 +170,29 @@ async def test_a_trace_goes_from_the_request_to_its_response(
     assert await worker.stop() == 0
     headers = dict(records[0].headers)
     assert headers["traceparent"].split(b"-")[1] == parent.split(b"-")[1]
+
+
+async def test_an_answer_that_its_reply_topic_refuses_is_an_error_response_and_holds_nothing_up(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    config = ready_config
+    small = config.topic("responses.small")
+    admin = kafka_client.admin(config)
+    await admin.start()
+    await admin.create_topics([NewTopic(small, 1, 1, topic_configs={"max.message.bytes": "400"})])
+    await admin.close()
+    worker = _worker(config, simulator, tmp_path, 0)
+    await worker.start()
+    values = [request(f"r{n}", f"number {n}") for n in range(40)]
+    values[20] = request("refused", "number 20", reply_to=small)
+    async with Watch(config) as watch:
+        await produce(config, values)
+        await watch.until(40, timeout_s=40)
+        seen = await watch.settle(1)
+    assert await worker.stop() == 0
+    assert sum(seen.by_id.values()) == len(seen.by_id) == 40
+    [refused] = [response for response in seen.responses if response.error is not None]
+    assert refused.request_id == "refused"
+    assert refused.error is not None
+    assert refused.error.code == "response_too_large"
+    assert len(simulator.paid_calls) == 40

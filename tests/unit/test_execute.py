@@ -44,7 +44,7 @@ class Collector:
     def __init__(self) -> None:
         self.finished: dict[int, Outbound] = {}
 
-    def finish(self, offset: int, outbounds: Sequence[Outbound]) -> None:
+    def finish(self, offset: int, outbounds: Sequence[Outbound], _instead: object = None) -> None:
         [self.finished[offset]] = outbounds
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError
+from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError, OutputRefusedError
 from stratarouter_runtime.processors import lane as lane_module
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.records import Outbound
@@ -36,6 +36,8 @@ class ScriptedPublisher:
         step = self.script.pop(0) if self.script else "ok"
         if step == "fenced":
             raise LaneFencedError("fenced")
+        if any(o.value == b"refused" for o in outbounds):
+            raise OutputRefusedError("too large")
         if step == "before":
             raise BrokerError("lost on the way")
         self.commits += 1
@@ -190,3 +192,34 @@ async def test_what_was_unfinished_at_a_restart_and_not_taken_again_holds_no_dra
     assert lane.in_flight == 0
     assert publisher.stored == OffsetMap(4, 5, frozenset({4}))
     await lane.close(1.0)
+
+
+async def test_an_output_the_broker_refuses_is_replaced_and_its_neighbours_are_published_once() -> None:
+    publisher = ScriptedPublisher()
+    lane = await _lane(publisher)
+    for offset in range(5):
+        lane.take(offset)
+    publisher.gate.clear()
+    for offset in range(5):
+        if offset == 2:
+            refused = (Outbound("responses.small", None, b"refused"),)
+            lane.finish(offset, refused, lambda _: (Outbound("responses", None, b"instead"),))
+        else:
+            lane.finish(offset, _out(offset))
+    publisher.gate.set()
+    async with asyncio.timeout(5):
+        await lane.drained()
+    assert sorted(publisher.published) == [b"0", b"1", b"3", b"4", b"instead"]
+    assert publisher.stored == OffsetMap(5, 5)
+    assert lane.state == "running"
+    await lane.close(1.0)
+
+
+async def test_a_refused_output_with_nothing_in_its_place_halts_the_lane() -> None:
+    lane = await _lane(ScriptedPublisher())
+    lane.take(0)
+    lane.finish(0, (Outbound("dead-letter", None, b"refused"),))
+    async with asyncio.timeout(5):
+        await lane.drained()
+    assert lane.state == "halted"
+    await lane.close(0.1)

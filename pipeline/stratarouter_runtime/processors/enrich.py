@@ -210,7 +210,10 @@ class Enrich:
         response = respond.from_hit(item.execution, hit, timings)
         request = item.execution.request
         outbound = self._outputs.response(response, reply_to=request.reply_to, traceparent=request.traceparent)
-        self._finish(lane, item.record, outbound)
+        self.in_flight -= 1
+        lane.finish(
+            item.record.offset, (outbound,), lambda refusal: (self._outputs.refused_response(refusal, response),)
+        )
 
     def _pass_on(self, lane: Lane, item: Accepted) -> None:
         execution = replace(item.execution, enriched_ms={"enrich": _ms_since(item.began)})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.engine import Engine
-from stratarouter_runtime.errors import InvalidRecordError, PoisonRecordError
+from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, PoisonRecordError
 from stratarouter_runtime.processors.kafka_client import Record
-from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.lane import Instead, Lane
 from stratarouter_runtime.processors.publish import Outputs
 from stratarouter_runtime.records import Execution, Outbound, Response
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -65,7 +66,8 @@ class Execute:
             return
         exc = task.exception()
         if exc is None or isinstance(exc, InvalidRecordError):
-            self._finish(lane, record, self._outcome(task, record, execution))
+            outbound = self._outcome(task, record, execution)
+            self._finish(lane, record, outbound, lambda refusal: self._instead(refusal, task, record))
             return
         log.error("execution failed", exc_info=exc, extra={"fields": {"offset": record.offset, "try": tries}})
         if tries < self._config.poison_tries:
@@ -87,6 +89,14 @@ class Execute:
             poison = PoisonRecordError(f"{type(exc).__name__} while writing the response: {exc}")
             return self._outputs.refused_execution(poison, execution, record)
 
-    def _finish(self, lane: Lane, record: Record, outbound: Outbound) -> None:
+    def _instead(
+        self, refusal: OutputRefusedError, task: asyncio.Task[Response], record: Record
+    ) -> tuple[Outbound, ...]:
+        """What to publish where the broker refuses the first choice: an error response, or a shorter dead letter."""
+        if task.exception() is None:
+            return (self._outputs.refused_response(refusal, task.result()),)
+        return (self._outputs.dead_letter(PoisonRecordError(refusal.message), replace(record, value=None)),)
+
+    def _finish(self, lane: Lane, record: Record, outbound: Outbound, instead: Instead | None = None) -> None:
         self.in_flight -= 1
-        lane.finish(record.offset, (outbound,))
+        lane.finish(record.offset, (outbound,), instead)

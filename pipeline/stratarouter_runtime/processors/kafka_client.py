@@ -9,11 +9,17 @@ from typing import Any, TypeAlias
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+    TopicAuthorizationFailedError,
+)
 from aiokafka.helpers import create_ssl_context
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import BrokerError, LaneFencedError, TopicContractError
+from stratarouter_runtime.errors import BrokerError, LaneFencedError, OutputRefusedError, TopicContractError
 
 Record: TypeAlias = "ConsumerRecord[bytes | None, bytes | None]"
 """A record as it was read: topic, partition, offset, timestamp, key, value, headers."""
@@ -109,6 +115,8 @@ def mapped(exc: BaseException, doing: str) -> BrokerError:
     """Our error for aiokafka's: fenced is final for a lane, everything else is retried with a new client."""
     if isinstance(exc, ProducerFenced):
         return LaneFencedError(f"fenced while {doing}: another worker owns this partition")
+    if isinstance(exc, MessageSizeTooLargeError | TopicAuthorizationFailedError | InvalidTopicError):
+        return OutputRefusedError(f"{type(exc).__name__} while {doing}: {exc}")
     return BrokerError(f"{type(exc).__name__} while {doing}: {exc}")
 
 

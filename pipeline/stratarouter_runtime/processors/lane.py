@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError
+from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError, OutputRefusedError
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.state.offsets import OffsetLedger, OffsetMap, encode
 from stratarouter_runtime.telemetry.logs import event
@@ -47,13 +47,17 @@ class Publisher(Protocol):
         """Release the connections. Idempotent; bounded."""
 
 
+Instead = Callable[[OutputRefusedError], "tuple[Outbound, ...]"]
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished input record and what it publishes."""
+    """A finished input record, what it publishes, and what instead where the broker refuses that for good."""
 
     offset: int
     outbounds: tuple[Outbound, ...]
     size: int
+    instead: Instead | None = None
 
 
 class Lane:
@@ -99,6 +103,7 @@ class Lane:
         self._loop_task: asyncio.Task[None] | None = None
         self._closing = False
         self._taken = 0
+        self._singly = 0
         self.committed = OffsetMap(0, 0)
         self._stored = OffsetMap(0, 0)
 
@@ -159,13 +164,14 @@ class Lane:
             self._settled.clear()
         return taken
 
-    def finish(self, offset: int, outbounds: tuple[Outbound, ...]) -> None:
-        """The record at ``offset`` is done: publish ``outbounds`` with its offset. Dropped where the lane is over:
-        the new owner publishes from the journal.
+    def finish(self, offset: int, outbounds: tuple[Outbound, ...], instead: Instead | None = None) -> None:
+        """Publish ``outbounds`` with the offset of the record that is done, or what ``instead`` makes of a refusal.
+
+        Dropped where the lane is over: the new owner publishes from the journal.
         """
         if self.state != "running":
             return
-        self._ready.append(Finished(offset, outbounds, sum(len(o.value) for o in outbounds)))
+        self._ready.append(Finished(offset, outbounds, sum(len(o.value) for o in outbounds), instead))
         self._wake.set()
 
     # -- commits -----------------------------------------------------------------------------------------------
@@ -182,7 +188,7 @@ class Lane:
                 await self._commit_once()
         except LaneFencedError as exc:
             self._end("fenced", exc)
-        except OffsetMetadataError as exc:
+        except (OffsetMetadataError, OutputRefusedError) as exc:
             self._end("halted", exc)
         except asyncio.CancelledError:
             raise
@@ -193,7 +199,7 @@ class Lane:
 
     async def _commit_once(self) -> None:
         # 1. What is finished now makes one commit; what finishes meanwhile makes the next.
-        self._writing, self._ready = _first_batch(self._ready)
+        self._writing, self._ready = _first_batch(self._ready, 1 if self._singly else MAX_COMMIT_RECORDS)
         offsets = [f.offset for f in self._writing]
         self._ledger.finish(offsets)
         snapshot = self._ledger.snapshot()
@@ -208,6 +214,7 @@ class Lane:
             # 3. Unknown outcome: a new publisher settles it, and the committed map says how.
             await self._recover(exc, snapshot)
             return
+        self._singly = max(0, self._singly - 1)
         self.committed = self._stored = snapshot
         self._metrics.transaction_seconds.labels(self._processor).observe(time.perf_counter() - began)
         self._metrics.transaction_records.observe(len(offsets))
@@ -223,11 +230,24 @@ class Lane:
             raise LaneFencedError(f"another owner committed {stored.watermark} on {self.name}")
         lost = [f for f in self._writing if not stored.is_finished(f.offset)]
         self._ledger.reopen(f.offset for f in lost)
-        self._ready[:0] = lost
         settled = len(self._writing) - len(lost)
+        if isinstance(cause, OutputRefusedError):
+            lost = self._without_refused(lost, cause)
+        self._ready[:0] = lost
         self._writing = []
         self.committed = self._stored = stored
         self._notice_progress(settled)
+
+    def _without_refused(self, lost: list[Finished], cause: OutputRefusedError) -> list[Finished]:
+        """Find the refused one by committing singly; once it is alone, put what it has instead in its place."""
+        if len(lost) != 1:
+            self._singly = len(lost)
+            return lost
+        [refused] = lost
+        if refused.instead is None:
+            raise cause
+        outbounds = refused.instead(cause)
+        return [Finished(refused.offset, outbounds, sum(len(o.value) for o in outbounds))]
 
     async def _open_publisher(self) -> OffsetMap:
         backoff = FIRST_BACKOFF_S
@@ -279,11 +299,11 @@ class Lane:
         self._on_change()
 
 
-def _first_batch(ready: list[Finished]) -> tuple[list[Finished], list[Finished]]:
+def _first_batch(ready: list[Finished], most: int) -> tuple[list[Finished], list[Finished]]:
     """Split off what fits into one commit; at least one record."""
     size = 0
     for index, finished in enumerate(ready):
         size += finished.size
-        if index and (index >= MAX_COMMIT_RECORDS or size > MAX_COMMIT_BYTES):
+        if index and (index >= most or size > MAX_COMMIT_BYTES):
             return ready[:index], ready[index:]
     return ready, []

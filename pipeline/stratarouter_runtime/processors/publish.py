@@ -8,7 +8,7 @@ from dataclasses import replace
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import respond
-from stratarouter_runtime.errors import InvalidRecordError, ResponseTooLargeError
+from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, ResponseTooLargeError
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Response
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -38,6 +38,14 @@ class Outputs:
         self._count(response)
         topic = reply_to or self._config.topic(self._config.responses_topic)
         return Outbound(topic, response.request_id.encode(), value, _trace_headers(traceparent))
+
+    def refused_response(self, refusal: OutputRefusedError, response: Response) -> Outbound:
+        """An error response on the responses topic, for one that its own topic will not take."""
+        problem = ResponseTooLargeError(
+            f"the reply topic refused the response: {refusal.message}", remedy=refusal.remedy
+        )
+        short = replace(response, status="error", text=None, tool_calls=(), error=respond.error_info(problem))
+        return self.response(short, reply_to=None, traceparent=None)
 
     def execution(self, execution: Execution) -> Outbound:
         """The execution as a record, keyed so that similar requests meet in one partition."""
