@@ -6,7 +6,7 @@ import asyncio
 import base64
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -15,8 +15,10 @@ import orjson
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.decisions import to_decision
+from stratarouter_runtime.engine.embed import with_vectors
 from stratarouter_runtime.errors import (
     ConfigurationError,
+    DeadlineExceededError,
     ExecutionError,
     InvalidRecordError,
     SchemaViolationError,
@@ -254,17 +256,11 @@ class InlineCarrier:
         assembly = self._assembly
         request = assembly.acceptor.decode(value, (), None)
         execution = assembly.acceptor.accept(request, None)
-        if assembly.embedder is not None and request.embedding is None:
-            from stratarouter_runtime.engine.lookup import query  # noqa: PLC0415
-
-            [vector] = await assembly.embedder.embed([query(execution).text])
-            execution = replace(execution, request=replace(request, embedding=vector))
+        [execution] = await with_vectors(assembly.embedder, [execution])
         return await asyncio.shield(assembly.engine.submit(execution))
 
 
 async def _within(carried: Any, bound_s: float, request_id: str) -> Response:
-    from stratarouter_runtime.errors import DeadlineExceededError  # noqa: PLC0415
-
     try:
         async with asyncio.timeout(bound_s):
             response: Response = await carried

@@ -280,6 +280,7 @@ async def test_a_worker_that_starts_later_finds_what_was_there(url: str) -> None
     await one.stop()
     late = await started(url, prefix)
     await until(lambda: late.indexed == 40, "the late worker to scan")
+    assert late.indexed == 40
     await late.stop()
 
 

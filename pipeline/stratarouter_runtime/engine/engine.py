@@ -131,11 +131,11 @@ class Engine:
                 story.from_journal = True
                 return respond.from_outcome(execution, begun.recorded or recorded, story)
         # 2. The cache.
-        hit = await self._lookup(execution, story)
+        candidate = Candidate.of(execution, conversation_text(execution.request.messages))
+        hit = await self._lookup(execution, candidate.text, story)
         if hit is not None:
             return respond.from_hit(execution, hit, story.timings_ms)
         # 3. A leader in flight, or lead.
-        candidate = Candidate.of(execution, conversation_text(execution.request.messages))
         outcome = None
         for _ in range(FAILED_LEADERS):
             leader = self._join(execution, candidate, story)
@@ -150,11 +150,11 @@ class Engine:
             outcome = await self._performer.record(Finish(key, None, outcome.error))
         return respond.from_outcome(execution, outcome, story)
 
-    async def _lookup(self, execution: Execution, story: Story) -> CacheHit | None:
+    async def _lookup(self, execution: Execution, text: str, story: Story) -> CacheHit | None:
         if self._cache is None or not lookup.may_read(execution):
             return None
         began = self._clock.monotonic()
-        queries = [lookup.query(execution)]
+        queries = [lookup.query(execution, text)]
         found = self._cache.lookup_now(queries)
         [result] = await self._cache.lookup(queries) if found is None else found
         story.cache = lookup.verdict(result)

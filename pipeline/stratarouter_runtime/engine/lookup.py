@@ -18,12 +18,12 @@ def may_write(execution: Execution) -> bool:
     return execution.cache_ttl > 0 and execution.request.cache.mode in {"default", "refresh"}
 
 
-def query(execution: Execution) -> CacheQuery:
-    """The lookup for ``execution``."""
+def query(execution: Execution, text: str | None = None) -> CacheQuery:
+    """The lookup for ``execution``; ``text`` is its conversation, where it is at hand."""
     return CacheQuery(
         scope=execution.scope,
         content_hash=execution.content_hash,
-        text=conversation_text(execution.request.messages),
+        text=conversation_text(execution.request.messages) if text is None else text,
         vector=execution.request.embedding,
         threshold=execution.cache_threshold,
     )

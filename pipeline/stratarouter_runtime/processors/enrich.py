@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.accept import Acceptor
+from stratarouter_runtime.engine.embed import lacks_vector, with_vectors
 from stratarouter_runtime.errors import (
     BrokerError,
     ExecutionError,
@@ -28,8 +29,6 @@ from stratarouter_runtime.telemetry.metrics import Metrics
 
 log = logging.getLogger("stratarouter.enrich")
 
-EMBED_BATCH = 64
-"""Texts in one call of the embedder: about 0.3 s of the local model, well within its deadline."""
 TOPICS_RETRY_S = 0.5
 CREATE_TOPIC = "create the topic, then resend the record; topics are never created by themselves"
 BYPASSED = CacheMiss(reason="mode", bypassed=True)
@@ -78,7 +77,7 @@ class Enrich:
         accepted = [item for record in records if (item := self._accept(lane, record)) is not None]
         if not accepted:
             return
-        missing = self._embedder is not None and any(a.execution.request.embedding is None for a in accepted)
+        missing = any(lacks_vector(self._embedder, a.execution) for a in accepted)
         unknown = any(self._is_unknown(a.execution.request.reply_to) for a in accepted)
         found = None if missing or unknown else self._look_up_now(accepted)
         if found is not None:
@@ -128,7 +127,9 @@ class Enrich:
 
     async def _embed_and_look_up(self, lane: Lane, accepted: list[Accepted]) -> None:
         accepted = await self._with_reply_topics(lane, accepted)
-        await self._embed(accepted)
+        executions = await with_vectors(self._embedder, [a.execution for a in accepted])
+        for item, execution in zip(accepted, executions, strict=True):
+            item.execution = execution
         found = self._look_up_now(accepted)
         if found is None:
             found = await self._look_up(accepted)
@@ -155,24 +156,6 @@ class Enrich:
             else:
                 kept.append(item)
         return kept
-
-    async def _embed(self, accepted: list[Accepted]) -> None:
-        """Fill in missing vectors. A failing embedder costs likeness, not the request."""
-        missing = [a for a in accepted if a.execution.request.embedding is None]
-        if self._embedder is None or not missing:
-            return
-        for start in range(0, len(missing), EMBED_BATCH):
-            await self._embed_some(self._embedder, missing[start : start + EMBED_BATCH])
-
-    async def _embed_some(self, embedder: Embedder, items: list[Accepted]) -> None:
-        try:
-            vectors = await embedder.embed([lookup.query(a.execution).text for a in items])
-        except Exception as exc:  # noqa: BLE001
-            # Whatever befalls the embedder, these requests are executed without a vector.
-            event(log, logging.WARNING, "embedder failed", cause=repr(exc), requests=len(items))
-            return
-        for item, vector in zip(items, vectors, strict=True):
-            item.execution = replace(item.execution, request=replace(item.execution.request, embedding=vector))
 
     def _look_up_now(self, accepted: list[Accepted]) -> list[CacheHit | CacheMiss] | None:
         """Look up without waiting; None where the cache needs a round trip."""

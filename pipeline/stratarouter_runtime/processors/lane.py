@@ -96,7 +96,6 @@ class Lane:
         self._on_change = on_change
         self._ledger = OffsetLedger(OffsetMap(0, 0), max_chars=metadata_max_chars)
         self._ready: list[Finished] = []
-        self._writing: list[Finished] = []
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -199,11 +198,11 @@ class Lane:
 
     async def _commit_once(self) -> None:
         # 1. What is finished now makes one commit; what finishes meanwhile makes the next.
-        self._writing, self._ready = _first_batch(self._ready, 1 if self._singly else MAX_COMMIT_RECORDS)
-        offsets = [f.offset for f in self._writing]
+        writing, self._ready = _first_batch(self._ready, 1 if self._singly else MAX_COMMIT_RECORDS)
+        offsets = [f.offset for f in writing]
         self._ledger.finish(offsets)
         snapshot = self._ledger.snapshot()
-        outbounds = [o for f in self._writing for o in f.outbounds]
+        outbounds = [o for f in writing for o in f.outbounds]
         began = time.perf_counter()
         try:
             # 2. Outputs and offsets together.
@@ -212,29 +211,27 @@ class Lane:
             raise
         except BrokerError as exc:
             # 3. Unknown outcome: a new publisher settles it, and the committed map says how.
-            await self._recover(exc, snapshot)
+            await self._recover(exc, snapshot, writing)
             return
         self._singly = max(0, self._singly - 1)
         self.committed = self._stored = snapshot
         self._metrics.transaction_seconds.labels(self._processor).observe(time.perf_counter() - began)
         self._metrics.transaction_records.observe(len(offsets))
-        self._writing = []
         self._notice_progress(len(offsets))
 
-    async def _recover(self, cause: BrokerError, attempted: OffsetMap) -> None:
+    async def _recover(self, cause: BrokerError, attempted: OffsetMap, writing: list[Finished]) -> None:
         self._metrics.producer_replacements_total.labels("transaction_failed").inc()
         event(log, logging.WARNING, "publisher replaced", lane=self.name, cause=str(cause))
         stored = await self._open_publisher()
         if stored not in (self._stored, attempted):
             # Another owner has committed meanwhile: our ledger is out of date and must publish nothing more.
             raise LaneFencedError(f"another owner committed {stored.watermark} on {self.name}")
-        lost = [f for f in self._writing if not stored.is_finished(f.offset)]
+        lost = [f for f in writing if not stored.is_finished(f.offset)]
         self._ledger.reopen(f.offset for f in lost)
-        settled = len(self._writing) - len(lost)
+        settled = len(writing) - len(lost)
         if isinstance(cause, OutputRefusedError):
             lost = self._without_refused(lost, cause)
         self._ready[:0] = lost
-        self._writing = []
         self.committed = self._stored = stored
         self._notice_progress(settled)
 

@@ -30,21 +30,18 @@ class Outputs:
         """The response as a record; one too large for its topic becomes an error response that says so."""
         value = wire.encode_response(response)
         if len(value) > self._config.max_response_bytes:
-            problem = ResponseTooLargeError(
-                f"the response has {len(value)} bytes, more than max_response_bytes={self._config.max_response_bytes}"
+            response = _too_large(
+                response,
+                f"the response has {len(value)} bytes, more than max_response_bytes={self._config.max_response_bytes}",
             )
-            response = replace(response, status="error", text=None, tool_calls=(), error=respond.error_info(problem))
             value = wire.encode_response(response)
-        self._count(response)
+        count_response(self._metrics, response)
         topic = reply_to or self._config.topic(self._config.responses_topic)
         return Outbound(topic, response.request_id.encode(), value, _trace_headers(traceparent))
 
     def refused_response(self, refusal: OutputRefusedError, response: Response) -> Outbound:
         """An error response on the responses topic, for one that its own topic will not take."""
-        problem = ResponseTooLargeError(
-            f"the reply topic refused the response: {refusal.message}", remedy=refusal.remedy
-        )
-        short = replace(response, status="error", text=None, tool_calls=(), error=respond.error_info(problem))
+        short = _too_large(response, f"the reply topic refused the response: {refusal.message}", refusal.remedy)
         return self.response(short, reply_to=None, traceparent=None)
 
     def execution(self, execution: Execution) -> Outbound:
@@ -55,47 +52,46 @@ class Outputs:
 
     def dead_letter(self, exc: InvalidRecordError, record: Record) -> Outbound:
         """``record`` as it came, with why it could not be used."""
-        return self._dead_letter(
-            DeadLetter(
-                code=exc.code,
-                reason=exc.message,
-                remedy=exc.remedy,
-                source=coordinates(record),
-                processor=self._processor,
-                key=record.key,
-                value=record.value,
-                headers=tuple(record.headers),
-                failed_at_ms=int(time.time() * 1000),
-                request_id=wire.peek_request_id(record.value),
-            )
-        )
+        request_id = wire.peek_request_id(record.value)
+        return self._dead_letter(exc, record, coordinates(record), record.key, record.value, request_id)
 
     def refused_execution(self, exc: InvalidRecordError, execution: Execution, record: Record) -> Outbound:
         """The request inside ``execution``, under the coordinates where its client wrote it."""
         request = execution.request
-        return self._dead_letter(
-            DeadLetter(
-                code=exc.code,
-                reason=exc.message,
-                remedy=exc.remedy,
-                source=execution.source or coordinates(record),
-                processor=self._processor,
-                key=request.request_id.encode(),
-                value=wire.encode_request(request),
-                headers=tuple(record.headers),
-                failed_at_ms=int(time.time() * 1000),
-                request_id=request.request_id,
-            )
+        place = execution.source or coordinates(record)
+        value = wire.encode_request(request)
+        return self._dead_letter(exc, record, place, request.request_id.encode(), value, request.request_id)
+
+    def _dead_letter(
+        self,
+        exc: InvalidRecordError,
+        record: Record,
+        place: Coordinates,
+        key: bytes | None,
+        value: bytes | None,
+        request_id: str | None,
+    ) -> Outbound:
+        letter = DeadLetter(
+            code=exc.code,
+            reason=exc.message,
+            remedy=exc.remedy,
+            source=place,
+            processor=self._processor,
+            key=key,
+            value=value,
+            headers=tuple(record.headers),
+            failed_at_ms=int(time.time() * 1000),
+            request_id=request_id,
         )
-
-    def _dead_letter(self, letter: DeadLetter) -> Outbound:
         self._metrics.dead_letters_total.labels(letter.code).inc()
-        place = letter.source
-        key = f"{place.topic}-{place.partition}@{place.offset}".encode()
-        return Outbound(self._config.topic(self._config.dead_letter_topic), key, wire.encode_dead_letter(letter))
+        address = f"{place.topic}-{place.partition}@{place.offset}".encode()
+        return Outbound(self._config.topic(self._config.dead_letter_topic), address, wire.encode_dead_letter(letter))
 
-    def _count(self, response: Response) -> None:
-        count_response(self._metrics, response)
+
+def _too_large(response: Response, message: str, remedy: str | None = None) -> Response:
+    """``response`` without its answer, as an error that says why."""
+    problem = ResponseTooLargeError(message, remedy=remedy)
+    return replace(response, status="error", text=None, tool_calls=(), error=respond.error_info(problem))
 
 
 def count_response(metrics: Metrics, response: Response) -> None:
