@@ -8,6 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import orjson
+from redis.asyncio import Redis
 from rich.console import Console
 
 from stratarouter_runtime import topics
@@ -19,6 +20,9 @@ from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
 from stratarouter_runtime.journal.migrations import migrate
 
 PARTITIONS = 8
+REDIS_DATABASE = 15
+"""Of the 16 that a Redis has by default."""
+REDIS_TIMEOUT_S = 5.0
 
 
 async def run_demo(data_dir: Path, report_path: Path, console: Console) -> bool:
@@ -44,7 +48,7 @@ async def run_demo(data_dir: Path, report_path: Path, console: Console) -> bool:
 
 
 async def _prepare(addresses: StackAddresses, run_id: str) -> RuntimeConfig:
-    """A database, topics and a group of this run's own, so that one run's answers do not serve the next."""
+    """A database, an empty cache, topics and a group of this run's own: one run's answers do not serve the next."""
     admin = await asyncpg.connect(addresses.database_url)
     try:
         await admin.execute(f"CREATE DATABASE demo_{run_id}")
@@ -54,13 +58,25 @@ async def _prepare(addresses: StackAddresses, run_id: str) -> RuntimeConfig:
     config = RuntimeConfig(
         bootstrap_servers=addresses.bootstrap_servers,
         database_url=f"{base.rsplit('/', 1)[0]}/demo_{run_id}",
-        redis_url=addresses.redis_url,
+        redis_url=await _emptied(addresses.redis_url),
         topic_prefix=f"demo-{run_id}.",
         group_id=f"demo-{run_id}",
     )
     await migrate(config.database_url)
     await topics.apply(config, partitions=PARTITIONS)
     return config
+
+
+async def _emptied(redis_url: str | None) -> str:
+    """The demonstration's own database in the stack's Redis, emptied; what others keep in the first stays."""
+    assert redis_url is not None
+    own = f"{redis_url.rsplit('/', 1)[0]}/{REDIS_DATABASE}"
+    client = Redis.from_url(own, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
+    try:
+        await client.flushdb()
+    finally:
+        await client.aclose()
+    return own
 
 
 async def _ambiguous(config: RuntimeConfig) -> int:
