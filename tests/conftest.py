@@ -17,6 +17,19 @@ from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
 from support.fleet import STARTED
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--slow runs everything."""
+    parser.addoption("--slow", action="store_true", help="run the slow tests too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow tests to ``make chaos``."""
+    if not config.getoption("--slow"):
+        kept = [item for item in items if item.get_closest_marker("slow") is None]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow") is not None])
+        items[:] = kept
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """The tests must not pick up the developer's own settings or keys."""
     for name in list(os.environ):

@@ -5,71 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from stratarouter_runtime import topics
+from faults.conftest import Bench
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import EmbeddedStack
-from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.processors import kafka_client
-from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
-from support.fleet import Watch, WorkerProcess, ambiguous_calls, produce, request, write_routes
+from stratarouter_runtime.testing.simulator import FaultRule
+from support.fleet import Watch, ambiguous_calls, produce, request
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    """A provider that answers after 100 ms."""
-    async with Simulator(SimulatorSettings(latency_ms=100)) as running:
-        yield running
-
-
-class Bench:
-    """A prepared configuration and its workers, which are ended with the test."""
-
-    def __init__(self, config: RuntimeConfig, simulator: Simulator, folder: Path) -> None:
-        self.config = config
-        self.simulator = simulator
-        self.folder = folder
-        self.workers: list[WorkerProcess] = []
-
-    async def worker(self, **extra: str) -> WorkerProcess:
-        """Start one more worker and wait until it is ready."""
-        number = len(self.workers)
-        routes = write_routes(self.folder / "routes.toml", self.simulator.base_url)
-        started = WorkerProcess(self.config, routes, self.folder / f"worker-{number}.log", extra)
-        self.workers.append(started)
-        await started.start()
-        return started
-
-    async def end(self) -> None:
-        """Stop whatever still runs."""
-        for worker in self.workers:
-            if worker.process is not None and worker.process.returncode is None:
-                await worker.stop()
-
-    def check(self, watch: Watch, requests: int) -> None:
-        """One response each, and nothing else."""
-        assert len(watch.seen.by_id) == requests
-        assert sum(watch.seen.by_id.values()) == requests
-        assert {response.status for response in watch.seen.responses} == {"ok"}
-        assert watch.seen.dead_letters == []
-
-
-@pytest.fixture
-async def bench(config: RuntimeConfig, simulator: Simulator, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Four partitions, tables, no worker yet."""
-    await topics.apply(config, partitions=4)
-    await migrate(config.database_url)
-    prepared = Bench(config, simulator, tmp_path)
-    yield prepared
-    await prepared.end()
 
 
 def _requests(count: int) -> list[bytes | None]:
@@ -173,9 +121,7 @@ async def test_offsets_reset_by_an_operator_replay_answers_without_a_call(bench:
 
 async def test_foreign_metadata_halts_its_lane_alone_and_says_how_to_mend_it(bench: Bench) -> None:
     await _commit(bench.config, 0, "written by another program", 0)
-    routes = write_routes(bench.folder / "routes.toml", bench.simulator.base_url)
-    worker = WorkerProcess(bench.config, routes, bench.folder / "halted.log")
-    bench.workers.append(worker)
+    worker = bench.new_worker()
     await worker.start(ready=False)
     async with Watch(bench.config) as watch:
         await produce(bench.config, _requests(200))

@@ -51,6 +51,9 @@ min_confidence = 0.3
     return path
 
 
+PROGRAM = ("-m", "stratarouter_runtime.cli")
+"""The command line, as the interpreter's arguments."""
+
 STARTED: list[WorkerProcess] = []
 """Workers that the present test has started, so that a failed one leaves none behind."""
 
@@ -65,6 +68,7 @@ class WorkerProcess:
     extra: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     processors: str = "enrich,execute"
+    program: tuple[str, ...] = PROGRAM
     process: asyncio.subprocess.Process | None = None
 
     async def start(self, *, ready: bool = True) -> None:
@@ -85,7 +89,7 @@ class WorkerProcess:
         }
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "stratarouter_runtime.cli", "worker", "--processors", self.processors),
+                *(sys.executable, *self.program, "worker", "--processors", self.processors),
                 env=environment,
                 stdout=log,
                 stderr=log,
