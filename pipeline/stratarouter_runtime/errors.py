@@ -339,6 +339,13 @@ class OffsetMetadataError(BrokerError):
     )
 
 
+class OffsetRegressionError(BrokerError):
+    """A partition's offsets went back: its topic was made anew, or its end was cut off."""
+
+    code = "offset_regression"
+    default_remedy = "none needed: the partition is opened again from where its records begin"
+
+
 class JournalUnavailableError(InfrastructureError):
     """The journal could not be read or written; no call is started without it."""
 

@@ -44,7 +44,18 @@ class MemoryWorld:
     async def worker(self, owner: str | None = None) -> MemoryJournal:
         journal = MemoryJournal(self.store, owner=owner or str(uuid.uuid4()))
         await journal.start()
+        self.store.steady_since[journal._owner] -= 3600
         return journal
+
+    async def outage(self) -> None:
+        """Nobody's heartbeat came through for longer than any time to live."""
+        self.store.heartbeats = {owner: beat - 3600 for owner, beat in self.store.heartbeats.items()}
+
+    async def pass_ttl(self, *steady: AnyJournal) -> None:
+        """A time to live later; the heartbeats of ``steady`` came all the while."""
+        self.now += 6
+        for journal in steady:
+            self.store.heartbeats[journal._owner] = self.now
 
     async def silence(self, journal: AnyJournal) -> None:
         self.store.heartbeats[journal._owner] -= 3600
@@ -65,7 +76,17 @@ class PostgresWorld:
         journal = PostgresJournal(self.url, owner=owner or str(uuid.uuid4()), timeout_s=timeout_s)
         self.journals.push_async_callback(journal.stop)
         await journal.start()
+        await self.run("UPDATE workers SET steady_since = now() - interval '1 hour' WHERE owner = $1", journal._owner)
         return journal
+
+    async def outage(self) -> None:
+        await self.run("UPDATE workers SET heartbeat_at = heartbeat_at - interval '1 hour'")
+
+    async def pass_ttl(self, *steady: AnyJournal) -> None:
+        earlier = "heartbeat_at = heartbeat_at - interval '6 s', steady_since = steady_since - interval '6 s'"
+        await self.run(f"UPDATE workers SET {earlier}")
+        owners = [journal._owner for journal in steady]
+        await self.run("UPDATE workers SET heartbeat_at = now() WHERE owner = ANY($1::uuid[])", owners)
 
     async def run(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
         connection = await asyncpg.connect(self.url)
@@ -373,6 +394,45 @@ async def test_dead_leader_may_be_taken_over_as_a_follower(world: World) -> None
 # -- checkpoints and retention ---------------------------------------------------------------------------------
 
 
+async def test_after_an_outage_of_the_database_nobody_is_taken_for_dead_too_early(world: World) -> None:
+    first, second = await world.worker(), await world.worker()
+    await first.begin([begin(A)])
+    await world.outage()
+    assert states(await second.begin([begin(A)])) == ["busy"]
+    await second.heartbeat()
+    assert states(await second.begin([begin(A)])) == ["busy"]
+    await world.pass_ttl(second)
+    assert await second.begin([begin(A)]) == [Begun("granted", took_over=True)]
+
+
+async def test_a_new_worker_waits_a_time_to_live_before_it_takes_a_silent_one_for_dead(world: World) -> None:
+    first, second = await world.worker(), await world.worker()
+    await first.begin([begin(A), begin(B)])
+    await world.silence(first)
+    assert states(await second.begin([begin(A)])) == ["granted"]
+    await world.outage()
+    await second.heartbeat()
+    assert states(await second.begin([begin(B)])) == ["busy"]
+
+
+async def test_a_worker_that_has_left_is_dead_at_once(world: World) -> None:
+    first, second = await world.worker(), await world.worker()
+    await first.begin([begin(A)])
+    await first.stop()
+    await world.outage()
+    await second.heartbeat()
+    assert await second.begin([begin(A)]) == [Begun("granted", took_over=True)]
+
+
+async def test_a_checkpoint_keeps_its_witness_until_it_is_dropped(world: World) -> None:
+    me = await world.worker()
+    seen = Checkpoint("g", "t", 3, 5, "a", (4, "digest"))
+    await me.save_checkpoints([seen])
+    assert await me.load_checkpoint("g", "t", 3) == seen
+    await me.drop_checkpoint("g", "t", 3)
+    assert await me.load_checkpoint("g", "t", 3) is None
+
+
 async def test_checkpoint_moves_forward_only(world: World) -> None:
     me = await world.worker()
     older, same, newer = (Checkpoint("g", "t", 0, offset, meta) for offset, meta in ((5, "a"), (7, "b"), (7, "c")))
@@ -407,6 +467,7 @@ CALLS = {
     "save_checkpoints": lambda j: j.save_checkpoints([Checkpoint("g", "t", 0, 1, "")]),
     "load_checkpoint": lambda j: j.load_checkpoint("g", "t", 0),
     "purge": lambda j: j.purge(60),
+    "drop_checkpoint": lambda j: j.drop_checkpoint("g", "t", 0),
 }
 
 

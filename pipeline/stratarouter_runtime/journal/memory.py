@@ -43,6 +43,7 @@ class MemoryStore:
     available: bool = True
     rows: dict[JournalKey, Row] = field(default_factory=dict)
     heartbeats: dict[str, float] = field(default_factory=dict)
+    steady_since: dict[str, float] = field(default_factory=dict)
     checkpoints: dict[tuple[str, str, int], Checkpoint] = field(default_factory=dict)
 
     def result(self, key: JournalKey) -> Recorded | None:
@@ -108,7 +109,10 @@ class MemoryJournal:
     async def heartbeat(self) -> None:
         """Say that this worker lives."""
         self._check_available("heartbeat")
-        self._store.heartbeats[self._owner] = self._store.clock()
+        now = self._store.clock()
+        if not self._beats(self._owner):
+            self._store.steady_since[self._owner] = now
+        self._store.heartbeats[self._owner] = now
 
     async def begin(self, items: Sequence[Begin]) -> list[Begun]:
         """As ``PostgresJournal.begin``."""
@@ -141,6 +145,14 @@ class MemoryJournal:
         return begun
 
     def _is_alive(self, owner: str) -> bool:
+        """Whether ``owner`` is to be taken for alive; a silent one is while our own heartbeat was not steady either."""
+        if owner not in self._store.heartbeats:
+            return False
+        steady_for = self._store.clock() - self._store.steady_since[self._owner]
+        may_judge = self._beats(self._owner) and steady_for >= self._heartbeat_ttl_s
+        return self._beats(owner) or not may_judge
+
+    def _beats(self, owner: str) -> bool:
         beat = self._store.heartbeats.get(owner)
         return beat is not None and beat > self._store.clock() - self._heartbeat_ttl_s
 
@@ -190,6 +202,11 @@ class MemoryJournal:
         """Read one checkpoint."""
         self._check_available("load checkpoint")
         return self._store.checkpoints.get((group, topic, partition))
+
+    async def drop_checkpoint(self, group: str, topic: str, partition: int) -> None:
+        """Forget one checkpoint."""
+        self._check_available("drop checkpoint")
+        self._store.checkpoints.pop((group, topic, partition), None)
 
     async def purge(self, older_than_s: float, batch: int = 5000) -> int:
         """As ``PostgresJournal.purge``; ``batch`` has no meaning here."""

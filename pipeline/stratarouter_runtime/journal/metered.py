@@ -52,6 +52,14 @@ class MeteredJournal:
         """Counted as ``load_checkpoint``."""
         return await self._measured("load_checkpoint", 1, self._journal.load_checkpoint(group, topic, partition))
 
+    async def drop_checkpoint(self, group: str, topic: str, partition: int) -> None:
+        """Counted as ``drop_checkpoint``."""
+        await self._measured("drop_checkpoint", 1, self._journal.drop_checkpoint(group, topic, partition))
+
+    async def purge(self, older_than_s: float) -> int:
+        """Counted as ``purge``."""
+        return await self._measured("purge", 1, self._journal.purge(older_than_s))
+
     def release(self, keys: Iterable[JournalKey]) -> None:
         """Give back grants that nobody will use; no round trip."""
         if isinstance(self._journal, Releases):

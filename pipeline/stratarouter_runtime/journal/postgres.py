@@ -127,7 +127,8 @@ class PostgresJournal:
 
     async def heartbeat(self) -> None:
         """Say that this worker lives, and forget those long dead. Raises JournalUnavailableError."""
-        await self._fetch("heartbeat", self._owner, socket.gethostname(), os.getpid(), PRUNE_AFTER_S)
+        me = (self._owner, socket.gethostname(), os.getpid())
+        await self._fetch("heartbeat", *me, PRUNE_AFTER_S, self._heartbeat_ttl_s)
 
     # -- executions --------------------------------------------------------------------------------------------
 
@@ -253,14 +254,23 @@ class PostgresJournal:
                 latest[where] = item
         if latest:
             ordered = [latest[where] for where in sorted(latest)]
-            values = ((each.group, each.topic, each.partition, each.offset, each.metadata) for each in ordered)
-            await self._fetch("save_checkpoints", *_columns(5, values))
+            values = (
+                (each.group, each.topic, each.partition, each.offset, each.metadata, *(each.witness or (None, None)))
+                for each in ordered
+            )
+            await self._fetch("save_checkpoints", *_columns(7, values))
 
     async def load_checkpoint(self, group: str, topic: str, partition: int) -> Checkpoint | None:
         """Read one checkpoint."""
         for record in await self._fetch("load_checkpoint", group, topic, partition):
-            return Checkpoint(group, topic, partition, record["committed_offset"], record["metadata"])
+            offset, digest = record["witness_offset"], record["witness_digest"]
+            witness = None if offset is None else (offset, digest)
+            return Checkpoint(group, topic, partition, record["committed_offset"], record["metadata"], witness)
         return None
+
+    async def drop_checkpoint(self, group: str, topic: str, partition: int) -> None:
+        """Forget one checkpoint: its topic is no more."""
+        await self._fetch("drop_checkpoint", group, topic, partition)
 
     async def purge(self, older_than_s: float, batch: int = 5000) -> int:
         """Delete results finished more than ``older_than_s`` seconds ago, each with its followers.

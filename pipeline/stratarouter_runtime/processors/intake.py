@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -19,6 +19,7 @@ from stratarouter_runtime.errors import InfrastructureError, OffsetMetadataError
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 from stratarouter_runtime.processors.lane import Lane, Publisher
+from stratarouter_runtime.processors.placement import Checkpoints, Placement
 from stratarouter_runtime.processors.publisher import PlainPublisher, TransactionalPublisher
 from stratarouter_runtime.state.offsets import OffsetMap
 from stratarouter_runtime.telemetry.logs import event
@@ -38,7 +39,6 @@ STOP_TIMEOUT_S = 15.0
 METADATA_TIMEOUT_S = 15.0
 
 Handler = Callable[[Lane, "list[Record]"], None]
-Checkpoint = Callable[[TopicPartition], Awaitable[OffsetMap | None]]
 
 
 class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -47,7 +47,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
     Args:
         handle: called with a lane and the records just taken from it, in offset order; must not block.
         room: how many more records the worker can hold.
-        restore: the last checkpoint of a partition whose committed offset is gone, or None.
+        checkpoints: where progress is kept beside the group's offsets.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         topic: str,
         handle: Handler,
         room: Callable[[], int],
-        restore: Checkpoint,
+        checkpoints: Checkpoints,
         metrics: Metrics,
     ) -> None:
         self.processor = processor
@@ -69,7 +69,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self._config = config
         self._handle = handle
         self._room = room
-        self._restore = restore
+        self._placement = Placement(config, self.group, checkpoints)
         self._metrics = metrics
         self._consumer: AIOKafkaConsumer | None = None
         self._poll_task: asyncio.Task[None] | None = None
@@ -183,9 +183,8 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _open_lane(self, partition: TopicPartition, lane: Lane) -> None:
         async def resume(stored: OffsetMap) -> OffsetMap:
-            beginning, end = await self._bounds(partition)
-            lane.backlog_end = end
-            place = stored if stored.watermark >= 0 else await self._place_without_offset(partition, beginning, end)
+            assert self._consumer is not None
+            place, lane.backlog_end = await self._placement.decide(self._consumer, partition, stored)
             if self.lanes.get(partition) is lane and self._consumer is not None:
                 self._consumer.seek(partition, place.watermark)
                 self._consumer.resume(partition)
@@ -201,25 +200,6 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             if not isinstance(exc, InfrastructureError):
                 log.exception("lane failed to open", extra={"fields": {"lane": lane.name}})
             lane.fence(exc)
-
-    async def _place_without_offset(self, partition: TopicPartition, beginning: int, end: int) -> OffsetMap:
-        """No committed offset: the last checkpoint where there is one, else the topic's beginning."""
-        checkpoint = await self._restore(partition)
-        if checkpoint is not None and beginning <= checkpoint.watermark <= end:
-            event(log, logging.WARNING, "restored from checkpoint", partition=str(partition), at=checkpoint.watermark)
-            return checkpoint
-        return OffsetMap(beginning, beginning)
-
-    async def _bounds(self, partition: TopicPartition) -> tuple[int, int]:
-        """The partition's first offset and its end."""
-        assert self._consumer is not None
-        try:
-            async with asyncio.timeout(METADATA_TIMEOUT_S):
-                beginning = await self._consumer.beginning_offsets([partition])
-                end = await self._consumer.end_offsets([partition])
-        except CLIENT_ERRORS as exc:
-            raise mapped(exc, f"looking up the offsets of {partition}") from exc
-        return beginning[partition], end[partition]
 
     async def _close_lanes(self, grace_s: float) -> None:
         for task in list(self._openings):
@@ -264,7 +244,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             lane = self.lanes.get(partition)
             if lane is None:
                 continue
-            taken = [record for record in records if lane.take(record.offset)]
+            taken = lane.take_all(records)
             if taken:
                 self._hand_over(lane, taken)
 

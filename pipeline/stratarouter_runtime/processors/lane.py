@@ -13,7 +13,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError, OutputRefusedError
+from stratarouter_runtime.errors import (
+    BrokerError,
+    LaneFencedError,
+    OffsetMetadataError,
+    OffsetRegressionError,
+    OutputRefusedError,
+)
+from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.state.offsets import OffsetLedger, OffsetMap, encode
 from stratarouter_runtime.telemetry.logs import event
@@ -86,6 +93,8 @@ class Lane:
         self.state: LaneState = "opening"
         self.problem: str | None = None
         self.ended_at: float | None = None
+        self.last_record: Record | None = None
+        """What was read last: a checkpoint's witness."""
         self.backlog_end = 0
         """Records below this offset were there before the lane opened: they may have been executed before."""
         self._publisher = publisher
@@ -157,11 +166,22 @@ class Lane:
         """Take the record at ``offset``; False where it must be skipped (finished before, or not ours any more)."""
         if self.state != "running" or self._closing:
             return False
-        taken = self._ledger.take(offset)
+        try:
+            taken = self._ledger.take(offset)
+        except OffsetRegressionError as exc:
+            # The broker began anew: the topic is another one, or its end was cut off. Opening again finds the place.
+            self._end("fenced", exc)
+            return False
         if taken:
             self._taken += 1
             self._settled.clear()
         return taken
+
+    def take_all(self, records: Sequence[Record]) -> list[Record]:
+        """Take what is to be taken of ``records``, which come in the order of their offsets."""
+        if records:
+            self.last_record = records[-1]
+        return [record for record in records if self.take(record.offset)]
 
     def finish(self, offset: int, outbounds: tuple[Outbound, ...], instead: Instead | None = None) -> None:
         """Publish ``outbounds`` with the offset of the record that is done, or what ``instead`` makes of a refusal.

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stratarouter_runtime.errors import OffsetMetadataError
+from stratarouter_runtime.errors import OffsetMetadataError, OffsetRegressionError
 
 VERSION_TAG = "srt1"
 _MARK = "srt"
@@ -181,6 +181,7 @@ class OffsetLedger:
         self._resumed_end = committed.end
         self._next = max(committed.end, committed.watermark)
         self._end = committed.end
+        self._seen = committed.watermark - 1
         self._max_chars = max_chars
 
     @property
@@ -201,7 +202,13 @@ class OffsetLedger:
         return self._next - self.watermark
 
     def take(self, offset: int) -> bool:
-        """Note the record at ``offset``; False where it was finished before a restart and must be skipped."""
+        """Note the record at ``offset``; False where it was finished before a restart and must be skipped.
+
+        Raises OffsetRegressionError where offsets go back.
+        """
+        if offset <= self._seen:
+            raise OffsetRegressionError(f"offset {offset} came after {self._seen}")
+        self._seen = offset
         self._forget_absent(offset)
         if offset < self._resumed_end:
             return offset in self._unfinished

@@ -108,7 +108,10 @@ TOKEN_KIND = _label("kind", {"input", "output", "cached", "reasoning"})
 SAVED_BY = _label("by", {"exact", "semantic", "coalesced", "journal"})
 LANE_STATE = _label("state", {"opening", "running", "fenced", "halted", "closed"})
 REPLACED = _label("reason", {"transaction_failed", "fenced"})
-JOURNAL_OP = _label("op", {"begin", "finish", "lookup", "heartbeat", "save_checkpoints", "load_checkpoint", "purge"})
+JOURNAL_OP = _label(
+    "op",
+    {"begin", "finish", "lookup", "heartbeat", "save_checkpoints", "load_checkpoint", "drop_checkpoint", "purge"},
+)
 BYPASS = _label("reason", {"unavailable", "timeout", "breaker_open", "garbage", "mode", "disabled"})
 PAUSED = _label("reason", {"worker_full", "lane_full", "metadata_full", "journal_unavailable"})
 

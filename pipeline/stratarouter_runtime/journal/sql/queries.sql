@@ -21,9 +21,19 @@ WITH item AS MATERIALIZED (
             WHEN r.state IN ('succeeded', 'failed') OR l.state IS NOT NULL THEN 'recorded'
             WHEN r.state = 'following' THEN 'take'
             WHEN r.owner = $10::uuid THEN CASE WHEN i.held THEN 'busy' ELSE 'take' END
+            -- A silent owner is dead only to a worker that was itself heard all the while: when the database was
+            -- away for everybody, all look dead at its return, and none is. A row that is gone was deregistered.
             WHEN EXISTS (
                 SELECT FROM workers AS w
-                WHERE w.owner = r.owner AND w.heartbeat_at > now() - make_interval(secs => $11::float8)
+                WHERE w.owner = r.owner AND (
+                    w.heartbeat_at > now() - make_interval(secs => $11::float8)
+                    OR NOT EXISTS (
+                        SELECT FROM workers AS me
+                        WHERE me.owner = $10::uuid
+                            AND me.heartbeat_at > now() - make_interval(secs => $11::float8)
+                            AND me.steady_since <= now() - make_interval(secs => $11::float8)
+                    )
+                )
             ) THEN 'busy'
             WHEN i.retry_ambiguous THEN 'take'
             ELSE 'ambiguous'
@@ -160,20 +170,31 @@ WITH gone AS (
     )
 )
 INSERT INTO workers (owner, host, pid) VALUES ($1::uuid, $2::text, $3::int)
-ON CONFLICT (owner) DO UPDATE SET heartbeat_at = excluded.heartbeat_at;
+ON CONFLICT (owner) DO UPDATE
+SET heartbeat_at = now(),
+    steady_since = CASE
+        WHEN workers.heartbeat_at > now() - make_interval(secs => $5::float8) THEN workers.steady_since ELSE now()
+    END;
 
 -- name: deregister
 DELETE FROM workers WHERE owner = $1::uuid;
 
 -- name: save_checkpoints
-INSERT INTO checkpoints AS c (grp, topic, partition, committed_offset, metadata)
-SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::text[])
+INSERT INTO checkpoints AS c (
+    grp, topic, partition, committed_offset, metadata, witness_offset, witness_digest
+)
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::text[], $6::bigint[], $7::text[])
 ON CONFLICT (grp, topic, partition) DO UPDATE
-SET committed_offset = excluded.committed_offset, metadata = excluded.metadata, updated_at = now()
+SET committed_offset = excluded.committed_offset, metadata = excluded.metadata, updated_at = now(),
+    witness_offset = excluded.witness_offset, witness_digest = excluded.witness_digest
 WHERE excluded.committed_offset >= c.committed_offset;
 
 -- name: load_checkpoint
-SELECT committed_offset, metadata FROM checkpoints WHERE grp = $1 AND topic = $2 AND partition = $3;
+SELECT committed_offset, metadata, witness_offset, witness_digest
+FROM checkpoints WHERE grp = $1 AND topic = $2 AND partition = $3;
+
+-- name: drop_checkpoint
+DELETE FROM checkpoints WHERE grp = $1 AND topic = $2 AND partition = $3;
 
 -- name: lock_migrations
 SELECT pg_advisory_xact_lock($1::bigint);
