@@ -155,7 +155,7 @@ class CoreRuntimeBridge:
             self._closed = True
             carrier, self._carrier = self._carrier, None
             if carrier is not None:
-                await carrier.stop(self.config.drain_timeout_s)
+                await carrier.stop(self.config.drain_s)
 
     async def execute(
         self,

@@ -86,6 +86,9 @@ def _servers(value: str) -> str:
     return value
 
 
+DRAIN_MARGIN_S = 5.0
+"""For the journal and the last commits, after the longest call has ended."""
+
 TopicName = Annotated[str, AfterValidator(_topic_name)]
 TopicPrefix = Annotated[str, AfterValidator(_topic_prefix)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -119,7 +122,8 @@ class RuntimeConfig(BaseSettings):
     """Requests held at once by one worker."""
     lane_max_in_flight: int = Field(2000, ge=1)
     """Requests held at once by one lane."""
-    drain_timeout_s: float = Field(30.0, ge=0)
+    drain_timeout_s: float | None = Field(None, ge=0)
+    """How long calls in flight may take to end when a worker stops; None: ``execution_timeout`` and 5 s."""
     poison_tries: int = Field(3, ge=1, le=100)
 
     # cache
@@ -139,6 +143,8 @@ class RuntimeConfig(BaseSettings):
     state_backend: Literal["postgresql", "memory"] = "postgresql"
     database_url: Annotated[str, AfterValidator(_database_url)] = "postgresql://localhost/stratarouter"
     checkpoint_interval: float = Field(10.0, gt=0)
+    journal_retention_s: float = Field(1_209_600.0, ge=0)
+    """Seconds that results are kept, 14 days by default; longer than topics keep requests. 0 keeps them for ever."""
     heartbeat_ttl_s: float = Field(5.0, gt=0)
 
     # observability
@@ -221,6 +227,11 @@ class RuntimeConfig(BaseSettings):
         assert isinstance(init_settings, InitSettingsSource)
         path = init_settings.init_kwargs.get("config_file") or os.environ.get(environment_name("config_file"))
         return init_settings, _Environment(settings_cls), _File(settings_cls, path)
+
+    @property
+    def drain_s(self) -> float:
+        """``drain_timeout_s``, or what its None stands for."""
+        return self.execution_timeout + DRAIN_MARGIN_S if self.drain_timeout_s is None else self.drain_timeout_s
 
     def topic(self, name: str) -> str:
         """The full name of a topic of ours: ``topic_prefix`` + ``name``."""

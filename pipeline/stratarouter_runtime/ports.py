@@ -90,13 +90,18 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Progress of one input partition: the watermark offset and the map of finished offsets beyond it."""
+    """Progress of one input partition: the watermark offset and the map of finished offsets beyond it.
+
+    ``witness`` is a record of the partition that was read: its offset and a digest of it. Where it is not there any
+    more as it was, the topic is another one of the same name.
+    """
 
     group: str
     topic: str
     partition: int
     offset: int
     metadata: str
+    witness: tuple[int, str] | None = None
 
 
 class Journal(Protocol):
@@ -125,6 +130,12 @@ class Journal(Protocol):
 
     async def load_checkpoint(self, group: str, topic: str, partition: int) -> Checkpoint | None:
         """Read one checkpoint."""
+
+    async def drop_checkpoint(self, group: str, topic: str, partition: int) -> None:
+        """Forget one checkpoint: its topic is no more."""
+
+    async def purge(self, older_than_s: float) -> int:
+        """Delete results older than that, in seconds; returns how many rows are gone."""
 
 
 # --- cache -----------------------------------------------------------------------------------------------------
@@ -280,14 +291,35 @@ class ProviderCall:
     timeout_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """One event of a streamed reply: its name, where it has one, and its data without the line ends between lines."""
+
+    data: str
+    event: str | None = None
+
+
+class AnswerStream(Protocol):
+    """Reads one streamed reply. Pure: fed with its events in order."""
+
+    def feed(self, event: ServerSentEvent) -> str:
+        """The text that this event adds ("" for none). Raises a ProviderError for an error within the stream."""
+
+    def answer(self) -> Answer:
+        """The whole answer (cost_usd unset). Raises ProviderBadReplyError where the stream broke off before its end."""
+
+
 class ProviderAdapter(Protocol):
     """A pure translator between our form and one provider's wire shape."""
 
-    def to_http(self, call: ProviderCall) -> HttpCall:
-        """Translate. Raises UnsupportedParameterError naming the parameter."""
+    def to_http(self, call: ProviderCall, *, stream: bool = False) -> HttpCall:
+        """Translate; ``stream`` asks for server-sent events. Raises UnsupportedParameterError naming the parameter."""
 
     def from_http(self, reply: HttpReply, call: ProviderCall) -> Answer:
         """Read the reply (cost_usd unset). Raises a ProviderError."""
+
+    def read_stream(self, call: ProviderCall) -> AnswerStream:
+        """A reader for the reply to ``to_http(call, stream=True)``, once its status is 2xx."""
 
 
 class Providers(Protocol):

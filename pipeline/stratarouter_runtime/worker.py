@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import signal
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +19,10 @@ from stratarouter_runtime.ports import Checkpoint
 from stratarouter_runtime.processors.enrich import Enrich
 from stratarouter_runtime.processors.execute import Execute
 from stratarouter_runtime.processors.intake import Intake
+from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.placement import witness
 from stratarouter_runtime.routes import RouteTable
-from stratarouter_runtime.state.offsets import OffsetMap, decode, encode
+from stratarouter_runtime.state.offsets import encode
 from stratarouter_runtime.telemetry.http import HttpEndpoint
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.tracing import Tracing, configure_tracing
@@ -26,8 +30,12 @@ from stratarouter_runtime.telemetry.tracing import Tracing, configure_tracing
 log = logging.getLogger("stratarouter.worker")
 
 PROCESSORS = ("enrich", "execute")
+HANDOVER_AFTER_S = 5.0
+"""A stopping worker gives its partitions to others after this, even if calls are still in flight."""
 COMMIT_GRACE_S = 5.0
 """Time for the last commits once everything taken is answered."""
+PURGE_INTERVAL_S = 300.0
+"""Between two rounds of deleting results that are older than ``journal_retention_s``."""
 GAUGE_INTERVAL_S = 1.0
 TRACES_GRACE_S = 2.0
 """For the last spans to leave; an exporter that is away holds no shutdown up."""
@@ -82,7 +90,7 @@ class Worker:
             topic=self.config.topic(topic),
             handle=handler.handle,
             room=lambda: self.config.max_in_flight - handler.in_flight,
-            restore=lambda partition: self._restore(handler.name, partition),
+            checkpoints=self.assembly.journal,
             metrics=self.assembly.metrics,
         )
         self._handlers.append(handler)
@@ -121,32 +129,41 @@ class Worker:
         self._tasks = [
             asyncio.create_task(self._checkpoint_loop(), name="checkpoints"),
             asyncio.create_task(self._gauge_loop(), name="gauges"),
+            asyncio.create_task(self._purge_loop(), name="purge"),
         ]
         event(
             log, logging.INFO, "worker started", owner=self.assembly.owner, processors=[h.name for h in self._handlers]
         )
 
     async def stop(self) -> None:
-        """Drain within ``drain_timeout_s``: take nothing more, answer what is held, commit, leave."""
+        """Drain within ``drain_s``: take nothing more, answer what is held, commit, leave the groups.
+
+        Calls that take longer than ``HANDOVER_AFTER_S`` do not hold their partitions up: others take these, and wait
+        for the results, which this worker still writes to the journal.
+        """
+        deadline = time.monotonic() + self.config.drain_s
         # 1. Nothing new.
         for intake in self.intakes:
             intake.stop_taking()
-        # 2. What is held is answered and committed.
+        # 2. What ends soon is answered and committed here.
         drained = [asyncio.ensure_future(intake.drained()) for intake in self.intakes]
         if drained:
-            _, late = await asyncio.wait(drained, timeout=self.config.drain_timeout_s)
+            _, late = await asyncio.wait(drained, timeout=min(HANDOVER_AFTER_S, self.config.drain_s))
             for task in late:
                 task.cancel()
-            event(log, logging.INFO, "drained" if not late else "drain timed out")
+            held = self.assembly.engine.in_flight
+            event(log, logging.INFO, "drained" if not late else "handing over", in_flight=held)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # 3. What could not end is broken off before its lane goes: it publishes nothing, the journal knows it.
+        # 3. What has not begun is left to the next owner, and the partitions with it.
+        self.assembly.engine.close()
         for handler in self._handlers:
             if isinstance(handler, Enrich):
                 await handler.stop()
         await asyncio.gather(*(intake.stop(COMMIT_GRACE_S) for intake in self.intakes))
-        await self.assembly.stop(0.0)
+        # 4. Calls in flight end, and their results are recorded; what is broken off then, the journal knows.
+        await self.assembly.stop(max(0.0, deadline - time.monotonic()))
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.stop, TRACES_GRACE_S)
         if self.http is not None:
@@ -170,7 +187,7 @@ class Worker:
         while True:
             await asyncio.sleep(self.config.checkpoint_interval)
             items = [
-                Checkpoint(intake.group, tp.topic, tp.partition, lane.committed.watermark, encode(lane.committed))
+                _checkpoint(intake.group, tp, lane)
                 for intake in self.intakes
                 for tp, lane in intake.lanes.items()
                 if lane.state == "running"
@@ -180,10 +197,18 @@ class Worker:
             except InfrastructureError as exc:
                 event(log, logging.WARNING, "checkpoint failed", cause=str(exc))
 
-    async def _restore(self, processor: str, partition: TopicPartition) -> OffsetMap | None:
-        group = f"{self.config.group_id}-{processor}"
-        found = await self.assembly.journal.load_checkpoint(group, partition.topic, partition.partition)
-        return None if found is None else decode(found.offset, found.metadata)
+    async def _purge_loop(self) -> None:
+        """Delete what ``journal_retention_s`` has passed; several workers at once do no harm."""
+        while self.config.journal_retention_s > 0:
+            # Spread over the fleet; chance protects nothing here.
+            await asyncio.sleep(PURGE_INTERVAL_S * (0.5 + random.random()))  # noqa: S311
+            try:
+                gone = await self.assembly.journal.purge(self.config.journal_retention_s)
+            except InfrastructureError as exc:
+                event(log, logging.WARNING, "purge failed", cause=str(exc))
+            else:
+                if gone:
+                    event(log, logging.INFO, "journal purged", rows=gone)
 
     async def _gauge_loop(self) -> None:
         metrics = self.assembly.metrics
@@ -196,3 +221,9 @@ class Worker:
                     count = sum(lane.state == state for lane in intake.lanes.values())
                     metrics.lanes.labels(handler.name, state).set(count)
             await asyncio.sleep(GAUGE_INTERVAL_S)
+
+
+def _checkpoint(group: str, place: TopicPartition, lane: Lane) -> Checkpoint:
+    committed, last = lane.committed, lane.last_record
+    seen = None if last is None else witness(last)
+    return Checkpoint(group, place.topic, place.partition, committed.watermark, encode(committed), seen)

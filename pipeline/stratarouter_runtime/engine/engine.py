@@ -17,7 +17,7 @@ from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.coalesce import Candidate, Leaders
 from stratarouter_runtime.engine.perform import Performer, Work
 from stratarouter_runtime.engine.respond import Story, error_info
-from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError
+from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError, ShuttingDownError
 from stratarouter_runtime.ports import Cache, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
 from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
 from stratarouter_runtime.telemetry.logs import event
@@ -31,11 +31,12 @@ SHARED_ERRORS = frozenset({"provider_rejected", "unsupported_parameter"})
 """Errors that the same words would meet again; followers with the same words share them."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Leader:
     candidate: Candidate
     work: Work
     outcome: asyncio.Future[Recorded]
+    task: asyncio.Task[None] | None = None
 
 
 @dataclass(slots=True)
@@ -67,11 +68,20 @@ class Engine:
         self._leading: dict[JournalKey, _Leader] = {}
         self._running: dict[JournalKey, _Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._performing: set[_Leader] = set()
+        self._closing = False
 
     @property
     def in_flight(self) -> int:
         """Requests submitted and not yet answered."""
         return len(self._running)
+
+    def close(self) -> None:
+        """Start no further call: what the journal was not yet asked for ends with ShuttingDownError. Idempotent."""
+        self._closing = True
+        for leader in self._performing:
+            if leader.task is not None and not leader.work.asked:
+                leader.task.cancel()
 
     async def stop(self, grace_s: float) -> None:
         """Wait up to ``grace_s`` for what runs, then break it off: its ``started`` rows tell the next worker."""
@@ -195,7 +205,11 @@ class Engine:
             self._leading[candidate.key] = leader
             self._leaders.add(candidate)
         # The call belongs to the engine: a requester that gives up takes nothing from the followers.
-        self._spawn(self._perform(leader), f"perform {candidate.key.request_id}")
+        if self._closing:
+            leader.outcome.set_exception(_shutting_down())
+        else:
+            self._performing.add(leader)
+            leader.task = self._spawn(self._perform(leader), f"perform {candidate.key.request_id}")
         outcome = await asyncio.shield(leader.outcome)
         story.from_journal = work.from_journal
         return respond.from_outcome(execution, outcome, story)
@@ -215,6 +229,7 @@ class Engine:
                 raise
             event(log, logging.DEBUG, "leader failed", request_id=leader.candidate.key.request_id, cause=repr(exc))
         finally:
+            self._performing.discard(leader)
             if self._leading.get(leader.candidate.key) is leader:
                 del self._leading[leader.candidate.key]
                 self._leaders.remove(leader.candidate)
@@ -228,6 +243,8 @@ class Engine:
             return begun.recorded
         try:
             outcome = await asyncio.shield(leader.outcome)
+        except ShuttingDownError:
+            raise
         except Exception as exc:  # noqa: BLE001
             # What befell the leader's own record (a conflict, a defect) is not the follower's fault: it goes on.
             return Recorded(
@@ -267,7 +284,11 @@ def _shared(outcome: Recorded, execution: Execution, leader: _Leader) -> bool:
 
 def _as_exception(exc: BaseException) -> Exception:
     """A future takes no CancelledError as its exception; waiters see why the call was broken off."""
-    return exc if isinstance(exc, Exception) else DeadlineExceededError("the call was broken off at shutdown")
+    return exc if isinstance(exc, Exception) else _shutting_down()
+
+
+def _shutting_down() -> ShuttingDownError:
+    return ShuttingDownError("this worker is shutting down; another one executes the request")
 
 
 def _retrieve(future: asyncio.Future[Recorded]) -> None:

@@ -28,19 +28,26 @@ from stratarouter_runtime.telemetry.metrics import Metrics
 log = logging.getLogger("stratarouter.perform")
 T = TypeVar("T")
 
-BUSY_POLL_S = 0.25
-"""How often a request that another living worker executes is looked for in the journal."""
+BUSY_FIRST_POLL_S = 0.1
+BUSY_MAX_POLL_S = 1.0
+"""Waits between looks in the journal for a result that another living worker owes."""
+BUSY_REJUDGE_S = 2.0
+"""How often such a request is asked for anew: its owner may have died meanwhile."""
 JOURNAL_FIRST_BACKOFF_S = 0.05
 JOURNAL_MAX_BACKOFF_S = 2.0
 
 
 @dataclass(slots=True)
 class Work:
-    """One leader's work. ``deadline`` (monotonic seconds) moves on when a follower can wait longer."""
+    """One leader's work. ``deadline`` (monotonic seconds) moves on when a follower can wait longer.
+
+    ``asked`` says that the journal may hold it as started by us: from there on it is not given up.
+    """
 
     execution: Execution
     key: JournalKey
     deadline: float
+    asked: bool = False
     attempts: list[Attempt] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
     from_journal: bool = False
@@ -83,26 +90,43 @@ class Performer:
     async def perform(self, work: Work) -> Recorded:
         """Execute ``work`` once. Raises IdempotencyConflictError where its id stands for another payload."""
         asked = self._clock.monotonic()
-        async with self._slot(work.execution.targets[0].provider):
-            began = self._clock.monotonic()
-            work.timings_ms["slot"] = _ms(began - asked)
-            if began >= work.deadline:
-                return Recorded(None, error_info(DeadlineExceededError("the deadline passed before a call was made")))
-            # 1. Durable permission before any money is spent.
-            begun = await self.begin(work.execution, work.key, leader=None)
-            work.timings_ms["journal_begin"] = _ms(self._clock.monotonic() - began)
-            if begun.state == "granted":
-                return await self._call_and_record(work)
-        if begun.recorded is None:
-            return await self.record(Finish(work.key, None, error_info(_ambiguous(work.key))))
-        work.from_journal = True
-        return begun.recorded
+        while True:
+            async with self._slot(work.execution.targets[0].provider):
+                began = self._clock.monotonic()
+                work.timings_ms["slot"] = _ms(began - asked)
+                if began >= work.deadline:
+                    late = DeadlineExceededError("the deadline passed before a call was made")
+                    return Recorded(None, error_info(late))
+                # 1. Durable permission before any money is spent.
+                work.asked = True
+                begun = await self._begin_once(work.execution, work.key, leader=None)
+                work.timings_ms["journal_begin"] = _ms(self._clock.monotonic() - began)
+                if begun.state == "granted":
+                    return await self._call_and_record(work)
+            if begun.state == "ambiguous":
+                return await self.record(Finish(work.key, None, error_info(_ambiguous(work.key))))
+            work.asked = False
+            # 2. Another living worker is at it: its result is waited for, without holding a slot meanwhile. Past our
+            #    own deadline too: an error recorded now would win over the result that is being paid for.
+            recorded = begun.recorded or await self._result_of_another(work.key)
+            if recorded is not None:
+                work.from_journal = True
+                return recorded
 
     async def begin(self, execution: Execution, key: JournalKey, *, leader: JournalKey | None) -> Begun:
         """Claim ``key``; waits while another living worker executes it.
 
         Returns granted, recorded or ambiguous. Raises IdempotencyConflictError.
         """
+        while True:
+            begun = await self._begin_once(execution, key, leader=leader)
+            if begun.state != "busy":
+                return begun
+            recorded = await self._result_of_another(key)
+            if recorded is not None:
+                return Begun("recorded", recorded=recorded)
+
+    async def _begin_once(self, execution: Execution, key: JournalKey, *, leader: JournalKey | None) -> Begun:
         source = execution.source
         item = Begin(
             key=key,
@@ -112,18 +136,27 @@ class Performer:
             retry_ambiguous=self._may_repeat,
             source=None if source is None else f"{source.topic}-{source.partition}@{source.offset}",
         )
-        while True:
-            begun = await self._persist(lambda: self._journal.begin_one(item), "begin")
-            if begun.state == "busy" and begun.owner == self._owner:
-                # This process runs a key once at a time, so an earlier run of ours was broken off.
-                begun = Begun("granted" if self._may_repeat else "ambiguous", took_over=True)
-            if begun.state == "conflict":
-                raise IdempotencyConflictError(f"request_id {key.request_id!r} was used before with another payload")
-            if begun.took_over or begun.state == "ambiguous":
-                self._metrics.ambiguous_calls_total.inc()
-            if begun.state != "busy":
-                return begun
-            await self._clock.sleep(BUSY_POLL_S)
+        begun = await self._persist(lambda: self._journal.begin_one(item), "begin")
+        if begun.state == "busy" and begun.owner == self._owner:
+            # This process runs a key once at a time, so an earlier run of ours was broken off.
+            begun = Begun("granted" if self._may_repeat else "ambiguous", took_over=True)
+        if begun.state == "conflict":
+            raise IdempotencyConflictError(f"request_id {key.request_id!r} was used before with another payload")
+        if begun.took_over or begun.state == "ambiguous":
+            self._metrics.ambiguous_calls_total.inc()
+        return begun
+
+    async def _result_of_another(self, key: JournalKey) -> Recorded | None:
+        """The result that another worker recorded meanwhile; None when it is time to ask whether that one lives."""
+        rejudge = self._clock.monotonic() + BUSY_REJUDGE_S
+        wait = BUSY_FIRST_POLL_S
+        while self._clock.monotonic() < rejudge:
+            await self._clock.sleep(wait)
+            recorded = await self.lookup(key)
+            if recorded is not None:
+                return recorded
+            wait = min(BUSY_MAX_POLL_S, wait * 2)
+        return None
 
     async def lookup(self, key: JournalKey) -> Recorded | None:
         """What the journal holds for ``key``."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.engine import Engine
-from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, PoisonRecordError
+from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, PoisonRecordError, ShuttingDownError
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Instead, Lane
 from stratarouter_runtime.processors.publish import Outputs
@@ -65,6 +65,10 @@ class Execute:
             self.in_flight -= 1
             return
         exc = task.exception()
+        if isinstance(exc, ShuttingDownError):
+            # As above: whoever has the lane next executes it.
+            self.in_flight -= 1
+            return
         if exc is None or isinstance(exc, InvalidRecordError):
             outbound = self._outcome(task, record, execution)
             self._finish(lane, record, outbound, lambda refusal: self._instead(refusal, task, record))
