@@ -19,6 +19,7 @@ from stratarouter_runtime.errors import (
     ProviderInterruptedError,
     ProviderRejectedError,
     ProviderUnavailableError,
+    ShuttingDownError,
 )
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
@@ -70,7 +71,13 @@ class Bench:
     """An engine with its parts in reach."""
 
     def __init__(
-        self, provider: Provider, *, store: MemoryStore | None = None, owner: str = FIRST, **settings: Any
+        self,
+        provider: Provider,
+        *,
+        store: MemoryStore | None = None,
+        owner: str = FIRST,
+        slots: int = 100,
+        **settings: Any,
     ) -> None:
         config = RuntimeConfig(state_backend="memory", cache_enabled=False, retry_delay_ms=0, **settings)
         self.provider = provider
@@ -79,7 +86,7 @@ class Bench:
         self.grouped = GroupedJournal(self.journal)
         performer = Performer(
             journal=self.grouped, providers=provider, clock=SystemClock(), metrics=self.metrics, owner=owner,
-            retry=RetryPolicy(config.max_retries, 0.0), on_ambiguous=config.on_ambiguous, concurrency=100,
+            retry=RetryPolicy(config.max_retries, 0.0), on_ambiguous=config.on_ambiguous, concurrency=slots,
         )  # fmt: skip
         self.engine = Engine(
             config, cache=None, performer=performer, guard=EqualGuard(), clock=SystemClock(), metrics=self.metrics
@@ -280,3 +287,69 @@ async def test_where_the_route_forbids_it_nobody_follows() -> None:
         provider.gate.set()
         responses = await asyncio.gather(*tasks)
     assert {r.batch.role for r in responses} == {"none"}
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_the_result_of_another_living_worker_is_waited_for_without_holding_a_slot() -> None:
+    store = MemoryStore()
+    theirs, ours = Provider(), Provider()
+    theirs.gate.clear()
+    async with Bench(theirs, store=store) as first, Bench(ours, store=store, owner=SECOND, slots=1) as second:
+        paid = first.engine.submit(_execution("shared", "one"))
+        await _until(lambda: len(theirs.calls) == 1)
+        waiting = second.engine.submit(_execution("shared", "one"))
+        other = await asyncio.wait_for(second.engine.submit(_execution("other", "two")), 5)
+        theirs.gate.set()
+        answers = [await asyncio.wait_for(task, 10) for task in (paid, waiting)]
+    assert other.status == "ok"
+    assert [answer.text for answer in answers] == ["answer to one"] * 2
+    assert answers[1].from_journal
+    assert (len(theirs.calls), len(ours.calls)) == (1, 1)
+
+
+async def test_a_closing_engine_ends_what_has_begun_and_leaves_the_rest_to_others() -> None:
+    store = MemoryStore()
+    provider, next_provider = Provider(), Provider()
+    provider.gate.clear()
+    async with Bench(provider, store=store, slots=1) as bench:
+        begun = bench.engine.submit(_execution("begun", "one", threshold=None))
+        await _until(lambda: len(provider.calls) == 1)
+        queued = bench.engine.submit(_execution("queued", "two", threshold=None))
+        await asyncio.sleep(0)
+        bench.engine.close()
+        late = bench.engine.submit(_execution("late", "three", threshold=None))
+        for refused in (queued, late):
+            with pytest.raises(ShuttingDownError):
+                await asyncio.wait_for(refused, 5)
+        provider.gate.set()
+        await bench.engine.stop(5.0)
+        assert (await begun).status == "ok"
+    async with Bench(next_provider, store=store, owner=SECOND) as successor:
+        taken = [
+            await successor.engine.submit(_execution(name, text))
+            for name, text in (("queued", "two"), ("begun", "one"))
+        ]
+    assert [answer.from_journal for answer in taken] == [False, True]
+    assert len(next_provider.calls) == 1
+
+
+async def test_followers_of_a_leader_that_a_closing_engine_gave_up_record_no_failure() -> None:
+    store = MemoryStore()
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider, store=store, slots=1) as bench:
+        bench.engine.submit(_execution("busy", "something else", threshold=None))
+        await _until(lambda: len(provider.calls) == 1)
+        tasks = [
+            bench.engine.submit(_execution(name, "same words", vector=_vector(1, 0))) for name in ("lead", "follow")
+        ]
+        await _until(lambda: len(store.rows) == 2)
+        bench.engine.close()
+        ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+    assert [type(one) for one in ended] == [ShuttingDownError] * 2
+    assert [row.result for row in store.rows.values()] == [None] * 2

@@ -210,6 +210,7 @@ class Engine:
         else:
             self._performing.add(leader)
             leader.task = self._spawn(self._perform(leader), f"perform {candidate.key.request_id}")
+            leader.task.add_done_callback(lambda _: self._ended(leader))
         outcome = await asyncio.shield(leader.outcome)
         story.from_journal = work.from_journal
         return respond.from_outcome(execution, outcome, story)
@@ -228,11 +229,15 @@ class Engine:
             if isinstance(exc, asyncio.CancelledError):
                 raise
             event(log, logging.DEBUG, "leader failed", request_id=leader.candidate.key.request_id, cause=repr(exc))
-        finally:
-            self._performing.discard(leader)
-            if self._leading.get(leader.candidate.key) is leader:
-                del self._leading[leader.candidate.key]
-                self._leaders.remove(leader.candidate)
+
+    def _ended(self, leader: _Leader) -> None:
+        """Also for a task that was cancelled before its first step, of which nothing ran."""
+        if not leader.outcome.done():
+            leader.outcome.set_exception(_shutting_down())
+        self._performing.discard(leader)
+        if self._leading.get(leader.candidate.key) is leader:
+            del self._leading[leader.candidate.key]
+            self._leaders.remove(leader.candidate)
 
     async def _follow(self, execution: Execution, key: JournalKey, leader: _Leader, story: Story) -> Recorded:
         # The follower's own row comes first: its id may have been answered before, or stand for other words.
