@@ -120,6 +120,8 @@ class RuntimeConfig(BaseSettings):
     transport: Literal["inline", "kafka"] = "inline"
     max_in_flight: int = Field(5000, ge=1)
     """Requests held at once by one worker."""
+    max_in_flight_bytes: int = Field(256 * MIB, ge=MIB)
+    """Of the requests held at once by one processor of a worker, with their responses until these are committed."""
     lane_max_in_flight: int = Field(2000, ge=1)
     """Requests held at once by one lane."""
     drain_timeout_s: float | None = Field(None, ge=0)

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from aiokafka import ConsumerRecord
 
 from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError, OutputRefusedError
 from stratarouter_runtime.processors import lane as lane_module
+from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.state.offsets import OffsetMap, decode
@@ -223,3 +225,48 @@ async def test_a_refused_output_with_nothing_in_its_place_halts_the_lane() -> No
         await lane.drained()
     assert lane.state == "halted"
     await lane.close(0.1)
+
+
+def _record(offset: int, value: bytes | None = b"x" * 100) -> Record:
+    return ConsumerRecord("requests", 0, offset, 0, 0, None, value, 0, -1, -1 if value is None else len(value), ())
+
+
+async def test_bytes_are_held_from_the_record_until_its_output_is_committed() -> None:
+    publisher = ScriptedPublisher()
+    lane = await _lane(publisher)
+    publisher.gate.clear()
+    assert len(lane.take_all([_record(0), _record(1, None)])) == 2
+    assert lane.held_bytes == 100
+    lane.finish(0, (Outbound("responses", None, b"y" * 50),))
+    assert lane.held_bytes == 150
+    publisher.gate.set()
+    await _finish(lane, 1)
+    assert lane.held_bytes == 0
+
+
+async def test_offsets_that_go_back_end_the_lane_instead_of_being_skipped() -> None:
+    lane = await _lane(ScriptedPublisher())
+    assert len(lane.take_all([_record(5), _record(6)])) == 2
+    assert lane.take_all([_record(0)]) == []
+    assert lane.state == "fenced"
+    assert lane.problem is not None
+    assert "offset 0 came after 6" in lane.problem
+
+
+async def test_an_idle_lane_commits_past_the_gap_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "GAP_COMMIT_S", 0.01)
+    publisher = ScriptedPublisher()
+    lane = await _lane(publisher)
+    lane.take_all([_record(0)])
+    lane.passed(4)
+    await _finish(lane, 0)
+    async with asyncio.timeout(5):
+        while publisher.stored.watermark < 4:
+            await asyncio.sleep(0.005)
+    lane.passed(4)
+    lane.passed(9)
+    async with asyncio.timeout(5):
+        while publisher.stored.watermark < 9:
+            await asyncio.sleep(0.005)
+    assert publisher.stored == OffsetMap(9, 9)
+    assert publisher.published == [b"0"]

@@ -229,7 +229,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer = self._consumer
         assert consumer is not None
         self._reopen_fenced()
-        limit = 0 if self._draining else min(MAX_POLL_RECORDS, self._room())
+        limit = 0 if self._draining or self._holds_too_much() else min(MAX_POLL_RECORDS, self._room())
         open_partitions = self._pause_and_resume(limit)
         if not open_partitions:
             # Polling goes on, so that the group sees us alive; paused partitions return nothing.
@@ -247,6 +247,10 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             taken = lane.take_all(records)
             if taken:
                 self._hand_over(lane, taken)
+        for partition in open_partitions:
+            lane = self.lanes.get(partition)
+            if lane is not None and partition in consumer.assignment():
+                lane.passed(await consumer.position(partition))
 
     def _hand_over(self, lane: Lane, taken: list[Record]) -> None:
         try:
@@ -255,6 +259,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             # Handlers finish each record themselves; where one fails as a whole, its records are read again.
             log.exception("handler failed", extra={"fields": {"lane": lane.name}})
             lane.fence(exc)
+
+    def _holds_too_much(self) -> bool:
+        return sum(lane.held_bytes for lane in self.lanes.values()) >= self._config.max_in_flight_bytes
 
     def _pause_and_resume(self, limit: int) -> list[TopicPartition]:
         """The partitions to ask now. Those without room are paused, so that nothing is fetched for them."""

@@ -34,6 +34,8 @@ MAX_COMMIT_RECORDS = 2000
 """Records in one commit: bounds the time to write it and what a failed one repeats."""
 MAX_COMMIT_BYTES = 8 * 1024 * 1024
 """Bytes in one commit, for the same reason; a single larger record still goes alone."""
+GAP_COMMIT_S = 1.0
+"""An idle lane commits past a gap after this; under load the next commit does it."""
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 """Waits between tries to replace a publisher while the broker is away."""
@@ -95,6 +97,9 @@ class Lane:
         self.ended_at: float | None = None
         self.last_record: Record | None = None
         """What was read last: a checkpoint's witness."""
+        self.held_bytes = 0
+        """Of the records taken and not yet committed, with their outputs once these are there."""
+        self._sizes: dict[int, int] = {}
         self.backlog_end = 0
         """Records below this offset were there before the lane opened: they may have been executed before."""
         self._publisher = publisher
@@ -181,7 +186,19 @@ class Lane:
         """Take what is to be taken of ``records``, which come in the order of their offsets."""
         if records:
             self.last_record = records[-1]
-        return [record for record in records if self.take(record.offset)]
+        taken = [record for record in records if self.take(record.offset)]
+        for record in taken:
+            self._hold(record.offset, len(record.value or b""))
+        return taken
+
+    def _hold(self, offset: int, size: int) -> None:
+        self._sizes[offset] = self._sizes.get(offset, 0) + size
+        self.held_bytes += size
+
+    def passed(self, position: int) -> None:
+        """Everything below ``position`` was delivered; transaction markers at the end must not look like lag."""
+        if self.state == "running" and not self._closing and self._ledger.pass_to(position) and not self._taken:
+            self._wake.set()
 
     def finish(self, offset: int, outbounds: tuple[Outbound, ...], instead: Instead | None = None) -> None:
         """Publish ``outbounds`` with the offset of the record that is done, or what ``instead`` makes of a refusal.
@@ -190,7 +207,9 @@ class Lane:
         """
         if self.state != "running":
             return
-        self._ready.append(Finished(offset, outbounds, sum(len(o.value) for o in outbounds), instead))
+        finished = Finished(offset, outbounds, sum(len(o.value) for o in outbounds), instead)
+        self._hold(offset, finished.size)
+        self._ready.append(finished)
         self._wake.set()
 
     # -- commits -----------------------------------------------------------------------------------------------
@@ -202,7 +221,8 @@ class Lane:
                     if self._closing:
                         return
                     self._wake.clear()
-                    await self._wake.wait()
+                    if not await self._woken():
+                        await self._commit_once()
                     continue
                 await self._commit_once()
         except LaneFencedError as exc:
@@ -215,6 +235,16 @@ class Lane:
             # The outermost loop of the lane: an error nobody foresaw must be seen, and must not look like success.
             log.exception("lane failed", extra={"fields": {"lane": self.name}})
             self._end("fenced", exc)
+
+    async def _woken(self) -> bool:
+        """Wait for work. False where none came and a gap at the end of what was read is still to be committed."""
+        if self._taken or self._ledger.watermark <= self.committed.watermark:
+            return await self._wake.wait()
+        try:
+            async with asyncio.timeout(GAP_COMMIT_S):
+                return await self._wake.wait()
+        except TimeoutError:
+            return False
 
     async def _commit_once(self) -> None:
         # 1. What is finished now makes one commit; what finishes meanwhile makes the next.
@@ -237,7 +267,7 @@ class Lane:
         self.committed = self._stored = snapshot
         self._metrics.transaction_seconds.labels(self._processor).observe(time.perf_counter() - began)
         self._metrics.transaction_records.observe(len(offsets))
-        self._notice_progress(len(offsets))
+        self._notice_progress(offsets)
 
     async def _recover(self, cause: BrokerError, attempted: OffsetMap, writing: list[Finished]) -> None:
         self._metrics.producer_replacements_total.labels("transaction_failed").inc()
@@ -248,7 +278,7 @@ class Lane:
             raise LaneFencedError(f"another owner committed {stored.watermark} on {self.name}")
         lost = [f for f in writing if not stored.is_finished(f.offset)]
         self._ledger.reopen(f.offset for f in lost)
-        settled = len(writing) - len(lost)
+        settled = [f.offset for f in writing if stored.is_finished(f.offset)]
         if isinstance(cause, OutputRefusedError):
             lost = self._without_refused(lost, cause)
         self._ready[:0] = lost
@@ -281,9 +311,10 @@ class Lane:
             await asyncio.sleep(backoff)
             backoff = min(MAX_BACKOFF_S, backoff * 2)
 
-    def _notice_progress(self, committed: int) -> None:
+    def _notice_progress(self, committed: Sequence[int]) -> None:
         self.problem = None
-        self._taken -= committed
+        self._taken -= len(committed)
+        self.held_bytes -= sum(self._sizes.pop(offset, 0) for offset in committed)
         if self._taken == 0:
             self._settled.set()
         self._on_change()

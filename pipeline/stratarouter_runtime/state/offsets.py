@@ -217,6 +217,17 @@ class OffsetLedger:
         self._next = offset + 1
         return True
 
+    def pass_to(self, position: int) -> bool:
+        """Note that every record below ``position`` was delivered: what is left out there are gaps (aborted records,
+        transaction markers). Returns whether that is news.
+        """
+        if position <= max(self._next, self._seen + 1):
+            return False
+        self._forget_absent(position)
+        self._seen = position - 1
+        self._next = position
+        return True
+
     def finish(self, offsets: Iterable[int]) -> None:
         """Note that the outputs of ``offsets`` are part of the next commit."""
         for offset in offsets:
