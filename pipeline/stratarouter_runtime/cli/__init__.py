@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from stratarouter_runtime import __version__
-from stratarouter_runtime.cli import requests, stack, topics, worker
+from stratarouter_runtime.cli import journal, requests, stack, topics, worker
 from stratarouter_runtime.errors import (
     ConfigurationError,
     ExecutionError,
@@ -33,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(topics.app, name="topics")
+app.add_typer(journal.app, name="journal")
 for group in (stack, worker, requests):
     group.register(app)
 
