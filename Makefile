@@ -1,6 +1,7 @@
 # One command per need; each brings its own virtual environment up to the lock first.
 #   make demo    the whole runtime on an embedded stack        make test     every test
-#   make check   formatting, lint, types, import contracts     make metrics  write ops/METRICS.md
+#   make check   formatting, lint, types, import contracts     make chaos    every fault, then a storm of them
+#   make metrics write ops/METRICS.md
 #   make lock    resolve requirements/*.txt anew               make clean    remove what was built
 
 .DEFAULT_GOAL := test
@@ -19,13 +20,21 @@ PYTHON ?= $(shell for name in $(CANDIDATES); do \
     "$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
     && { echo "$$name"; break; }; done)
 
-.PHONY: demo test check metrics lock clean
+SECONDS := 300
+SEED :=
+ARGS :=
+
+.PHONY: demo test check chaos metrics lock clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/stratarouter-runtime demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# make chaos SECONDS=300 SEED=7: verdict on the terminal, figures in chaos-report.json.
+chaos: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
