@@ -124,6 +124,8 @@ class RuntimeConfig(BaseSettings):
     """Of the requests held at once by one processor of a worker, with their responses until these are committed."""
     lane_max_in_flight: int = Field(2000, ge=1)
     """Requests held at once by one lane."""
+    start_timeout_s: float = Field(120.0, ge=0)
+    """How long a starting worker waits for a broker or a database that is away."""
     drain_timeout_s: float | None = Field(None, ge=0)
     """How long calls in flight may take to end when a worker stops; None: ``execution_timeout`` and 5 s."""
     poison_tries: int = Field(3, ge=1, le=100)

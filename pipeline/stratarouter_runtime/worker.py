@@ -7,7 +7,7 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -30,6 +30,9 @@ from stratarouter_runtime.telemetry.tracing import Tracing, configure_tracing
 log = logging.getLogger("stratarouter.worker")
 
 PROCESSORS = ("enrich", "execute")
+START_FIRST_BACKOFF_S = 0.2
+START_MAX_BACKOFF_S = 3.0
+"""Waits between tries to reach what is away at the start."""
 HANDOVER_AFTER_S = 5.0
 """A stopping worker gives its partitions to others after this, even if calls are still in flight."""
 COMMIT_GRACE_S = 5.0
@@ -67,6 +70,7 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._tracing: Tracing | None = None
         self.http: HttpEndpoint | None = None
+        self._waiting_for: str | None = None
 
     def _build(self, processors: Sequence[str]) -> None:
         assembly, config = self.assembly, self.config
@@ -103,10 +107,16 @@ class Worker:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self.request_stop)
+        starting, told = asyncio.create_task(self.start()), asyncio.create_task(self._stop.wait())
         try:
-            await self.start()
-            await self._stop.wait()
+            await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                await starting
+                await told
         finally:
+            for task in (starting, told):
+                task.cancel()
+            await asyncio.gather(starting, told, return_exceptions=True)
             await self.stop()
 
     def request_stop(self) -> None:
@@ -114,7 +124,10 @@ class Worker:
         self._stop.set()
 
     async def start(self) -> None:
-        """Start everything. Raises ConfigurationError or InfrastructureError."""
+        """Start everything; what is away is waited for, up to ``start_timeout_s`` each.
+
+        Raises ConfigurationError or InfrastructureError.
+        """
         if self.config.metrics_enabled:
             self.http = HttpEndpoint(
                 self.config.http_host, self.config.prometheus_port, self.assembly.metrics, self.health, self.ready
@@ -124,8 +137,9 @@ class Worker:
         self._tracing = configure_tracing(
             enabled=self.config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint)
         )
-        await self.assembly.start()
-        await asyncio.gather(*(intake.start() for intake in self.intakes))
+        await self._patiently(self.assembly.start)
+        await asyncio.gather(*(self._patiently(intake.start) for intake in self.intakes))
+        self._waiting_for = None
         self._tasks = [
             asyncio.create_task(self._checkpoint_loop(), name="checkpoints"),
             asyncio.create_task(self._gauge_loop(), name="gauges"),
@@ -134,6 +148,21 @@ class Worker:
         event(
             log, logging.INFO, "worker started", owner=self.assembly.owner, processors=[h.name for h in self._handlers]
         )
+
+    async def _patiently(self, start: Callable[[], Awaitable[None]]) -> None:
+        """A whole cluster often comes up at once, and a worker is restarted while its broker is."""
+        deadline = time.monotonic() + self.config.start_timeout_s
+        backoff = START_FIRST_BACKOFF_S
+        while True:
+            try:
+                return await start()
+            except InfrastructureError as exc:
+                if time.monotonic() + backoff >= deadline:
+                    raise
+                self._waiting_for = str(exc)
+                event(log, logging.WARNING, "waiting to start", cause=str(exc), wait_s=backoff)
+            await asyncio.sleep(backoff)
+            backoff = min(START_MAX_BACKOFF_S, backoff * 2)
 
     async def stop(self) -> None:
         """Drain within ``drain_s``: take nothing more, answer what is held, commit, leave the groups.
@@ -177,6 +206,8 @@ class Worker:
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether every processor does its work, with the reason where one does not."""
+        if self._waiting_for is not None:
+            return False, {"start": self._waiting_for}
         states = {intake.processor: intake.ready() for intake in self.intakes}
         ok = bool(states) and all(state for state, _ in states.values())
         return ok, {name: reason for name, (_, reason) in states.items()}

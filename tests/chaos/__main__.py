@@ -40,7 +40,7 @@ def main() -> int:
     report: dict[str, Any] = {}
     if not given.no_rows:
         console.rule("every row of the table of faults")
-        report["rows"] = run_rows(Path(__file__).parents[1] / "faults")
+        report["rows"] = run_rows(Path(__file__).parents[1])
     plan = Plan(given.seconds, given.rate, given.workers, given.partitions, given.seed)
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         report = asyncio.run(_storm_and_cost(plan, Path(name), given, console)) | report

@@ -1,4 +1,4 @@
-"""Every row of the table of faults: runs ``tests/faults`` with the slow ones, and gathers a verdict for each row."""
+"""Every row of the table of faults: runs the tests that name a row, slow ones too, and gathers a verdict for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,19 @@ def run_rows(tests: Path) -> dict[int, dict[str, object]]:
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "rows.json"
         run(
-            [sys.executable, "-m", "pytest", "-q", "--slow", "-p", "chaos.rows_plugin", f"--rows={result}", str(tests)],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "--slow",
+                "-m",
+                "row",
+                "-p",
+                "chaos.rows_plugin",
+                f"--rows={result}",
+                str(tests),
+            ],
             check=False,
         )
         outcomes = orjson.loads(result.read_bytes())

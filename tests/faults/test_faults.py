@@ -24,6 +24,7 @@ def _requests(count: int) -> list[bytes | None]:
     return [request(f"r{n}", f"question {n} of order {n * 3}", tenant=f"t{n % 40}") for n in range(count)]
 
 
+@pytest.mark.row(7)
 async def test_a_worker_frozen_past_its_session_is_fenced_and_repeats_nothing(bench: Bench) -> None:
     first, _ = await bench.worker(), await bench.worker()
     assert first.process is not None
@@ -40,6 +41,7 @@ async def test_a_worker_frozen_past_its_session_is_fenced_and_repeats_nothing(be
     assert len(bench.simulator.paid_calls) <= 1500 + await ambiguous_calls(bench.config)
 
 
+@pytest.mark.row(11)
 async def test_a_broker_killed_under_load_loses_and_repeats_nothing(bench: Bench, stack: EmbeddedStack) -> None:
     await bench.worker()
     async with Watch(bench.config) as watch:
@@ -55,6 +57,7 @@ async def test_a_broker_killed_under_load_loses_and_repeats_nothing(bench: Bench
     assert len(bench.simulator.paid_calls) == 800 + await ambiguous_calls(bench.config)
 
 
+@pytest.mark.row(21)
 async def test_a_database_killed_under_load_starts_no_unjournaled_call(bench: Bench, stack: EmbeddedStack) -> None:
     await bench.worker()
     async with Watch(bench.config) as watch:
@@ -70,6 +73,7 @@ async def test_a_database_killed_under_load_starts_no_unjournaled_call(bench: Be
     assert len(bench.simulator.paid_calls) == 800
 
 
+@pytest.mark.row(2, 3)
 @pytest.mark.parametrize("policy", ["retry", "fail"])
 async def test_a_kill_between_the_call_and_its_record_follows_the_ambiguity_policy(bench: Bench, policy: str) -> None:
     bench.simulator.set_faults([FaultRule("slow", slow_ms=2500)])
@@ -104,6 +108,7 @@ async def _commit(config: RuntimeConfig, offset: int, metadata: str, *partitions
     await consumer.stop()
 
 
+@pytest.mark.row(18)
 async def test_offsets_reset_by_an_operator_replay_answers_without_a_call(bench: Bench) -> None:
     worker = await bench.worker()
     async with Watch(bench.config) as watch:
@@ -119,6 +124,7 @@ async def test_offsets_reset_by_an_operator_replay_answers_without_a_call(bench:
     assert len(bench.simulator.paid_calls) == 100
 
 
+@pytest.mark.row(17)
 async def test_foreign_metadata_halts_its_lane_alone_and_says_how_to_mend_it(bench: Bench) -> None:
     await _commit(bench.config, 0, "written by another program", 0)
     worker = bench.new_worker()
@@ -132,3 +138,25 @@ async def test_foreign_metadata_halts_its_lane_alone_and_says_how_to_mend_it(ben
     assert "reset-offsets" in log
     with pytest.raises(AssertionError, match="halted"):
         await worker.wait_ready(timeout_s=1)
+
+
+async def test_a_worker_that_starts_before_its_servers_waits_for_them_and_can_be_stopped_meanwhile(
+    bench: Bench, stack: EmbeddedStack
+) -> None:
+    stack.kafka.kill()
+    stack.postgres.kill()
+    patient, stopped = bench.new_worker(), bench.new_worker()
+    await asyncio.gather(patient.start(ready=False), stopped.start(ready=False))
+    for worker in (patient, stopped):
+        async with asyncio.timeout(30):
+            while "waiting to start" not in worker.log.read_text():
+                await asyncio.sleep(0.1)
+    with pytest.raises(AssertionError, match="journal"):
+        await patient.wait_ready(timeout_s=1)
+    assert await stopped.stop(timeout_s=10) == 0
+    await asyncio.gather(stack.postgres.start(), stack.kafka.start())
+    await patient.wait_ready()
+    async with Watch(bench.config) as watch:
+        await produce(bench.config, _requests(20))
+        await watch.until(20, timeout_s=30)
+    bench.check(watch, 20)

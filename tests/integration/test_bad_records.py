@@ -19,7 +19,7 @@ from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from support.fleet import Watch, WorkerProcess, produce, request, write_routes
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.row(31)]
 
 
 def _embedded(vector: object) -> bytes:

@@ -75,6 +75,7 @@ async def test_5000_requests_through_two_workers_and_two_kills_get_one_response_
     assert codes == [0, 0]
 
 
+@pytest.mark.row(39)
 async def test_sigterm_under_load_drains_and_exits_zero(
     ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ async def test_sigterm_under_load_drains_and_exits_zero(
     assert len(simulator.paid_calls) == 600
 
 
+@pytest.mark.row(32)
 async def test_one_request_id_at_two_offsets_is_paid_for_once_and_answered_twice(
     ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ async def test_one_request_id_at_two_offsets_is_paid_for_once_and_answered_twice
     assert len(simulator.paid_calls) == 1
 
 
+@pytest.mark.row(33)
 async def test_a_request_id_used_for_other_words_is_a_dead_letter_and_the_first_answer_stands(
     ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
 ) -> None:
@@ -172,6 +175,7 @@ async def test_a_trace_goes_from_the_request_to_its_response(
     assert headers["traceparent"].split(b"-")[1] == parent.split(b"-")[1]
 
 
+@pytest.mark.row(30)
 async def test_an_answer_that_its_reply_topic_refuses_is_an_error_response_and_holds_nothing_up(
     ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
 ) -> None:

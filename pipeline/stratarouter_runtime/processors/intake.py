@@ -89,6 +89,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             async with asyncio.timeout(START_TIMEOUT_S):
                 await self._consumer.start()
         except CLIENT_ERRORS as exc:
+            await self._stop_consumer()
             raise mapped(exc, f"joining group {self.group}") from exc
         self._poll_task = asyncio.create_task(self._poll_loop(), name=f"poll {self.topic}")
 
@@ -104,6 +105,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             self._poll_task.cancel()
             await asyncio.gather(self._poll_task, return_exceptions=True)
         await self._close_lanes(grace_s)
+        await self._stop_consumer()
+
+    async def _stop_consumer(self) -> None:
         if self._consumer is not None:
             try:
                 async with asyncio.timeout(STOP_TIMEOUT_S):
