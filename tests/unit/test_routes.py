@@ -9,7 +9,6 @@ import pytest
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, LowConfidenceError, RouteTableError, UnknownRouteError
 from stratarouter_runtime.records import Decision, Target
-from stratarouter_runtime.route_file import line_of
 from stratarouter_runtime.routes import (
     Price,
     ProviderSpec,
@@ -21,6 +20,7 @@ from stratarouter_runtime.routes import (
     check_confidence,
     order_targets,
 )
+from stratarouter_runtime.toml_table import line_of
 
 WHOLE = """\
 [providers.openai]
