@@ -26,9 +26,11 @@ class TomlTable:
         self._read: set[str] = set()
 
     def problem(self, key: str | None, rule: str) -> None:
+        """Note a mistake at ``key`` of this table, or in the table as a whole."""
         self._problems.append((self.path if key is None else (*self.path, key), rule))
 
     def text(self, key: str, default: str | None = None, *, required: bool = False) -> str | None:
+        """A string that is not blank."""
         self._read.add(key)
         value = self.data.get(key)
         if value is None:
@@ -41,6 +43,7 @@ class TomlTable:
         return value
 
     def flag(self, key: str, *, default: bool) -> bool:
+        """True or false."""
         self._read.add(key)
         value = self.data.get(key, default)
         if not isinstance(value, bool):
@@ -49,6 +52,7 @@ class TomlTable:
         return value
 
     def number(self, key: str, rule: str, low: float, high: float, *, open_low: bool = False) -> float | None:
+        """A finite number within bounds; ``rule`` says them in words."""
         self._read.add(key)
         value = self.data.get(key)
         if value is None:
@@ -60,6 +64,7 @@ class TomlTable:
         return float(value)
 
     def count(self, key: str) -> int | None:
+        """A whole number above 0."""
         self._read.add(key)
         value = self.data.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -68,6 +73,7 @@ class TomlTable:
         return value
 
     def section(self, key: str) -> TomlTable:
+        """A table within this one; an absent one is empty."""
         self._read.add(key)
         value = self.data.get(key, {})
         if not isinstance(value, Mapping):
@@ -76,6 +82,7 @@ class TomlTable:
         return TomlTable(value, (*self.path, key), self._problems)
 
     def sections(self, key: str) -> Iterator[tuple[str, TomlTable]]:
+        """The named tables within the table ``key``."""
         parent = self.section(key)
         for name in parent.data:
             if not str(name).strip():
@@ -83,6 +90,7 @@ class TomlTable:
             yield name, parent.section(name)
 
     def items(self, key: str) -> list[TomlTable]:
+        """A list of at least one table."""
         self._read.add(key)
         value = self.data.get(key)
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
@@ -106,6 +114,7 @@ class TomlTable:
 
 
 def located(source: str, text: str, path: Path, rule: str) -> str:
+    """The message for a mistake: source, line where the text has it, key and rule."""
     line = line_of(text, path)
     where = source if line is None else f"{source}, line {line}"
     return f"{where}: {_dotted(path)} {rule}".replace(":  ", ": ")
