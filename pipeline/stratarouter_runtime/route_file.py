@@ -3,10 +3,14 @@
 ::
 
     [providers.openai]                 # name: letters, digits, _ and -
-    kind = "openai"                    # "openai" (any OpenAI-compatible server) | "simulator" (the same, no key)
-    base_url = "https://api.openai.com/v1"
-    api_key_env = "OPENAI_API_KEY"     # default: OPENAI_API_KEY for OpenAI's own URL, none for another
+    kind = "openai"                    # "openai": chat completions of any compatible server | "openai-responses" |
+                                       # "anthropic" | "google" | "simulator" (chat completions without a key)
+    base_url = "https://api.openai.com/v1"      # default: the vendor's own
+    api_key_env = "OPENAI_API_KEY"     # default: the vendor's usual one for its own URL, none for another URL;
+                                       # a list of several shares the calls out over their keys
     max_concurrency = 256              # calls at once, for each process
+    requests_per_minute = 5000         # for each key and process; what the provider's headers say is learnt besides
+    tokens_per_minute = 2_000_000
 
     [prices]                           # overrides, US dollars a million tokens
     "openai/gpt-4o-mini" = { input = 0.15, output = 0.60 }
@@ -21,6 +25,14 @@
     min_confidence = 0.5
     cache = { enabled = true, ttl = 3600, threshold = 0.95, share_across_tenants = false }
     batch = { enabled = true, threshold = 0.98 }
+    hedge = { after_ms = 2000, max_share = 0.05 }   # a second call where the first is slow; no after_ms: its p95
+
+    [budgets.acme]                     # refused with budget_exhausted once spent, across all workers
+    tenant = "acme"                    # default "*": each tenant by itself
+    route = "*"                        # default "*": all routes together
+    window = "1d"                      # "1h" | "1d" | any number with s, m, h or d; aligned to the epoch
+    usd = 50.0
+    tokens = 10_000_000
 
     [default]                          # optional: for route ids named nowhere; the keys of a route
     targets = [{ provider = "openai", model = "gpt-4o-mini" }]
@@ -29,6 +41,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -40,7 +53,18 @@ from stratarouter_runtime.records import Target
 from stratarouter_runtime.toml_table import NAME, Path, TomlTable, located
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
-PROVIDER_KINDS = ("openai", "simulator")
+OPENAI_KEY = "OPENAI_API_KEY"
+VENDORS = {
+    "openai": (OPENAI_BASE_URL, OPENAI_KEY),
+    "openai-responses": (OPENAI_BASE_URL, OPENAI_KEY),
+    "anthropic": ("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
+    "google": ("https://generativelanguage.googleapis.com", "GEMINI_API_KEY"),
+}
+"""By kind: the vendor's own address, and the variable its tools take the key from."""
+PROVIDER_KINDS = (*VENDORS, "simulator")
+WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MAX_WINDOW_S = 31 * 86_400
+_WINDOW = re.compile(r"(\d{1,7})\s*([smhd])")
 DEFAULT_ROUTE_ID = "default"
 """The id of the route that stands under ``[default]``."""
 
@@ -55,13 +79,19 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSpec:
-    """A provider to call. ``max_concurrency`` bounds the calls at once in one process; None: the configuration's."""
+    """A provider to call. ``max_concurrency`` bounds the calls at once in one process; None: the configuration's.
+
+    ``api_key_env`` are the variables of its keys, none for a server that wants none; the limits a minute hold for each
+    key in one process.
+    """
 
     name: str
     kind: str = "openai"
     base_url: str = OPENAI_BASE_URL
-    api_key_env: str | None = None
+    api_key_env: tuple[str, ...] = ()
     max_concurrency: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +113,28 @@ class RouteBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteHedge:
+    """When a slow call gets a second one beside it: after ``after_ms``, or None: after the target's own p95."""
+
+    after_ms: float | None = None
+    max_share: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent within a window of ``window_s`` seconds, aligned to the epoch. ``*`` stands for every one:
+    each tenant by itself, all routes together.
+    """
+
+    name: str
+    tenant: str = "*"
+    route: str = "*"
+    window_s: int = 86_400
+    usd: float | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """What a route id stands for. ``targets`` are never empty; ``weighted`` says that one named a weight."""
 
@@ -94,16 +146,18 @@ class Route:
     cache: RouteCache = field(default_factory=RouteCache)
     batch: RouteBatch = field(default_factory=RouteBatch)
     weighted: bool = False
+    hedge: RouteHedge | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedTable:
-    """A checked table: providers and routes by name, prices by (provider, model)."""
+    """A checked table: providers and routes by name, prices by (provider, model), budgets."""
 
     providers: dict[str, ProviderSpec]
     routes: dict[str, Route]
     default: Route | None
     prices: dict[tuple[str, str], Price]
+    budgets: tuple[Budget, ...] = ()
 
 
 def parse_toml(text: str, source: str) -> ParsedTable:
@@ -124,6 +178,7 @@ def parse_mapping(data: Mapping[str, Any], source: str = "route table", text: st
         routes={name: _route(str(name), section) for name, section in root.sections("routes")},
         default=_route(DEFAULT_ROUTE_ID, root.section("default")) if "default" in data else None,
         prices=dict(_prices(root)),
+        budgets=tuple(_budget(str(name), section) for name, section in root.sections("budgets")),
     )
     root.close()
     _cross_check(table, problems)
@@ -138,14 +193,21 @@ def _provider(name: str, section: TomlTable) -> ProviderSpec:
     kind = section.text("kind", "openai") or "openai"
     if kind not in PROVIDER_KINDS:
         section.problem("kind", f"= {kind!r} must be one of {', '.join(PROVIDER_KINDS)}")
-    base_url = section.text("base_url", OPENAI_BASE_URL, required=kind == "simulator") or OPENAI_BASE_URL
+    own_url, own_key = VENDORS.get(kind, (OPENAI_BASE_URL, OPENAI_KEY))
+    base_url = section.text("base_url", own_url, required=kind == "simulator") or own_url
     if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).netloc:
         section.problem("base_url", f"= {base_url!r} must be an http:// or https:// URL")
-    key_env = section.text("api_key_env", "OPENAI_API_KEY" if base_url == OPENAI_BASE_URL else None)
+    key_env = section.texts("api_key_env", (own_key,) if base_url == own_url else ())
     if kind == "simulator" and "api_key_env" in section.data:
         section.problem("api_key_env", "must not be set for a simulator, which takes no key")
     spec = ProviderSpec(
-        name, kind, base_url.rstrip("/"), None if kind == "simulator" else key_env, section.count("max_concurrency")
+        name,
+        kind,
+        base_url.rstrip("/"),
+        () if kind == "simulator" else key_env,
+        section.count("max_concurrency"),
+        section.count("requests_per_minute"),
+        section.count("tokens_per_minute"),
     )
     section.close()
     return spec
@@ -162,6 +224,7 @@ def _route(route_id: str, section: TomlTable) -> Route:
         cache=_cache(section.section("cache")),
         batch=_batch(section.section("batch")),
         weighted=any("weight" in item.data for item in items),
+        hedge=_hedge(section.section("hedge")) if "hedge" in section.data else None,
     )
     if route.weighted and not any(target.weight > 0 for target in route.targets):
         section.problem("targets", "need a weight above 0 in at least one of them")
@@ -201,6 +264,33 @@ def _batch(section: TomlTable) -> RouteBatch:
     return batch
 
 
+def _hedge(section: TomlTable) -> RouteHedge:
+    share = section.number("max_share", "a number above 0, at most 1", 0, 1, open_low=True)
+    after = section.number("after_ms", "a finite number of milliseconds above 0", 0, math.inf, open_low=True)
+    section.close()
+    return RouteHedge(after, 0.05 if share is None else share)
+
+
+def _budget(name: str, section: TomlTable) -> Budget:
+    window = section.text("window", "1d") or "1d"
+    match = _WINDOW.fullmatch(window)
+    window_s = int(match[1]) * WINDOW_UNITS_S[match[2]] if match else 0
+    if not 1 <= window_s <= MAX_WINDOW_S:
+        section.problem("window", f"= {window!r} must be a whole number with s, m, h or d, at most 31d")
+    budget = Budget(
+        name=name,
+        tenant=section.text("tenant", "*") or "*",
+        route=section.text("route", "*") or "*",
+        window_s=window_s,
+        usd=section.number("usd", "a finite number of US dollars above 0", 0, math.inf, open_low=True),
+        tokens=section.count("tokens"),
+    )
+    if not section.data.keys() & {"usd", "tokens"}:
+        section.problem(None, "needs 'usd' or 'tokens'")
+    section.close()
+    return budget
+
+
 def _prices(root: TomlTable) -> Iterator[tuple[tuple[str, str], Price]]:
     for name, section in root.sections("prices"):
         provider, slash, model = str(name).partition("/")
@@ -228,6 +318,11 @@ def _cross_check(table: ParsedTable, problems: list[tuple[Path, str]]) -> None:
                 known = ", ".join(table.providers) or "none"
                 rule = f"= {target.provider!r} is no configured provider (there are: {known})"
                 problems.append(((*path, "targets", index, "provider"), rule))
+    problems += [
+        (("budgets", budget.name, "route"), f"= {budget.route!r} is no route of this table")
+        for budget in table.budgets
+        if budget.route not in {"*", *table.routes}
+    ]
     for provider, model in table.prices:
         if provider and provider not in table.providers:
             problems.append((("prices", f"{provider}/{model}"), f"names no configured provider ({provider!r})"))

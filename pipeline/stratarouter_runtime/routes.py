@@ -9,18 +9,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import SecretStr
+
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, LowConfidenceError, RouteTableError, UnknownRouteError
 from stratarouter_runtime.records import Decision, Target
 from stratarouter_runtime.route_file import (
     DEFAULT_ROUTE_ID,
     OPENAI_BASE_URL,
+    OPENAI_KEY,
+    Budget,
     ParsedTable,
     Price,
     ProviderSpec,
     Route,
     RouteBatch,
     RouteCache,
+    RouteHedge,
     parse_mapping,
     parse_toml,
 )
@@ -28,13 +33,15 @@ from stratarouter_runtime.route_file import (
 __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_ROUTE_ID",
+    "Budget",
     "Price",
     "ProviderSpec",
     "Route",
     "RouteBatch",
     "RouteCache",
+    "RouteHedge",
     "RouteTable",
-    "api_key",
+    "api_keys",
     "check_confidence",
     "order_targets",
 ]
@@ -45,12 +52,16 @@ DEFAULT_MODEL = "gpt-4o-mini"
 
 @dataclass(frozen=True, slots=True)
 class RouteTable:
-    """Routes by id, providers by name, price overrides by (provider, model). ``fallback`` serves unknown route ids."""
+    """Routes by id, providers by name, price overrides by (provider, model), budgets.
+
+    ``fallback`` serves unknown route ids.
+    """
 
     providers: dict[str, ProviderSpec]
     routes: dict[str, Route] = field(default_factory=dict)
     fallback: Route | None = None
     prices: dict[tuple[str, str], Price] = field(default_factory=dict)
+    budgets: tuple[Budget, ...] = ()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -80,13 +91,13 @@ class RouteTable:
 
     @classmethod
     def default(cls, config: RuntimeConfig) -> Self:
-        """The built-in table: OpenAI's own API, every route to ``DEFAULT_MODEL``; ``api_key`` checks for the key."""
-        openai = ProviderSpec("openai", "openai", OPENAI_BASE_URL, "OPENAI_API_KEY", config.provider_concurrency)
+        """The built-in table: OpenAI's own API, every route to ``DEFAULT_MODEL``; ``api_keys`` checks for the key."""
+        openai = ProviderSpec("openai", "openai", OPENAI_BASE_URL, (OPENAI_KEY,), config.provider_concurrency)
         return cls({"openai": openai}, fallback=Route(DEFAULT_ROUTE_ID, (Target("openai", DEFAULT_MODEL),)))
 
     @classmethod
     def _of(cls, parsed: ParsedTable) -> Self:
-        return cls(parsed.providers, parsed.routes, parsed.default, parsed.prices)
+        return cls(parsed.providers, parsed.routes, parsed.default, parsed.prices, parsed.budgets)
 
     def resolve(self, decision: Decision) -> Route:
         """The route for ``decision``; one that names provider and model itself gets that target alone.
@@ -143,16 +154,17 @@ def order_targets(route: Route, request_id: str) -> tuple[Target, ...]:
     return route.targets
 
 
-def api_key(spec: ProviderSpec, config: RuntimeConfig) -> str | None:
-    """The provider's key: the configuration's own for OPENAI_API_KEY and ANTHROPIC_API_KEY, else the environment's.
+def api_keys(spec: ProviderSpec, config: RuntimeConfig) -> tuple[SecretStr | None, ...]:
+    """The provider's keys: the configuration's own for OPENAI_API_KEY and ANTHROPIC_API_KEY, else the environment's.
 
-    None for a provider that takes none. Raises ConfigurationError where the variable is unset.
+    ``(None,)`` for a provider that takes none. Raises ConfigurationError where a variable is unset.
     """
-    if spec.api_key_env is None:
-        return None
     configured = {"OPENAI_API_KEY": config.openai_api_key, "ANTHROPIC_API_KEY": config.anthropic_api_key}
-    secret = configured.get(spec.api_key_env)
-    key = secret.get_secret_value() if secret is not None else os.environ.get(spec.api_key_env, "").strip()
+    return tuple(_api_key(name, spec, configured.get(name)) for name in spec.api_key_env) or (None,)
+
+
+def _api_key(variable: str, spec: ProviderSpec, configured: SecretStr | None) -> SecretStr:
+    key = configured.get_secret_value() if configured is not None else os.environ.get(variable, "").strip()
     if not key:
-        raise ConfigurationError(f"provider {spec.name!r} needs the environment variable {spec.api_key_env}")
-    return key
+        raise ConfigurationError(f"provider {spec.name!r} needs the environment variable {variable}")
+    return SecretStr(key)

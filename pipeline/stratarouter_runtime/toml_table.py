@@ -42,6 +42,20 @@ class TomlTable:
             return default
         return value
 
+    def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """A string, or a list of different ones."""
+        self._read.add(key)
+        value = self.data.get(key)
+        if value is None:
+            return default
+        found = [value] if isinstance(value, str) else value
+        if not isinstance(found, list) or not found or not all(isinstance(one, str) and one.strip() for one in found):
+            self.problem(key, f"= {_short(value)} must be a non-empty string, or a list of them")
+            return default
+        if len(set(found)) < len(found):
+            self.problem(key, f"= {_short(value)} names one twice")
+        return tuple(found)
+
     def flag(self, key: str, *, default: bool) -> bool:
         """True or false."""
         self._read.add(key)

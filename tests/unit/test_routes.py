@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from pydantic import SecretStr
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, LowConfidenceError, RouteTableError, UnknownRouteError
 from stratarouter_runtime.records import Decision, Target
 from stratarouter_runtime.routes import (
+    Budget,
     Price,
     ProviderSpec,
     Route,
     RouteBatch,
     RouteCache,
+    RouteHedge,
     RouteTable,
-    api_key,
+    api_keys,
     check_confidence,
     order_targets,
 )
@@ -53,8 +56,8 @@ SMALL = {"providers": {"openai": {}}, "routes": {"a": {"targets": [{"provider": 
 
 def test_a_whole_table_is_read_as_written():
     assert TABLE.providers == {
-        "openai": ProviderSpec("openai", api_key_env="OPENAI_API_KEY"),
-        "local": ProviderSpec("local", "simulator", "http://127.0.0.1:8000/v1", None, 8),
+        "openai": ProviderSpec("openai", api_key_env=("OPENAI_API_KEY",)),
+        "local": ProviderSpec("local", "simulator", "http://127.0.0.1:8000/v1", (), 8),
     }
     assert TABLE.prices == {("local", "llama"): Price(0.1, 0.2)}
     assert TABLE.routes["billing"] == Route(
@@ -103,6 +106,54 @@ def test_a_mistake_is_named_with_file_line_key_and_rule(tmp_path, old: str, new:
         RouteTable.load(path)
     [problem] = [one for one in wrong.value.message.splitlines() if rule in one]
     assert problem.startswith(f"{path}, line {line}: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "base_url", "key"),
+    [
+        ("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
+        ("openai-responses", "https://api.openai.com/v1", "OPENAI_API_KEY"),
+        ("anthropic", "https://api.anthropic.com", "ANTHROPIC_API_KEY"),
+        ("google", "https://generativelanguage.googleapis.com", "GEMINI_API_KEY"),
+    ],
+)
+def test_a_vendor_needs_no_more_than_its_kind(kind: str, base_url: str, key: str):
+    table = RouteTable.from_dict({**SMALL, "providers": {"openai": {"kind": kind}}})
+    assert table.providers["openai"] == ProviderSpec("openai", kind, base_url, (key,))
+    elsewhere = {"kind": kind, "base_url": "http://10.0.0.1:8000"}
+    assert RouteTable.from_dict({**SMALL, "providers": {"openai": elsewhere}}).providers["openai"].api_key_env == ()
+
+
+def test_limits_hedging_and_budgets_are_read():
+    data = {
+        "providers": {"openai": {"requests_per_minute": 60, "tokens_per_minute": 9000}},
+        "routes": {"a": {**SMALL["routes"]["a"], "hedge": {"after_ms": 800}}},
+        "budgets": {"acme": {"tenant": "acme", "route": "a", "window": "2h", "usd": 1.5}, "all": {"tokens": 7}},
+    }
+    table = RouteTable.from_dict(data)
+    assert (table.providers["openai"].requests_per_minute, table.providers["openai"].tokens_per_minute) == (60, 9000)
+    assert table.routes["a"].hedge == RouteHedge(800.0, 0.05)
+    assert table.budgets == (
+        Budget("acme", "acme", "a", 7200, 1.5),
+        Budget("all", "*", "*", 86_400, tokens=7),
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "rule"),
+    [
+        ({"budgets": {"b": {"window": "1d"}}}, "needs 'usd' or 'tokens'"),
+        ({"budgets": {"b": {"usd": 1, "window": "soon"}}}, "must be a whole number with s, m, h or d"),
+        ({"budgets": {"b": {"usd": 1, "window": "40d"}}}, "at most 31d"),
+        ({"budgets": {"b": {"usd": 1, "route": "z"}}}, "is no route of this table"),
+        ({"providers": {"openai": {"api_key_env": []}}}, "or a list of them"),
+        ({"providers": {"openai": {"api_key_env": ["A", "A"]}}}, "names one twice"),
+        ({"routes": {"a": {**SMALL["routes"]["a"], "hedge": {"max_share": 2}}}}, "at most 1"),
+    ],
+)
+def test_a_mistake_in_limits_keys_and_budgets_is_named(section: dict[str, object], rule: str):
+    with pytest.raises(RouteTableError, match=rule):
+        RouteTable.from_dict({**SMALL, **section})
 
 
 def test_all_mistakes_are_named_at_once():
@@ -191,7 +242,7 @@ def test_the_built_in_table_sends_every_route_to_openai():
     table = RouteTable.for_config(config)
     assert table.resolve(Decision("anything")).targets == (Target("openai", "gpt-4o-mini"),)
     assert table.providers["openai"].base_url == "https://api.openai.com/v1"
-    assert api_key(table.providers["openai"], config) == "sk-1"
+    assert _plain(api_keys(table.providers["openai"], config)) == ["sk-1"]
 
 
 def test_the_configured_file_is_the_table(tmp_path):
@@ -202,11 +253,23 @@ def test_the_configured_file_is_the_table(tmp_path):
 
 def test_a_missing_key_is_said_by_its_variable(monkeypatch):
     monkeypatch.delenv("TEAM_KEY", raising=False)
+    team = ProviderSpec("team", api_key_env=("TEAM_KEY",))
     with pytest.raises(ConfigurationError, match="'team' needs the environment variable TEAM_KEY"):
-        api_key(ProviderSpec("team", api_key_env="TEAM_KEY"), RuntimeConfig())
+        api_keys(team, RuntimeConfig())
     monkeypatch.setenv("TEAM_KEY", "k")
-    assert api_key(ProviderSpec("team", api_key_env="TEAM_KEY"), RuntimeConfig()) == "k"
+    assert _plain(api_keys(team, RuntimeConfig())) == ["k"]
+
+
+def test_several_keys_come_in_the_files_order(monkeypatch):
+    monkeypatch.setenv("KEY_A", "a")
+    monkeypatch.setenv("KEY_B", "b")
+    table = RouteTable.from_dict({**SMALL, "providers": {"openai": {"api_key_env": ["KEY_A", "KEY_B"]}}})
+    assert _plain(api_keys(table.providers["openai"], RuntimeConfig())) == ["a", "b"]
+
+
+def _plain(keys: tuple[SecretStr | None, ...]) -> list[str | None]:
+    return [None if key is None else key.get_secret_value() for key in keys]
 
 
 def test_a_simulator_takes_no_key():
-    assert api_key(TABLE.providers["local"], RuntimeConfig()) is None
+    assert api_keys(TABLE.providers["local"], RuntimeConfig()) == (None,)

@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal, get_args
 
-from pydantic import SecretStr
-
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, ProviderRejectedError
 from stratarouter_runtime.ports import ProviderAdapter, ProviderCall, Transport
 from stratarouter_runtime.providers.openai import OpenAIAdapter
 from stratarouter_runtime.providers.pricing import Pricer, Rates
 from stratarouter_runtime.records import Answer
-from stratarouter_runtime.routes import ProviderSpec, RouteTable, api_key
+from stratarouter_runtime.routes import ProviderSpec, RouteTable, api_keys
 
 __all__ = ["OpenAIAdapter", "Pricer", "ProviderSet", "Rates", "create_providers", "create_transport"]
 
@@ -97,5 +95,4 @@ def create_providers(config: RuntimeConfig, routes: RouteTable, transport: Trans
 
 def _adapter(spec: ProviderSpec, config: RuntimeConfig) -> ProviderAdapter:
     """Both kinds of the table, ``openai`` and ``simulator``, speak OpenAI's shape."""
-    key = api_key(spec, config)
-    return OpenAIAdapter(spec.name, spec.base_url, None if key is None else SecretStr(key))
+    return OpenAIAdapter(spec.name, spec.base_url, api_keys(spec, config)[0])
