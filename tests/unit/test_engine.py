@@ -28,6 +28,7 @@ from stratarouter_runtime.records import (
     Answer,
     CacheOptions,
     Context,
+    Coordinates,
     Decision,
     Execution,
     Request,
@@ -353,3 +354,21 @@ async def test_followers_of_a_leader_that_a_closing_engine_gave_up_record_no_fai
         ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
     assert [type(one) for one in ended] == [ShuttingDownError] * 2
     assert [row.result for row in store.rows.values()] == [None] * 2
+
+
+async def test_a_record_waits_for_a_busy_provider_and_a_caller_in_this_process_only_so_long() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider, slots=1, execution_timeout=0.2) as bench:
+        first = bench.engine.submit(_execution("first", "one", threshold=None))
+        await _until(lambda: len(provider.calls) == 1)
+        record = replace(_execution("record", "two", threshold=None), source=Coordinates("executions", 0, 1))
+        waiting = bench.engine.submit(record)
+        caller = bench.engine.submit(_execution("caller", "three", threshold=None))
+        await asyncio.sleep(0.3)
+        provider.gate.set()
+        answers = [await asyncio.wait_for(task, 5) for task in (first, waiting, caller)]
+    assert [answer.status for answer in answers] == ["ok", "ok", "error"]
+    assert answers[2].error is not None
+    assert answers[2].error.code == "deadline_exceeded"
+    assert len(provider.calls) == 2

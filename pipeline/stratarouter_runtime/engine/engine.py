@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
@@ -191,13 +192,14 @@ class Engine:
         if match is None:
             return None
         leader = self._leading[match.leader]
-        leader.work.deadline = max(leader.work.deadline, self._deadline(execution))
+        leader.work.due = max(leader.work.due, self._due(execution))
         story.batch = BatchVerdict("follower", match.leader.request_id, round(match.similarity, 4))
         self._metrics.coalesced_total.inc()
         return leader
 
     async def _lead(self, execution: Execution, candidate: Candidate, story: Story) -> Response:
-        work = Work(execution, candidate.key, self._deadline(execution), timings_ms=story.timings_ms)
+        timeout_s = self._config.execution_timeout
+        work = Work(execution, candidate.key, self._due(execution), timeout_s, timings_ms=story.timings_ms)
         leader = _Leader(candidate, work, asyncio.get_running_loop().create_future())
         leader.outcome.add_done_callback(_retrieve)
         story.batch = BatchVerdict("none" if execution.batch_threshold is None else "leader")
@@ -270,10 +272,16 @@ class Engine:
         deadline_ms = execution.request.deadline_ms
         return None if deadline_ms is None else max(0.0, (deadline_ms - self._clock.wall_ms()) / 1000)
 
-    def _deadline(self, execution: Execution) -> float:
+    def _due(self, execution: Execution) -> float:
+        """When the client stops waiting. A record without a deadline waits while its provider is busy, and intake
+        pauses behind it; a caller in this process waits no longer than ``execution_timeout``.
+        """
         remaining = self._remaining_s(execution)
-        bound = self._config.execution_timeout
-        return self._clock.monotonic() + (bound if remaining is None else min(bound, remaining))
+        if remaining is None:
+            remaining = math.inf
+        if execution.source is None:
+            remaining = min(remaining, self._config.execution_timeout)
+        return self._clock.monotonic() + remaining
 
     def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,18 +40,30 @@ JOURNAL_MAX_BACKOFF_S = 2.0
 
 @dataclass(slots=True)
 class Work:
-    """One leader's work. ``deadline`` (monotonic seconds) moves on when a follower can wait longer.
+    """One leader's work.
 
-    ``asked`` says that the journal may hold it as started by us: from there on it is not given up.
+    Attributes:
+        due: monotonic seconds after which nobody waits for the answer; moves on when a follower can wait longer.
+        timeout_s: for the calls, from the moment there is room for the first: waiting for a busy provider counts
+            against ``due`` alone.
+        began: when there was room.
+        asked: the journal may hold it as started by us; from there on it is not given up.
     """
 
     execution: Execution
     key: JournalKey
-    deadline: float
+    due: float
+    timeout_s: float
+    began: float = math.inf
     asked: bool = False
     attempts: list[Attempt] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
     from_journal: bool = False
+
+    @property
+    def deadline(self) -> float:
+        """When the calls must have ended."""
+        return min(self.due, self.began + self.timeout_s)
 
 
 class Performer:
@@ -92,9 +105,9 @@ class Performer:
         asked = self._clock.monotonic()
         while True:
             async with self._slot(work.execution.targets[0].provider):
-                began = self._clock.monotonic()
+                began = work.began = self._clock.monotonic()
                 work.timings_ms["slot"] = _ms(began - asked)
-                if began >= work.deadline:
+                if began >= work.due:
                     late = DeadlineExceededError("the deadline passed before a call was made")
                     return Recorded(None, error_info(late))
                 # 1. Durable permission before any money is spent.
