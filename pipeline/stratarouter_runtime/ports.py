@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -263,6 +264,27 @@ class HttpReply:
     body: bytes = field(repr=False)
 
 
+class HttpStream(Protocol):
+    """A reply whose head has come and whose body is read as it comes. The call's deadline bounds every read.
+
+    Raises ProviderInterruptedError where the body breaks off, ProviderBadReplyError where it outgrows its bounds.
+    """
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """With lower-case names."""
+
+    def events(self) -> AsyncIterator[ServerSentEvent]:
+        """The body as server-sent events, to be read once. Read to its end, the connection is used again."""
+
+    async def body(self) -> bytes:
+        """The whole body, in place of ``events``: of an error, or of a server that does not stream."""
+
+
 class Transport(Protocol):
     """The one HTTP path under all providers. Follows no redirect.
 
@@ -278,6 +300,9 @@ class Transport(Protocol):
 
     async def send(self, call: HttpCall) -> HttpReply:
         """Send one call and read its whole reply."""
+
+    def stream(self, call: HttpCall) -> AbstractAsyncContextManager[HttpStream]:
+        """Send one call and read its reply as it comes. Leaving before its end closes the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,8 +350,23 @@ class ProviderAdapter(Protocol):
 class Providers(Protocol):
     """Every configured provider, by name."""
 
-    async def call(self, provider: str, call: ProviderCall) -> Answer:
-        """Make one call, priced. Raises a ProviderError."""
+    def keys(self, provider: str) -> int:
+        """How many keys the provider has; 1 where it wants none, 0 for a name nobody configured."""
+
+    async def call(
+        self,
+        provider: str,
+        call: ProviderCall,
+        *,
+        key: int = 0,
+        on_text: Callable[[str], None] | None = None,
+        on_headers: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> Answer:
+        """Make one call with the ``key``th key, priced. Raises a ProviderError.
+
+        ``on_text`` asks for a streamed reply and gets its text in pieces; ``on_headers`` gets the reply's headers,
+        with lower-case names, whatever its status.
+        """
 
 
 class Publisher(Protocol):

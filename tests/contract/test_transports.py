@@ -1,6 +1,7 @@
 """One promise list for every transport, held against the simulator over real sockets."""
 
 import asyncio
+import contextlib
 import inspect
 import socket
 from dataclasses import replace
@@ -22,6 +23,7 @@ from stratarouter_runtime.providers import create_transport, http, http_aiohttp
 from stratarouter_runtime.providers.http import HttpxTransport
 from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
+from stratarouter_runtime.testing.simulator_endpoints import expected_answer
 
 KEY = "canary-key-91d0"
 MAKERS = {
@@ -47,12 +49,16 @@ def call_to(base_url, *, timeout_s=10.0, path="/chat/completions", content="Hi")
 async def failure(transport, call):
     with pytest.raises(RuntimeSystemError) as caught:
         await transport.send(call)
-    chain, error = [], caught.value
+    assert_no_key(caught.value)
+    return caught.value
+
+
+def assert_no_key(error):
+    chain = []
     while error is not None:
         chain.append(f"{error} {error!r}")
         error = error.__cause__ or error.__context__
     assert KEY not in " ".join(chain)
-    return caught.value
 
 
 def free_port():
@@ -221,12 +227,179 @@ async def test_proxy_of_the_process_is_not_used(transport, monkeypatch):
         assert (await transport.send(call_to(simulator.base_url))).status == 200
 
 
+# --- streams -----------------------------------------------------------------------------------------------------
+
+
+def streamed(base_url, **extra):
+    call = call_to(base_url, **extra)
+    return replace(call, body=orjson.dumps({**orjson.loads(call.body), "stream": True}))
+
+
+async def stream_failure(transport, call):
+    """The error that a stream ends in, and the events that came before it."""
+    events = []
+    with pytest.raises(RuntimeSystemError) as caught:
+        await read_events(transport, call, events.append)
+    assert_no_key(caught.value)
+    return caught.value, events
+
+
+async def read_events(transport, call, take):
+    async with transport.stream(call) as reply:
+        async for event in reply.events():
+            take(event)
+
+
+class EndlessStream:
+    """A server that sends an event to each client, then nothing, and says when the client has left."""
+
+    def __init__(self):
+        self.left = asyncio.Event()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *exc_info):
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _answer(self, reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        event = b"data: one\n\n"
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        writer.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
+        await writer.drain()
+        with contextlib.suppress(ConnectionResetError):
+            while await reader.read(65536):
+                continue
+        self.left.set()
+        writer.close()
+
+
+async def test_stream_gives_its_events_in_order_and_its_connection_back(transport):
+    async with Simulator(SimulatorSettings(latency_ms=20)) as simulator:
+        for _ in range(2):
+            async with transport.stream(streamed(simulator.base_url)) as reply:
+                assert (reply.status, reply.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+                data = [event.data async for event in reply.events()]
+            chunks = [orjson.loads(each) for each in data[:-1]]
+            text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+            assert text == expected_answer("m", [{"role": "user", "content": "Hi"}])
+            assert data[-1] == "[DONE]"
+        assert len(simulator._connections) == 1
+
+
+async def test_piece_is_there_before_the_stream_ends_and_leaving_early_closes_the_connection(transport):
+    server = EndlessStream()
+    async with server as base_url, asyncio.timeout(60):
+        async with transport.stream(call_to(base_url, timeout_s=60)) as reply:
+            assert (await anext(reply.events())).data == "one"
+            assert not server.left.is_set()
+        await server.left.wait()
+
+
+async def test_cancelled_reader_stays_cancelled_and_closes_the_connection(transport):
+    server, begun = EndlessStream(), asyncio.Event()
+    async with server as base_url, asyncio.timeout(60):
+        call = call_to(base_url, timeout_s=60)
+        task = asyncio.create_task(read_events(transport, call, lambda _event: begun.set()))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await server.left.wait()
+
+
+@pytest.mark.parametrize("mine", [ValueError("mine"), OSError("mine"), TimeoutError("mine")])
+async def test_error_of_the_reader_is_not_taken_for_the_providers(transport, mine):
+    def fail(_event):
+        raise mine
+
+    server = EndlessStream()
+    async with server as base_url, asyncio.timeout(60):
+        with pytest.raises(type(mine)) as caught:
+            await read_events(transport, call_to(base_url, timeout_s=60), fail)
+        assert caught.value is mine
+        await server.left.wait()
+
+
+@pytest.mark.parametrize("effect", ["reset", "truncate"])
+async def test_stream_cut_in_the_middle_is_ambiguous(transport, effect):
+    async with Simulator(SimulatorSettings(faults=[FaultRule(effect, first=1)])) as simulator:
+        error, events = await stream_failure(transport, streamed(simulator.base_url))
+        assert isinstance(error, ProviderInterruptedError)
+        assert error.maybe_paid
+        # A reset may drop what was on its way; what came is whole.
+        assert all(orjson.loads(event.data)["object"] == "chat.completion.chunk" for event in events)
+        assert len(simulator.paid_calls) == 1
+        # The broken connection is not used again.
+        assert (await transport.send(call_to(simulator.base_url))).status == 200
+
+
+async def test_stream_that_falls_silent_ends_at_the_calls_deadline(transport):
+    async with Simulator(SimulatorSettings(faults=[FaultRule("hang")])) as simulator:
+        error, events = await stream_failure(transport, streamed(simulator.base_url, timeout_s=1))
+    assert isinstance(error, ProviderInterruptedError)
+    assert "within 1 s" in str(error)
+    assert events
+
+
+async def test_stream_whose_head_never_comes_ends_at_the_calls_deadline(transport):
+    async with Simulator(SimulatorSettings(faults=[FaultRule("hang")])) as simulator:
+        error, _ = await stream_failure(transport, call_to(simulator.base_url, timeout_s=0.2))
+    assert isinstance(error, ProviderInterruptedError)
+    assert error.maybe_paid
+
+
+async def test_refused_stream_is_a_status_with_a_body(transport):
+    settings = SimulatorSettings(faults=[FaultRule("status", status=429, retry_after="seconds")])
+    async with Simulator(settings) as simulator, transport.stream(streamed(simulator.base_url)) as reply:
+        assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+        assert orjson.loads(await reply.body())["error"]["code"] == "rate_limit_exceeded"
+
+
+async def test_server_that_does_not_stream_can_be_read_as_a_whole(transport):
+    async with Simulator() as simulator, transport.stream(call_to(simulator.base_url)) as reply:
+        assert reply.headers["content-type"] == "application/json"
+        assert orjson.loads(await reply.body())["object"] == "chat.completion"
+
+
+async def test_stream_without_a_connection_is_not_paid(transport):
+    error, _ = await stream_failure(transport, call_to(f"http://127.0.0.1:{free_port()}/v1"))
+    assert isinstance(error, ProviderConnectionError)
+    await transport.stop()
+    error, _ = await stream_failure(transport, call_to("http://127.0.0.1:1"))
+    assert isinstance(error, ProviderConnectionError)
+
+
+async def test_oversized_stream_is_given_up(transport, monkeypatch):
+    monkeypatch.setattr(http, "MAX_REPLY_BYTES", 100)
+    async with Simulator() as simulator:
+        error, _ = await stream_failure(transport, streamed(simulator.base_url))
+    assert isinstance(error, ProviderBadReplyError)
+    assert error.maybe_paid
+
+
+async def test_hundred_streams_at_once_all_get_their_own_text(transport):
+    async def read(base_url, number):
+        async with transport.stream(streamed(base_url, content=f"question {number}", timeout_s=60)) as reply:
+            return "".join([event.data async for event in reply.events()])
+
+    async with Simulator(SimulatorSettings(latency_ms=20)) as simulator:
+        replies = await asyncio.gather(*(read(simulator.base_url, number) for number in range(100)))
+        assert len(simulator.paid_calls) == 100
+    digests = {reply.partition("chatcmpl-")[2][:24] for reply in replies}
+    assert len(digests) == 100
+    assert all(reply.endswith("[DONE]") for reply in replies)
+
+
+# --- the clients ---------------------------------------------------------------------------------------------------
+
+
 def test_every_error_of_the_clients_is_mapped():
-    """Fails when a client library grows an exception outside the families that `send` catches."""
-    families = {
-        httpx: (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError),
-        aiohttp: (aiohttp.ClientError, OSError, ValueError),
-    }
+    """Fails when a client library grows an exception outside the families that the transports catch."""
+    families = {httpx: http.FAILURES, aiohttp: http_aiohttp.FAILURES}
     # Not raised by a plain call: cookies are not kept, and the rest belong to WebSockets, multipart bodies and streams
     # read by hand.
     exempt = {

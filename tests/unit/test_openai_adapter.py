@@ -18,7 +18,7 @@ from stratarouter_runtime.errors import (
     ProviderUnavailableError,
     UnsupportedParameterError,
 )
-from stratarouter_runtime.ports import HttpReply, ProviderCall
+from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers import create_providers
 from stratarouter_runtime.providers.http_errors import retry_after_s
 from stratarouter_runtime.providers.openai import OpenAIAdapter
@@ -269,6 +269,198 @@ def test_key_is_in_no_repr():
 def test_error_without_readable_reason_is_still_an_error(body):
     assert isinstance(error_of(HttpReply(503, {}, body)), ProviderUnavailableError)
 
+
+# --- compatible servers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url", "header"),
+    [
+        ("https://api.openai.com/v1", "https://api.openai.com/v1/chat/completions", "authorization"),
+        ("https://n.openai.azure.com/openai/v1/", "https://n.openai.azure.com/openai/v1/chat/completions", "api-key"),
+        ("https://n.openai.azure.com/openai/v1?api-version=preview",
+         "https://n.openai.azure.com/openai/v1/chat/completions?api-version=preview", "api-key"),
+        ("https://n.services.ai.azure.com/openai/v1", "https://n.services.ai.azure.com/openai/v1/chat/completions",
+         "api-key"),
+        ("https://openai.azure.com.evil.example/v1", "https://openai.azure.com.evil.example/v1/chat/completions",
+         "authorization"),
+        ("http://localhost:11434/v1", "http://localhost:11434/v1/chat/completions", "authorization"),
+        ("https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1/chat/completions", "authorization"),
+    ],
+)  # fmt: skip
+def test_address_and_key_are_as_the_server_wants_them(base_url, url, header):
+    http = adapter(base_url).to_http(call())
+    assert http.url == url
+    held = {name: value for name, value in http.headers.items() if KEY in value}
+    assert held == {header: KEY if header == "api-key" else f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize(
+    ("base_url", "kept"), [("https://api.openai.com/v1", False), ("https://generativelanguage.example/v1", True)]
+)
+def test_signature_of_another_vendors_tool_call_goes_only_where_it_may(base_url, kept):
+    turn = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "f", "arguments": "{}"},
+        "extra_content": {"google": {"thought_signature": "s"}},
+    }
+    messages = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [turn]})
+    http = adapter(base_url).to_http(ProviderCall("m", messages, {}, "r-1", 30.0))
+    assert ("extra_content" in orjson.loads(http.body)["messages"][1]["tool_calls"][0]) is kept
+    assert "extra_content" in turn
+
+
+def test_tool_call_of_a_loose_server_is_made_whole():
+    loose = [{"function": {"name": "f", "arguments": {"a": 1}}}, {"function": {"name": "g"}}]
+    first, second = read(reply_with({"tool_calls": loose})).tool_calls
+    assert (first["type"], first["function"]) == ("function", {"name": "f", "arguments": '{"a":1}'})
+    assert second["function"]["arguments"] == ""
+    assert first["id"].startswith("call_")
+    assert first["id"] != second["id"]
+    assert read(reply_with({"tool_calls": loose})).tool_calls[0]["id"] == first["id"]
+
+
+@pytest.mark.parametrize("item", ["f", {}, {"function": "f"}, {"function": {"arguments": "{}"}}])
+def test_tool_call_that_names_no_function_is_unreadable(item):
+    assert isinstance(error_of(reply_with({"tool_calls": [item]})), ProviderBadReplyError)
+
+
+# --- streams -------------------------------------------------------------------------------------------------------
+
+DONE = ServerSentEvent("[DONE]")
+USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+
+
+def event(body, name=None):
+    return ServerSentEvent(orjson.dumps(body).decode(), name)
+
+
+def chunk(delta, finish=None, **extra):
+    return event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **extra})
+
+
+def feed(*events):
+    """What each event adds, and the stream."""
+    stream = adapter().read_stream(call())
+    return [stream.feed(each) for each in events], stream
+
+
+def test_streamed_call_asks_for_usage():
+    http = adapter().to_http(call(temperature=0), stream=True)
+    body = orjson.loads(http.body)
+    assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
+    assert body["temperature"] == 0
+    assert http.headers["accept"] == "text/event-stream"
+
+
+def test_stream_adds_up_to_its_answer():
+    added, stream = feed(
+        chunk({"role": "assistant", "content": ""}), chunk({"content": "Hel"}), chunk({"content": "lo"}),
+        chunk({}, "length"), event(USAGE), DONE,
+    )  # fmt: skip
+    assert added == ["", "Hel", "lo", "", "", ""]
+    answer = stream.answer()
+    assert (answer.text, answer.finish_reason, answer.usage) == ("Hello", "length", Usage(3, 2))
+    assert (answer.provider, answer.model) == ("local", "gpt-4o-mini")
+
+
+def test_usage_may_come_with_the_last_choice_and_no_done():
+    _, stream = feed(chunk({"content": "Hi"}), chunk({}, "stop", usage=USAGE["usage"]))
+    assert stream.answer().usage == Usage(3, 2)
+
+
+def piece(function, **extra):
+    return {"tool_calls": [{"function": function, **extra}]}
+
+
+@pytest.mark.parametrize("second_index", [{"index": 1}, {"index": 0}, {}])
+def test_tool_calls_are_put_together_from_their_pieces(second_index):
+    first_index = second_index and {"index": 0}
+    _, stream = feed(
+        chunk(piece({"name": "f", "arguments": ""}, id="c1", type="function", **first_index)),
+        chunk(piece({"arguments": '{"a"'}, **first_index)),
+        chunk(piece({"arguments": ":1}"}, **first_index)),
+        chunk(piece({"name": "g", "arguments": "{"}, id="c2", type="function", **second_index)),
+        chunk(piece({"arguments": "}"}, **second_index)),
+        chunk({}, "tool_calls"),
+        DONE,
+    )
+    answer = stream.answer()
+    assert (answer.text, answer.finish_reason) == ("", "tool_calls")
+    assert answer.tool_calls == (
+        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
+        {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+    )
+
+
+def test_id_that_changes_within_a_call_begins_no_other():
+    _, stream = feed(
+        chunk(piece({"name": "f", "arguments": "{"}, id="c1", index=0)),
+        chunk(piece({"arguments": "}"}, id="c2", index=0)),
+        DONE,
+    )
+    (called,) = stream.answer().tool_calls
+    assert (called["id"], called["function"]) == ("c1", {"name": "f", "arguments": "{}"})
+
+
+def test_streamed_refusal_is_the_text():
+    added, stream = feed(chunk({"refusal": "I ca"}), chunk({"refusal": "nnot."}), chunk({}, "stop"), DONE)
+    assert "".join(added) == stream.answer().text == "I cannot."
+    assert stream.answer().finish_reason == "content_filter"
+
+
+def test_thoughts_and_foreign_events_add_nothing():
+    added, stream = feed(
+        event({"choices": [], "prompt_filter_results": []}), chunk({"reasoning_content": "Hm."}), event({"id": 1}),
+        chunk({"content": "Hi"}), event({"choices": [{"finish_reason": "stop"}]}),
+    )  # fmt: skip
+    assert added == ["", "", "", "Hi", ""]
+    assert stream.answer().text == "Hi"
+
+
+@pytest.mark.parametrize("events", [[], [chunk({"content": "Hel"})], [event(USAGE)]])
+def test_stream_without_an_end_is_no_answer(events):
+    _, stream = feed(*events)
+    with pytest.raises(ProviderBadReplyError, match="broke off") as caught:
+        stream.answer()
+    assert caught.value.maybe_paid
+
+
+def test_ended_stream_without_text_is_unreadable():
+    _, stream = feed(chunk({}, "stop"), DONE)
+    with pytest.raises(ProviderBadReplyError, match="no text"):
+        stream.answer()
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["", "{", "[1]", '"text"', '{"choices": "none"}', '{"choices": [1]}',
+     '{"choices": [{"delta": {"tool_calls": [{"id": "c1"}]}}]}', '{"choices": [{"delta": {"tool_calls": [5]}}]}'],
+)  # fmt: skip
+def test_unreadable_event_is_paid_and_not_tried_again(data):
+    with pytest.raises(ProviderBadReplyError) as caught:
+        feed(ServerSentEvent(data))
+    assert (caught.value.maybe_paid, caught.value.retryable) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        event({"error": {"message": f"slow down {KEY}", "code": "rate_limit_exceeded"}}),
+        event({"error": {"message": "slow down", "code": 429}, "choices": [{"delta": {}, "finish_reason": "error"}]}),
+        event({"object": "error", "message": "slow down", "code": 429}),
+        event({"message": "slow down", "code": "429"}, "error"),
+    ],
+)
+def test_error_within_the_stream_is_raised(failed):
+    with pytest.raises(ProviderRateLimitedError, match="slow down") as caught:
+        feed(chunk({"content": "Hel"}), failed)
+    assert caught.value.maybe_paid
+    assert KEY not in str(caught.value)
+
+
+# --- the set of providers ------------------------------------------------------------------------------------------
 
 PROVIDERS = {"providers": {"local": {"kind": "simulator", "base_url": "http://127.0.0.1:1/v1"}},
              "default": {"targets": [{"provider": "local", "model": "m"}]}}  # fmt: skip

@@ -12,12 +12,17 @@ import pytest
 
 from stratarouter_runtime.errors import ConfigurationError
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
-from stratarouter_runtime.testing.simulator_endpoints import embed, expected_answer
+from stratarouter_runtime.testing.simulator_endpoints import embed, expected_answer, in_pieces, value_for
 from stratarouter_runtime.testing.simulator_faults import FaultBook
 from stratarouter_runtime.testing.simulator_http import MAX_BODY_BYTES, UnreadableRequestError, parse_head
+from stratarouter_runtime.testing.simulator_limits import RateLimits, duration
+from stratarouter_runtime.testing.simulator_routes import ENDPOINTS, find_endpoint
 
 MESSAGES = [{"role": "user", "content": "Where is my invoice?"}]
-DEADLINE_S = 10
+DEADLINE_S = 60
+ASK_FOR_STREAM = {"model": "m", "messages": MESSAGES, "stream": True, "stream_options": {"include_usage": True}}
+GEMINI = "/v1beta/models/g-1:generateContent"
+GEMINI_STREAM = "/v1beta/models/g-1:streamGenerateContent?alt=sse"
 
 
 class Client:
@@ -44,6 +49,28 @@ class Client:
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
             body = await self.reader.readexactly(int(headers.get("content-length", 0)))
         return int(head[0].split(" ")[1]), headers, body
+
+    async def chunks(self):
+        """Status, headers and an iterator over the chunks of a streamed reply."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+
+        async def rest():
+            while size := int(await self.reader.readuntil(b"\r\n"), 16):
+                yield (await self.reader.readexactly(size + 2))[:-2]
+            await self.reader.readexactly(2)
+
+        return int(head[0].split(" ")[1]), headers, rest()
+
+    async def stream(self, path="/v1/chat/completions", **body):
+        """Every chunk of a streamed reply; appends to ``self.seen`` as they come, so that a break leaves them."""
+        self.seen = []
+        self.write("POST", path, json.dumps(body or ASK_FOR_STREAM).encode())
+        async with asyncio.timeout(DEADLINE_S):
+            status, headers, chunks = await self.chunks()
+            async for chunk in chunks:
+                self.seen.append(chunk)
+        return status, headers, self.seen
 
     async def chat(self, messages=MESSAGES, headers=(), **extra):
         body = json.dumps({"model": "m", "messages": messages, **extra}).encode()
@@ -90,7 +117,7 @@ async def test_limit_on_tokens_cuts_the_answer(name):
 
 
 @pytest.mark.parametrize(
-    "extra", [{"messages": []}, {"messages": ["hi"]}, {"model": ""}, {"stream": True}, {"n": 2}, {"max_tokens": 0}]
+    "extra", [{"messages": []}, {"messages": ["hi"]}, {"model": ""}, {"stream": "yes"}, {"n": 2}, {"max_tokens": 0}]
 )
 async def test_malformed_call_is_refused_unpaid(extra):
     simulator, (status, _, reply) = await served(SimulatorSettings(), **extra)
@@ -334,3 +361,315 @@ async def test_runs_as_a_process_and_ends_on_sigterm(tmp_path):
     assert statuses == [200, 529]
     assert code == 0
     assert len(path.read_text().splitlines()) == 1
+
+
+# --- streams ---------------------------------------------------------------------------------------------------
+
+
+def events(chunks):
+    """The data of each event, a piece of the stream holding one; the mark of the end as it is."""
+    assert all(chunk.startswith(b"data: ") and chunk.endswith(b"\n\n") for chunk in chunks)
+    return [chunk[6:-2] if chunk == b"data: [DONE]\n\n" else json.loads(chunk[6:-2]) for chunk in chunks]
+
+
+async def streamed(settings, **body):
+    async with Simulator(settings) as simulator, Client(simulator.base_url) as client:
+        return simulator, await client.stream(**body)
+
+
+async def test_stream_says_the_same_as_the_whole_reply_and_is_paid_once():
+    async with Simulator() as simulator, Client(simulator.base_url) as client:
+        status, headers, chunks = await client.stream()
+        whole = (await client.chat())[2]
+    *parts, usage, done = events(chunks)
+    text = "".join(part["choices"][0]["delta"].get("content") or "" for part in parts)
+    assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert text == whole["choices"][0]["message"]["content"] == expected_answer("m", MESSAGES)
+    assert parts[-1]["choices"][0]["finish_reason"] == "stop"
+    assert (usage["choices"], usage["usage"], done) == ([], whole["usage"], b"[DONE]")
+    first, second = simulator.paid_calls
+    assert (first.input_tokens, first.output_tokens) == (second.input_tokens, second.output_tokens)
+
+
+async def test_stream_without_include_usage_counts_nothing():
+    _, (_, _, chunks) = await streamed(None, model="m", messages=MESSAGES, stream=True)
+    assert all("usage" not in event for event in events(chunks)[:-1])
+
+
+async def test_first_piece_comes_after_half_of_the_latency_and_the_rest_evenly():
+    async with Simulator(SimulatorSettings(latency_ms=400)) as simulator, Client(simulator.base_url) as client:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        client.write("POST", "/v1/chat/completions", json.dumps(ASK_FOR_STREAM).encode())
+        async with asyncio.timeout(DEADLINE_S):
+            times = [clock() - begun async for _ in (await client.chunks())[2]]
+    # Only lower bounds: a busy machine is late, it is never early (a timer may be, by the clock's resolution).
+    gap = 0.2 / (len(times) - 1)
+    assert all(time >= 0.19 + index * gap * 0.95 for index, time in enumerate(times))
+
+
+async def test_refused_stream_gets_a_plain_error_and_is_not_paid():
+    rule = FaultRule("status", status=503)
+    async with Simulator(SimulatorSettings(faults=[rule])) as simulator, Client(simulator.base_url) as client:
+        client.write("POST", "/v1/chat/completions", json.dumps(ASK_FOR_STREAM).encode())
+        status, headers, body = await client.read()
+    assert (status, headers["content-type"]) == (503, "application/json")
+    assert json.loads(body)["error"]["code"] == "service_unavailable"
+    assert simulator.paid_calls == []
+
+
+@pytest.mark.parametrize(
+    ("effect", "error"), [("truncate", asyncio.IncompleteReadError), ("reset", ConnectionResetError)]
+)
+async def test_stream_that_breaks_in_the_middle_is_paid_once(effect, error):
+    async with Simulator(SimulatorSettings(faults=[FaultRule(effect)])) as simulator:
+        async with Client(simulator.base_url) as client:
+            with pytest.raises(error):
+                await client.stream()
+        assert [call.effect for call in simulator.paid_calls] == [effect]
+        assert simulator.active == 0
+    if effect == "truncate":
+        assert 0 < len(events(client.seen)) < 10
+        assert b"[DONE]" not in events(client.seen)
+
+
+async def test_stream_that_hangs_falls_silent_in_the_middle_and_frees_its_slot():
+    settings = SimulatorSettings(max_concurrency=1, faults=[FaultRule("hang", nth=1)])
+    async with Simulator(settings) as simulator:
+        async with Client(simulator.base_url) as hung, Client(simulator.base_url) as other:
+            hung.write("POST", "/v1/chat/completions", json.dumps(ASK_FOR_STREAM).encode())
+            chunks = (await hung.chunks())[2]
+            assert (await anext(chunks)).startswith(b"data: ")
+            assert (await other.chat())[0] == 200
+            assert b"0\r\n\r\n" not in bytes(hung.reader._buffer)
+        assert [call.effect for call in simulator.paid_calls] == ["hang", "ok"]
+
+
+async def test_unreadable_streams_end_in_order_and_keep_the_connection():
+    rules = [FaultRule("invalid_json", nth=1), FaultRule("wrong_shape", first=1)]
+    async with Simulator(SimulatorSettings(faults=rules)) as simulator, Client(simulator.base_url) as client:
+        broken = (await client.stream())[2]
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(broken[-1][6:])
+        assert events((await client.stream())[2]) == [{"object": "chat.completion", "choices": "none"}]
+        assert (await client.chat())[0] == 200
+        assert len(simulator.paid_calls) == 3
+
+
+async def test_client_that_leaves_a_stream_frees_its_slot():
+    async with Simulator(SimulatorSettings(latency_ms=200, max_concurrency=1)) as simulator:
+        async with Client(simulator.base_url) as gone:
+            gone.write("POST", "/v1/chat/completions", json.dumps(ASK_FOR_STREAM).encode())
+            await anext((await gone.chunks())[2])
+        async with Client(simulator.base_url) as other:
+            assert (await other.chat())[0] == 200
+        assert len(simulator.paid_calls) == 2
+
+
+async def test_streams_and_whole_replies_share_one_connection():
+    async with Simulator() as simulator, Client(simulator.base_url) as client:
+        for _ in range(50):
+            assert events((await client.stream())[2])[-1] == b"[DONE]"
+            assert (await client.chat())[0] == 200
+        assert len(simulator.paid_calls) == 100
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": schema}}
+    for name, schema in [
+        ("look_up", {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}),
+        ("count", {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}),
+    ]
+]
+
+
+@pytest.mark.parametrize(
+    ("choice", "name", "arguments"),
+    [
+        ("required", "look_up", {"id": "Where is my invoice?"}),
+        ({"type": "function", "function": {"name": "count"}}, "count", {"n": 20}),
+    ],
+)
+async def test_demanded_tool_is_called_whole_and_streamed(choice, name, arguments):
+    async with Simulator() as simulator, Client(simulator.base_url) as client:
+        whole = (await client.chat(tools=TOOLS, tool_choice=choice))[2]["choices"][0]
+        chunks = (await client.stream(**ASK_FOR_STREAM, tools=TOOLS, tool_choice=choice))[2]
+    call = whole["message"]["tool_calls"][0]["function"]
+    assert (whole["finish_reason"], call["name"], json.loads(call["arguments"])) == ("tool_calls", name, arguments)
+    deltas = [event["choices"][0]["delta"] for event in events(chunks)[:-2]]
+    pieces = [delta["tool_calls"][0]["function"] for delta in deltas if "tool_calls" in delta]
+    assert pieces[0]["name"] == name
+    assert "".join(piece["arguments"] for piece in pieces) == call["arguments"]
+
+
+async def test_tool_that_may_be_called_is_answered_in_words():
+    _, (_, _, reply) = await served(SimulatorSettings(), tools=TOOLS, tool_choice="auto")
+    assert reply["choices"][0]["message"]["content"] == expected_answer("m", MESSAGES)
+
+
+async def test_wanted_json_is_json():
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    _, (_, _, plain) = await served(SimulatorSettings(), response_format={"type": "json_object"})
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    _, (_, _, shaped) = await served(SimulatorSettings(), response_format=wanted)
+    assert json.loads(plain["choices"][0]["message"]["content"]) == {"answer": expected_answer("m", MESSAGES)}
+    assert isinstance(json.loads(shaped["choices"][0]["message"]["content"])["n"], int)
+
+
+def test_value_for_keeps_to_the_schema():
+    schema = {
+        "type": "object",
+        "properties": {
+            "kind": {"enum": ["a", "b"]},
+            "tags": {"type": "array", "items": {"type": "number"}},
+            "deep": {"type": "object", "properties": {"on": {"type": "boolean"}}},
+            "spare": {"type": "string"},
+        },
+        "required": ["kind", "tags", "deep"],
+    }
+    assert value_for(schema, "four") == {"kind": "a", "tags": [2.0], "deep": {"on": True}}
+
+
+@pytest.mark.parametrize("length", [0, 1, 16, 17, 5000, 100_000])
+def test_pieces_are_the_text_and_few(length):
+    text = "x" * length
+    assert "".join(in_pieces(text)) == text
+    assert len(in_pieces(text)) <= 64
+
+
+# --- paths -----------------------------------------------------------------------------------------------------
+
+
+def test_path_tells_its_model_and_its_query():
+    _, named = find_endpoint("POST", "/v1beta/models/gemini%2D3.1-flash:streamGenerateContent", "alt=sse")
+    assert named == {"model": "gemini-3.1-flash", "alt": "sse"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/embeddings"), ("POST", "/v1/embeddings/x"), ("POST", "/v1beta/models/a/b:generateContent"),
+     ("POST", "/v1beta/models/:generateContent"), ("POST", "/v1beta/models/a:b:generateContent")],
+)  # fmt: skip
+def test_other_paths_lead_nowhere(method, path):
+    assert find_endpoint(method, path) is None
+
+
+def test_every_row_is_found_by_its_own_path():
+    for template, endpoint in ENDPOINTS.items():
+        assert find_endpoint("POST", template.replace("{model}", "m"))[0] is endpoint
+
+
+async def ask_gemini(client, path=GEMINI, **body):
+    contents = [{"role": "user", "parts": [{"text": MESSAGES[0]["content"]}]}]
+    client.write("POST", path, json.dumps({"contents": contents, **body}).encode())
+    status, _, reply = await client.read()
+    return status, json.loads(reply)
+
+
+async def test_gemini_answers_as_any_other_model_whole_and_streamed():
+    async with Simulator() as simulator, Client(simulator.base_url) as client:
+        _, whole = await ask_gemini(client)
+        contents = [{"role": "user", "parts": [{"text": MESSAGES[0]["content"]}]}]
+        parts = events((await client.stream(GEMINI_STREAM, contents=contents))[2])
+    assert whole["candidates"][0]["content"]["parts"][0]["text"] == expected_answer("g-1", MESSAGES)
+    text = "".join(part["candidates"][0]["content"]["parts"][0]["text"] for part in parts)
+    assert text == expected_answer("g-1", MESSAGES)
+    assert parts[-1]["usageMetadata"] == whole["usageMetadata"]
+    assert [call.model for call in simulator.paid_calls] == ["g-1", "g-1"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (GEMINI, {"contents": []}),
+        (GEMINI, {"contents": [{"role": "assistant", "parts": [{"text": "x"}]}]}),
+        (GEMINI, {"contents": [{"parts": "x"}]}),
+        (GEMINI, {"temperature": 1}),
+        (GEMINI, {"generationConfig": {"max_tokens": 1}}),
+        (GEMINI, {"generationConfig": {"maxOutputTokens": 0}}),
+        (GEMINI, {"generationConfig": {"candidateCount": 2}}),
+        (GEMINI + "?key=secret", {}),
+        (GEMINI_STREAM.partition("?")[0], {}),
+    ],
+)
+async def test_malformed_call_of_gemini_is_refused_in_its_own_shape(path, body):
+    async with Simulator() as simulator, Client(simulator.base_url) as client:
+        status, reply = await ask_gemini(client, path, **body)
+    assert (status, reply["error"]["code"], reply["error"]["status"]) == (400, 400, "INVALID_ARGUMENT")
+    assert simulator.paid_calls == []
+
+
+@pytest.mark.parametrize("name", ["generationConfig", "generation_config"])
+async def test_gemini_takes_names_in_both_spellings(name):
+    async with Simulator() as simulator, Client(simulator.base_url) as client:
+        _, reply = await ask_gemini(client, **{name: {"max_output_tokens": 3}})
+    assert len(reply["candidates"][0]["content"]["parts"][0]["text"]) == 12
+    assert reply["candidates"][0]["finishReason"] == "MAX_TOKENS"
+
+
+async def test_gemini_says_in_the_body_how_long_to_wait():
+    rule = FaultRule("status", status=429, retry_after="seconds", retry_after_s=3)
+    async with Simulator(SimulatorSettings(faults=[rule])) as simulator, Client(simulator.base_url) as client:
+        _, reply = await ask_gemini(client)
+    assert reply["error"]["status"] == "RESOURCE_EXHAUSTED"
+    assert reply["error"]["details"][0]["retryDelay"] == "3s"
+
+
+# --- limits ----------------------------------------------------------------------------------------------------
+
+
+def test_limits_admit_a_minutes_worth_and_fill_evenly():
+    limits = RateLimits(rpm=2, tpm=None, now=0.0)
+    assert [limits.take(1, 0.0) for _ in range(2)] == [0.0, 0.0]
+    assert limits.take(1, 0.0) == 30.0
+    assert dict(limits.headers())["x-ratelimit-remaining-requests"] == "0"
+    assert limits.take(1, 30.0) == 0.0
+    assert limits.take(1, 30.0) == 30.0
+
+
+def test_call_that_one_limit_refuses_takes_nothing_of_the_other():
+    limits = RateLimits(rpm=10, tpm=100, now=0.0)
+    assert limits.take(100, 0.0) == 0.0
+    assert limits.take(50, 0.0) == 30.0
+    shown = dict(limits.headers())
+    assert (shown["x-ratelimit-remaining-requests"], shown["x-ratelimit-remaining-tokens"]) == ("9", "0")
+    assert (shown["x-ratelimit-limit-tokens"], shown["x-ratelimit-reset-tokens"]) == ("100", "1m0s")
+
+
+def test_call_larger_than_a_minutes_worth_waits_for_a_full_bucket():
+    limits = RateLimits(rpm=None, tpm=10, now=0.0)
+    assert limits.take(1000, 0.0) == 0.0
+    assert limits.take(1000, 0.0) == 60.0
+
+
+def test_without_limits_nothing_is_said():
+    limits = RateLimits(None, None, now=0.0)
+    assert (limits.take(10**9, 0.0), limits.headers()) == (0.0, ())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (0.0001, "1ms"), (0.12, "120ms"), (6, "6s"), (60, "1m0s"), (367, "6m7s")]
+)
+def test_duration_is_written_as_the_vendor_does(seconds, text):
+    assert duration(seconds) == text
+
+
+async def test_calls_beyond_the_limit_are_refused_unpaid_and_told_when_to_come_back():
+    async with Simulator(SimulatorSettings(rate_limit_rpm=1)) as simulator, Client(simulator.base_url) as client:
+        _, first, _ = await client.chat()
+        status, second, reply = await client.chat()
+    assert (first["x-ratelimit-limit-requests"], first["x-ratelimit-remaining-requests"]) == ("1", "0")
+    assert (status, reply["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert 0 < int(second["retry-after-ms"]) <= 60_000
+    assert second["x-ratelimit-remaining-requests"] == "0"
+    assert len(simulator.paid_calls) == 1
+
+
+async def test_stream_tells_of_the_limits_too():
+    _, (_, headers, _) = await streamed(SimulatorSettings(rate_limit_tpm=1000))
+    assert headers["x-ratelimit-limit-tokens"] == "1000"
+
+
+def test_limit_below_one_is_refused():
+    with pytest.raises(ConfigurationError, match="rate_limit_tpm"):
+        SimulatorSettings(rate_limit_tpm=0)

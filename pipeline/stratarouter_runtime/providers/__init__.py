@@ -3,58 +3,44 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Literal, get_args
 
+from pydantic import SecretStr
+
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import ConfigurationError, ProviderRejectedError
-from stratarouter_runtime.ports import ProviderAdapter, ProviderCall, Transport
+from stratarouter_runtime.errors import ConfigurationError
+from stratarouter_runtime.ports import ProviderAdapter, Transport
+from stratarouter_runtime.providers.google import GoogleAdapter
 from stratarouter_runtime.providers.openai import OpenAIAdapter
+from stratarouter_runtime.providers.openai_responses import OpenAIResponsesAdapter
 from stratarouter_runtime.providers.pricing import Pricer, Rates
-from stratarouter_runtime.records import Answer
+from stratarouter_runtime.providers.provider_set import Adapters, ProviderSet
 from stratarouter_runtime.routes import ProviderSpec, RouteTable, api_keys
 
-__all__ = ["OpenAIAdapter", "Pricer", "ProviderSet", "Rates", "create_providers", "create_transport"]
+__all__ = [
+    "ADAPTERS",
+    "Pricer",
+    "ProviderSet",
+    "Rates",
+    "create_adapters",
+    "create_pricer",
+    "create_providers",
+    "create_transport",
+]
+
+ADAPTERS: dict[str, Callable[[str, str, SecretStr | None], ProviderAdapter]] = {
+    "openai": OpenAIAdapter,
+    "openai-responses": OpenAIResponsesAdapter,
+    "simulator": OpenAIAdapter,
+    "google": GoogleAdapter,
+}
+"""By the kind that a route table names."""
+
+MIN_CONNECTIONS = 1024
+"""Room for a route table that is changed while the process runs; beyond it, as many as the bulkheads let through."""
 
 TransportKind = Literal["auto", "aiohttp", "httpx"]
-
-
-class ProviderSet:
-    """Every configured provider by name, over one transport.
-
-    Args:
-        adapters: called once at ``start``, because only a process that calls providers needs their keys.
-        transport: started and stopped with this.
-        pricer: prices the answers.
-    """
-
-    def __init__(
-        self, adapters: Callable[[], Mapping[str, ProviderAdapter]], transport: Transport, pricer: Pricer
-    ) -> None:
-        self._make_adapters = adapters
-        self._adapters: Mapping[str, ProviderAdapter] = {}
-        self._transport = transport
-        self._pricer = pricer
-
-    async def start(self) -> None:
-        """Read the keys and the prices, open the transport. Raises ConfigurationError where a key is missing."""
-        self._adapters = self._make_adapters()
-        self._pricer.load()
-        await self._transport.start()
-
-    async def stop(self) -> None:
-        """Close the transport. Idempotent."""
-        await self._transport.stop()
-
-    async def call(self, provider: str, call: ProviderCall) -> Answer:
-        """Make one call, priced. Raises a ProviderError; ProviderRejectedError for a name nobody configured."""
-        adapter = self._adapters.get(provider)
-        if adapter is None:
-            raise ProviderRejectedError(f"no provider is named {provider!r}")
-        reply = await self._transport.send(adapter.to_http(call))
-        answer = adapter.from_http(reply, call)
-        return replace(answer, cost_usd=self._pricer.cost_usd(provider, call.model, answer.usage))
 
 
 def create_transport(kind: TransportKind = "auto", *, max_connections: int | None = None) -> Transport:
@@ -81,18 +67,25 @@ def create_transport(kind: TransportKind = "auto", *, max_connections: int | Non
 
 def create_providers(config: RuntimeConfig, routes: RouteTable, transport: Transport | None = None) -> ProviderSet:
     """The providers of ``routes``, with keys from ``config`` or the environment and prices from table and library."""
-    specs = routes.providers
+    at_once = sum(spec.max_concurrency or config.provider_concurrency for spec in routes.providers.values())
+    transport = transport or create_transport(max_connections=max(at_once, MIN_CONNECTIONS))
+    return ProviderSet(lambda: create_adapters(config, routes), transport, create_pricer(routes))
 
-    def adapters() -> dict[str, ProviderAdapter]:
-        return {name: _adapter(spec, config) for name, spec in specs.items()}
 
-    pricer = Pricer(
+def create_adapters(config: RuntimeConfig, routes: RouteTable) -> Adapters:
+    """An adapter for each key of each provider. Raises ConfigurationError where a key is missing."""
+    return {
+        name: tuple(_adapter(spec, key) for key in api_keys(spec, config)) for name, spec in routes.providers.items()
+    }
+
+
+def create_pricer(routes: RouteTable) -> Pricer:
+    """Prices from the route table, else from the library."""
+    return Pricer(
         {key: Rates(price.input_usd, price.output_usd) for key, price in routes.prices.items()},
-        {name: spec.base_url for name, spec in specs.items()},
+        {name: spec.base_url for name, spec in routes.providers.items()},
     )
-    return ProviderSet(adapters, transport or create_transport(), pricer)
 
 
-def _adapter(spec: ProviderSpec, config: RuntimeConfig) -> ProviderAdapter:
-    """Both kinds of the table, ``openai`` and ``simulator``, speak OpenAI's shape."""
-    return OpenAIAdapter(spec.name, spec.base_url, api_keys(spec, config)[0])
+def _adapter(spec: ProviderSpec, key: SecretStr | None) -> ProviderAdapter:
+    return ADAPTERS[spec.kind](spec.name, spec.base_url, key)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import orjson
 from pydantic import SecretStr
@@ -14,11 +15,17 @@ from pydantic import SecretStr
 from stratarouter_runtime.errors import (
     ConfigurationError,
     ProviderBadReplyError,
+    ProviderError,
     ProviderRejectedError,
-    UnsupportedParameterError,
 )
-from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall
-from stratarouter_runtime.providers.http_errors import MAX_REASON_CHARACTERS, error_of_reply, reason_of
+from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.providers.http_errors import (
+    MAX_REASON_CHARACTERS,
+    error_of_event,
+    error_of_reply,
+    reason_of,
+)
+from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, CallCheck
 from stratarouter_runtime.records import Answer, Usage
 
 REQUEST_ID_HEADER = "x-stratarouter-request-id"
@@ -30,7 +37,6 @@ PASSED_ON = frozenset({
 })  # fmt: skip
 """Parameters that mean the same on both sides. Left out on purpose: ``stream`` and ``n`` (one whole answer is what a
 request gets), ``logprobs`` and audio (an Answer has no place for them), ``service_tier`` (it changes the price)."""
-LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
 FINISH_REASONS = {
     "stop": "stop",
     "eos": "stop",
@@ -43,8 +49,113 @@ FINISH_REASONS = {
 """What servers say -> our words; anything else is ``other``."""
 MAY_BE_EMPTY = frozenset({"length", "content_filter"})
 """Ends that explain an answer without text: a reasoning model spent its limit on thinking, or a filter took it."""
+AZURE_HOSTS = (".openai.azure.com", ".services.ai.azure.com")
+"""Ends of the names of Azure's hosts. With a key they want the header ``api-key``; a bearer token is Entra's:
+https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle."""
+SUPPORT: Mapping[str, str] = {
+    "system prompt": "yes",
+    "multi-turn messages": "yes",
+    "temperature": "yes",
+    "top_p": "yes",
+    "max_tokens": "yes",
+    "stop": "yes",
+    "seed": "yes",
+    "frequency_penalty, presence_penalty": "yes",
+    "JSON mode": "yes",
+    "JSON schema": "yes",
+    "tools": "yes",
+    "tool_choice": "yes",
+    "parallel_tool_calls": "yes",
+    "images by URL": "yes",
+    "images in base64": "yes",
+    "reasoning_effort": "yes",
+    "streaming": "yes",
+    "cached tokens in usage": "yes",
+    "reasoning tokens in usage": "yes",
+}
+"""What the wire shape carries, by the names of ``features.FEATURES``. A compatible server may refuse some of it."""
 
-_KEY_SHAPE = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_*\-]{4,}")
+_KEY_SHAPE = re.compile(r"\b(?:(?:sk|pk|rk|xai)-|gsk_)[A-Za-z0-9_*\-]{4,}")
+
+Json = dict[str, Any]
+
+
+class OpenAIServer:
+    """One server that speaks OpenAI's wire shapes: its address, its key, and what its errors become.
+
+    Args:
+        name: the provider's name in the route table.
+        base_url: up to and with the version, such as ``https://api.openai.com/v1``. A query stays at the end.
+        api_key: sent as a bearer token, to Azure's hosts as ``api-key``; None for servers that want none.
+            Raises ConfigurationError where no header can carry it.
+        wall: epoch seconds, for dates in ``retry-after``.
+    """
+
+    def __init__(
+        self, name: str, base_url: str, api_key: SecretStr | None = None, *, wall: Callable[[], float] = time.time
+    ) -> None:
+        self.name = name
+        self._base = urlsplit(base_url)
+        self._key = "" if api_key is None else _sendable(api_key.get_secret_value().strip(), name)
+        self._wall = wall
+
+    @property
+    def is_openais(self) -> bool:
+        """Whether OpenAI's own models answer here, at OpenAI or at Azure."""
+        return _is_openais_host(self._base.hostname or "")
+
+    def post(self, path: str, body: Json, call: ProviderCall, *, stream: bool) -> HttpCall:
+        """The request that carries ``body`` for ``call``. Raises ProviderRejectedError where it is no JSON."""
+        headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if stream else "application/json",
+            REQUEST_ID_HEADER: quote(call.request_id, safe="!#$&'()*+,/:;=?@[]"),
+        }
+        if self._key and (self._base.hostname or "").endswith(AZURE_HOSTS):
+            headers["api-key"] = self._key
+        elif self._key:
+            headers["authorization"] = f"Bearer {self._key}"
+        try:
+            data = orjson.dumps(body)
+        except TypeError as exc:
+            raise ProviderRejectedError(f"the call to provider {self.name!r} is no JSON: {exc}") from exc
+        url = urlunsplit(self._base._replace(path=self._base.path.rstrip("/") + path))
+        return HttpCall("POST", url, headers, data, call.timeout_s)
+
+    def json_object(self, reply: HttpReply) -> Json:
+        """The body of a good reply. Raises what another status stands for, and ProviderBadReplyError."""
+        if not 200 <= reply.status < 300:
+            raise error_of_reply(reply, self.name, scrub=self._scrub, wall=self._wall)
+        body = _json_object(reply.body)
+        if body is None:
+            raise self.bad(f"a body of {len(reply.body)} bytes which is no JSON object", reply.status)
+        return body
+
+    def event_object(self, event: ServerSentEvent) -> Json:
+        """The data of an event. Raises ProviderBadReplyError."""
+        body = _json_object(event.data)
+        if body is None:
+            raise self.bad(f"an event of {len(event.data)} characters which is no JSON object")
+        return body
+
+    def bad(self, what: str, status: int = 200) -> ProviderBadReplyError:
+        """The error of a reply that was paid for and cannot be read."""
+        message = f"provider {self.name!r} answered {status} with {what}"
+        return ProviderBadReplyError(message, status=status, maybe_paid=True)
+
+    def error_of_event(self, body: Json) -> ProviderError:
+        """What an error within a stream stands for."""
+        return error_of_event(orjson.dumps(body), self.name, scrub=self._scrub)
+
+    def words(self, body: Json) -> str:
+        """What an error's body says, fit for a message."""
+        return self._scrub(reason_of(orjson.dumps(body)).text)[:MAX_REASON_CHARACTERS]
+
+    def _scrub(self, text: str) -> str:
+        """``text`` without our key and without anything shaped like one: servers echo keys, whole or in part."""
+        if self._key:
+            text = text.replace(self._key, "***")
+        return _KEY_SHAPE.sub("***", text)
 
 
 class OpenAIAdapter:
@@ -52,9 +163,8 @@ class OpenAIAdapter:
 
     Args:
         name: the provider's name in the route table.
-        base_url: up to and with the version, such as ``https://api.openai.com/v1``.
-        api_key: sent as a bearer token; None for servers that want none.
-            Raises ConfigurationError where no header can carry it.
+        base_url: as ``OpenAIServer`` takes it.
+        api_key: likewise.
         limit_name: how this server calls the limit on output tokens. By default ``max_completion_tokens`` on
             OpenAI's own hosts, whose reasoning models refuse the older name, and ``max_tokens`` elsewhere.
         wall: epoch seconds, for dates in ``retry-after``.
@@ -69,31 +179,23 @@ class OpenAIAdapter:
         limit_name: str | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._name = name
-        self._url = base_url.rstrip("/") + "/chat/completions"
-        self._key = "" if api_key is None else _sendable(api_key.get_secret_value().strip(), name)
-        self._limit_name = limit_name or _usual_limit_name(base_url)
-        self._wall = wall
+        self._server = OpenAIServer(name, base_url, api_key, wall=wall)
+        self._limit_name = limit_name or ("max_completion_tokens" if self._server.is_openais else "max_tokens")
+        self._check = CallCheck(name)
 
-    def to_http(self, call: ProviderCall) -> HttpCall:
-        """Translate. A parameter of value None counts as not given.
+    def to_http(self, call: ProviderCall, *, stream: bool = False) -> HttpCall:
+        """Translate. A parameter of value None counts as not given; ``stream`` asks for server-sent events.
 
         Raises:
-            UnsupportedParameterError: a parameter is unknown; the message names it.
-            ProviderRejectedError: a value cannot be written as JSON.
+            UnsupportedParameterError: the wire shape lacks a parameter or a part of a message; the message names it.
+            ProviderRejectedError: something is malformed or cannot be written as JSON.
         """
-        headers = {
-            "content-type": "application/json",
-            "accept": "application/json",
-            REQUEST_ID_HEADER: quote(call.request_id, safe="!#$&'()*+,/:;=?@[]"),
-        }
-        if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
-        try:
-            body = orjson.dumps({"model": call.model, "messages": call.messages, **self._params(call.params)})
-        except TypeError as exc:
-            raise ProviderRejectedError(f"the call to provider {self._name!r} is no JSON: {exc}") from exc
-        return HttpCall("POST", self._url, headers, body, call.timeout_s)
+        body = {"model": call.model, "messages": call.messages, **self._params(call)}
+        if self._server.is_openais:
+            body["messages"] = [_without_extras(message) for message in call.messages]
+        if stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return self._server.post("/chat/completions", body, call, stream=stream)
 
     def from_http(self, reply: HttpReply, call: ProviderCall) -> Answer:
         """Read the reply; ``model`` is the one asked for, so that prices and metric labels stay a closed set.
@@ -102,75 +204,116 @@ class OpenAIAdapter:
             ProviderError: what a status other than 2xx stands for.
             ProviderBadReplyError: 2xx, and the body cannot be read.
         """
-        if not 200 <= reply.status < 300:
-            raise error_of_reply(reply, self._name, scrub=self._scrub, wall=self._wall)
-        body = self._json_object(reply)
-        message, finish = self._choice(reply, body)
-        tool_calls = _tool_calls(message)
-        text = self._text(reply, message, finish, has_tools=bool(tool_calls))
-        if message.get("refusal") and not message.get("content"):
-            finish = "content_filter"
-        return Answer(
-            text=text,
-            provider=self._name,
-            model=call.model,
-            usage=_usage(body.get("usage")),
-            finish_reason="tool_calls" if tool_calls and finish == "stop" else finish,
-            tool_calls=tool_calls,
-        )
-
-    def _params(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        given = {name: value for name, value in params.items() if value is not None}
-        unknown = sorted(given.keys() - PASSED_ON - set(LIMIT_NAMES))
-        if unknown:
-            raise UnsupportedParameterError(f"provider {self._name!r} has no parameter {', '.join(map(repr, unknown))}")
-        limits = [given.pop(name) for name in LIMIT_NAMES if name in given]
-        if len(limits) == 2 and limits[0] != limits[1]:
-            raise UnsupportedParameterError("'max_tokens' and 'max_completion_tokens' are one limit; they differ")
-        return {**given, self._limit_name: limits[0]} if limits else given
-
-    def _json_object(self, reply: HttpReply) -> dict[str, Any]:
-        try:
-            body = orjson.loads(reply.body)
-        except orjson.JSONDecodeError as exc:
-            raise self._bad(reply, "which is no JSON") from exc
-        if not isinstance(body, dict):
-            raise self._bad(reply, "which is no JSON object")
-        return body
-
-    def _choice(self, reply: HttpReply, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        choices = body.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            said = self._scrub(reason_of(reply.body).text)[:MAX_REASON_CHARACTERS] if "error" in body else ""
-            raise self._bad(reply, f"without choices{': ' + said if said else ''}")
-        message = choices[0].get("message")
+        body = self._server.json_object(reply)
+        choice = _first_choice(body)
+        if choice is None:
+            said = f": {self._server.words(body)}" if "error" in body else ""
+            raise self._server.bad(f"a body of {len(reply.body)} bytes without choices{said}", reply.status)
+        message = choice.get("message")
         if not isinstance(message, dict):
-            raise self._bad(reply, "without choices[0].message")
-        finish = choices[0].get("finish_reason")
-        return message, FINISH_REASONS.get(finish, "other") if isinstance(finish, str) else "other"
+            raise self._server.bad(f"a body of {len(reply.body)} bytes without choices[0].message", reply.status)
+        return _answer(self._server, call, message, choice.get("finish_reason"), body.get("usage"))
 
-    def _text(self, reply: HttpReply, message: dict[str, Any], finish: str, *, has_tools: bool) -> str:
-        content = message.get("content")
-        if isinstance(content, list):
-            content = "".join(part["text"] for part in content if _is_text_part(part))
-        if isinstance(content, str) and content:
-            return content
-        refusal = message.get("refusal")
-        if isinstance(refusal, str) and refusal:
-            return refusal
-        if content == "" or (content is None and (has_tools or finish in MAY_BE_EMPTY)):
+    def read_stream(self, call: ProviderCall) -> ChatStream:
+        """A reader for the events of ``to_http(call, stream=True)``."""
+        return ChatStream(self._server, call)
+
+    def _params(self, call: ProviderCall) -> Json:
+        unknown = sorted({n for n, value in call.params.items() if value is not None} - PASSED_ON - set(LIMIT_NAMES))
+        if unknown:
+            raise self._check.lacks(f"parameter {', '.join(map(repr, unknown))}")
+        given = self._check.check(call)
+        limit = self._check.limit(given)
+        return given if limit is None else {**given, self._limit_name: limit}
+
+
+class ChatStream:
+    """Reads one streamed chat completion."""
+
+    def __init__(self, server: OpenAIServer, call: ProviderCall) -> None:
+        self._server = server
+        self._call = call
+        self._texts: list[str] = []
+        self._refusals: list[str] = []
+        self._tools: list[Json] = []
+        self._slots: dict[int, int] = {}
+        self._finish: object = None
+        self._usage: object = None
+        self._ended = False
+
+    def feed(self, event: ServerSentEvent) -> str:
+        """The text that this event adds.
+
+        Raises:
+            ProviderError: the event is an error.
+            ProviderBadReplyError: it cannot be read.
+        """
+        if event.data.strip() == "[DONE]":
+            self._ended = True
             return ""
-        raise self._bad(reply, "without text in choices[0].message.content")
+        body = self._server.event_object(event)
+        if event.event == "error" or body.get("error") or body.get("object") == "error":
+            raise self._server.error_of_event(body)
+        # Most servers count in an event of its own without choices, some (llama.cpp) in the last one with a choice.
+        self._usage = body.get("usage") or self._usage
+        choice = _first_choice(body)
+        if choice is None:
+            if body.get("choices"):
+                raise self._server.bad("an event whose choices are none")
+            return ""
+        self._finish = choice.get("finish_reason") or self._finish
+        self._ended = self._ended or bool(self._finish)
+        delta = choice.get("delta")
+        return self._add(delta) if isinstance(delta, dict) else ""
 
-    def _bad(self, reply: HttpReply, what: str) -> ProviderBadReplyError:
-        message = f"provider {self._name!r} answered {reply.status} with a body of {len(reply.body)} bytes {what}"
-        return ProviderBadReplyError(message, status=reply.status, maybe_paid=True)
+    def answer(self) -> Answer:
+        """The whole answer. Raises ProviderBadReplyError where no event said that it was the end."""
+        if not self._ended:
+            raise self._server.bad("a stream that broke off before its end")
+        message: Json = {"content": "".join(self._texts) if self._texts else None, "tool_calls": self._tools}
+        message["refusal"] = "".join(self._refusals)
+        return _answer(self._server, self._call, message, self._finish, self._usage)
 
-    def _scrub(self, text: str) -> str:
-        """``text`` without our key and without anything shaped like one: servers echo keys, whole or in part."""
-        if self._key:
-            text = text.replace(self._key, "***")
-        return _KEY_SHAPE.sub("***", text)
+    def _add(self, delta: Json) -> str:
+        for item in _list(delta.get("tool_calls")):
+            self._add_tool(item)
+        text, refusal = _joined(delta.get("content")), delta.get("refusal")
+        if text is not None:
+            self._texts.append(text)
+        if isinstance(refusal, str):
+            self._refusals.append(refusal)
+            # A refusal stands as the answer's text only where there is no other.
+            return text or (refusal if not any(self._texts) else "")
+        return text or ""
+
+    def _add_tool(self, item: object) -> None:
+        """Add a piece of a tool call to the call it belongs to, by its index.
+
+        Some servers leave the index out or say 0 for every call: there a new id with a name begins the next one.
+        """
+        function = item.get("function") if isinstance(item, dict) else None
+        if not isinstance(item, dict) or not isinstance(function, dict):
+            raise self._server.bad("a piece of a tool call without a function")
+        index = item.get("index")
+        at = self._slots.get(index) if type(index) is int else len(self._tools) - 1 if self._tools else None
+        name, arguments = function.get("name"), _arguments(function.get("arguments"))
+        if at is None or (name and item.get("id") not in (None, "", self._tools[at].get("id"))):
+            at = len(self._tools)
+            self._tools.append({"function": {"name": "", "arguments": ""}})
+        if type(index) is int:
+            self._slots[index] = at
+        tool = self._tools[at]
+        for key, value in item.items():
+            if key not in ("index", "function") and value is not None:
+                tool.setdefault(key, value)
+        tool["function"]["name"] = tool["function"]["name"] or name or ""
+        tool["function"]["arguments"] += arguments
+
+
+def count(holder: object, name: str) -> int:
+    """The number of tokens under ``name``; 0 where there is none or nonsense (such an answer has no known price)."""
+    value = holder.get(name) if isinstance(holder, dict) else None
+    return value if type(value) is int and value >= 0 else 0
 
 
 def _sendable(key: str, provider: str) -> str:
@@ -179,31 +322,83 @@ def _sendable(key: str, provider: str) -> str:
     return key
 
 
-def _usual_limit_name(base_url: str) -> str:
-    host = urlsplit(base_url).hostname or ""
-    own = host == "api.openai.com" or host.endswith((".api.openai.com", ".openai.azure.com"))
-    return "max_completion_tokens" if own else "max_tokens"
+def _is_openais_host(host: str) -> bool:
+    return host == "api.openai.com" or host.endswith((".api.openai.com", *AZURE_HOSTS))
 
 
-def _is_text_part(part: object) -> bool:
-    return isinstance(part, dict) and isinstance(part.get("text"), str)
+def _without_extras(message: Json) -> Json:
+    """``message`` without what other vendors' models put on their tool calls: OpenAI answers 400 to fields that it does
+    not know, and their signatures mean nothing to its models.
+    """
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    return {**message, "tool_calls": [{k: v for k, v in each.items() if k != "extra_content"} for each in calls]}
 
 
-def _tool_calls(message: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    found = message.get("tool_calls")
-    return tuple(item for item in found if isinstance(item, dict)) if isinstance(found, list) else ()
+def _json_object(data: bytes | str) -> Json | None:
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _first_choice(body: Json) -> Json | None:
+    choices = body.get("choices")
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+
+
+def _answer(server: OpenAIServer, call: ProviderCall, message: Json, finish: object, usage: object) -> Answer:
+    ours = FINISH_REASONS.get(finish, "other") if isinstance(finish, str) else "other"
+    tool_calls = _tool_calls(server, call, message)
+    text, refusal = _joined(message.get("content")), message.get("refusal")
+    if not text and isinstance(refusal, str) and refusal:
+        text, ours = refusal, "content_filter"
+    elif text is None and not (tool_calls or ours in MAY_BE_EMPTY):
+        raise server.bad("no text in the message's content")
+    return Answer(
+        text=text or "",
+        provider=server.name,
+        model=call.model,
+        usage=_usage(usage),
+        finish_reason="tool_calls" if tool_calls and ours == "stop" else ours,
+        tool_calls=tool_calls,
+    )
+
+
+def _list(found: object) -> list[Any]:
+    return found if isinstance(found, list) else []
+
+
+def _joined(content: object) -> str | None:
+    """The text of a content, a string or a list of parts; None for neither."""
+    if isinstance(content, list):
+        return "".join(p["text"] for p in content if isinstance(p, dict) and isinstance(p.get("text"), str))
+    return content if isinstance(content, str) else None
+
+
+def _tool_calls(server: OpenAIServer, call: ProviderCall, message: Json) -> tuple[Json, ...]:
+    """The calls of tools; one that a server gave no id gets one from the request's, so that a result can name it."""
+    read = []
+    for index, item in enumerate(_list(message.get("tool_calls"))):
+        function = item.get("function") if isinstance(item, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise server.bad("a tool call without a function's name")
+        made_up = hashlib.sha256(f"{call.request_id}/{index}".encode()).hexdigest()[:24]
+        called = {**function, "arguments": _arguments(function.get("arguments"))}
+        read.append({**item, "id": item.get("id") or f"call_{made_up}", "type": "function", "function": called})
+    return tuple(read)
+
+
+def _arguments(found: object) -> str:
+    """A JSON text: some servers give the object itself, or nothing."""
+    return found if isinstance(found, str) else "" if found is None else orjson.dumps(found).decode()
 
 
 def _usage(found: object) -> Usage:
-    """Tokens in our form; zeros where the server counts none or nonsense (such an answer has no known price)."""
-    if not isinstance(found, dict):
-        return Usage()
-    used, made = _count(found, "prompt_tokens"), _count(found, "completion_tokens")
-    cached = _count(found.get("prompt_tokens_details"), "cached_tokens")
-    reasoning = _count(found.get("completion_tokens_details"), "reasoning_tokens")
+    used, made = count(found, "prompt_tokens"), count(found, "completion_tokens")
+    details: Json = found if isinstance(found, dict) else {}
+    cached = count(details.get("prompt_tokens_details"), "cached_tokens")
+    reasoning = count(details.get("completion_tokens_details"), "reasoning_tokens")
     return Usage(used, made, min(cached, used), min(reasoning, made))
-
-
-def _count(holder: object, name: str) -> int:
-    value = holder.get(name) if isinstance(holder, dict) else None
-    return value if type(value) is int and value >= 0 else 0

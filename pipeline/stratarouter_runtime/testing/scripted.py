@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 
-from stratarouter_runtime.ports import HttpCall, HttpReply
+from stratarouter_runtime.ports import HttpCall, HttpReply, ServerSentEvent
+from stratarouter_runtime.providers.sse import EventParser
 
 Step = HttpReply | Exception | Callable[[HttpCall], Awaitable[HttpReply]]
 """A reply to give, an error to raise, or a coroutine function that decides (and may wait on the test's events)."""
@@ -16,6 +18,24 @@ Step = HttpReply | Exception | Callable[[HttpCall], Awaitable[HttpReply]]
 
 class ScriptExhaustedError(AssertionError):
     """More calls were made than the script has steps."""
+
+
+class ScriptedStream:
+    """A scripted reply; its events are those of the body."""
+
+    def __init__(self, reply: HttpReply) -> None:
+        self.status = reply.status
+        self.headers = reply.headers
+        self._body = reply.body
+
+    async def events(self) -> AsyncIterator[ServerSentEvent]:
+        """The body's events."""
+        for event in EventParser().feed(self._body):
+            yield event
+
+    async def body(self) -> bytes:
+        """The whole body."""
+        return self._body
 
 
 class ScriptedTransport:
@@ -50,6 +70,11 @@ class ScriptedTransport:
         if isinstance(step, Exception):
             raise step
         return await step(call)
+
+    @asynccontextmanager
+    async def stream(self, call: HttpCall) -> AsyncIterator[ScriptedStream]:
+        """Take the next step as a reply that is read as it comes."""
+        yield ScriptedStream(await self.send(call))
 
     @property
     def steps_left(self) -> int:

@@ -1,8 +1,8 @@
-"""A local HTTP server that behaves like an OpenAI-compatible provider, on good days and bad ones.
+"""A local HTTP server that behaves like the providers it knows the wire shapes of, on good days and bad ones.
 
 It keeps its own log of paid calls, which is what the tests of "paid for once" count. A call is paid for once its
-completion is generated: whether the reply then arrives, breaks off or is read by nobody does not matter. As its own
-process: ``python -m stratarouter_runtime.testing.simulator --help``.
+completion is generated (a stream: before its first piece): whether the reply then arrives, breaks off or is read by
+nobody does not matter. As its own process: ``python -m stratarouter_runtime.testing.simulator --help``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self, get_args
 from urllib.parse import unquote
@@ -25,10 +26,21 @@ from urllib.parse import unquote
 import orjson
 
 from stratarouter_runtime.errors import ConfigurationError
-from stratarouter_runtime.testing.simulator_endpoints import ENDPOINTS, Ask, Endpoint, RefusedAskError, models_reply
+from stratarouter_runtime.testing.simulator_endpoints import (
+    Ask,
+    Completion,
+    Endpoint,
+    Refusal,
+    RefusedAskError,
+    count_tokens,
+    models_reply,
+    sse_event,
+)
 from stratarouter_runtime.testing.simulator_faults import FaultBook, FaultRule
 from stratarouter_runtime.testing.simulator_http import Connection, Headers, SimulatedRequest
+from stratarouter_runtime.testing.simulator_limits import RateLimits
 from stratarouter_runtime.testing.simulator_log import CallLog, CallRecord
+from stratarouter_runtime.testing.simulator_routes import find_endpoint
 
 __all__ = ["CallRecord", "FaultRule", "Simulator", "SimulatorSettings"]
 
@@ -47,12 +59,15 @@ class SimulatorSettings:
     """How the simulated provider behaves.
 
     Attributes:
-        latency_ms: time from a call to its reply: fixed, or the median where ``latency_p99_ms`` is set.
+        latency_ms: time from a call to its reply: fixed, or the median where ``latency_p99_ms`` is set. Of a stream,
+            half of it is the time to the first piece, the rest is spread evenly over the other pieces.
         latency_p99_ms: the 99th percentile of a log-normal latency.
         max_concurrency: calls generated at once; None for no limit.
         on_overload: calls beyond it wait (``queue``) or get 429 (``reject``).
         max_queue: calls that may wait; beyond it 429.
         output_tokens: tokens of an answer, about.
+        rate_limit_rpm: calls a minute; beyond it 429. Where a limit is set, ``x-ratelimit-*`` headers tell of it.
+        rate_limit_tpm: tokens a minute, of the messages and of an answer of ``output_tokens``; likewise.
         faults: the first rule that meets a call decides its trouble.
         seed: of latency and of the rules' probabilities.
         log_path: file of paid calls, appended to; None for none.
@@ -65,6 +80,8 @@ class SimulatorSettings:
     on_overload: OnOverload = "queue"
     max_queue: int = 10_000
     output_tokens: int = 32
+    rate_limit_rpm: int | None = None
+    rate_limit_tpm: int | None = None
     faults: Sequence[FaultRule] = ()
     seed: int = 0
     log_path: Path | None = None
@@ -77,6 +94,10 @@ class SimulatorSettings:
             raise ConfigurationError(f"latency_p99_ms = {self.latency_p99_ms} needs 0 < latency_ms <= latency_p99_ms")
         if self.max_concurrency is not None and self.max_concurrency < 1:
             raise ConfigurationError(f"max_concurrency = {self.max_concurrency} is below 1")
+        for name in ("rate_limit_rpm", "rate_limit_tpm"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ConfigurationError(f"{name} = {limit} is below 1")
         if self.on_overload not in get_args(OnOverload):
             raise ConfigurationError(f"on_overload = {self.on_overload!r} is neither 'queue' nor 'reject'")
 
@@ -97,6 +118,12 @@ class _Job:
     endpoint: Endpoint
     ask: Ask
     fault: FaultRule | None
+    headers: Headers = ()
+
+    @property
+    def effect(self) -> str:
+        """What becomes of its reply."""
+        return "ok" if self.fault is None else self.fault.effect
 
 
 class Simulator:
@@ -112,6 +139,7 @@ class Simulator:
         self._connections: set[Connection] = set()
         self._waiting: deque[_Job] = deque(maxlen=self.settings.max_queue)
         self._timers: set[asyncio.TimerHandle] = set()
+        self._limits = RateLimits(self.settings.rate_limit_rpm, self.settings.rate_limit_tpm, time.monotonic())
         self._server: asyncio.Server | None = None
 
     async def start(self, port: int = 0) -> str:
@@ -167,20 +195,27 @@ class Simulator:
         self._faults = FaultBook(rules)
 
     def _serve(self, request: SimulatedRequest, connection: Connection) -> None:
-        endpoint = ENDPOINTS.get((request.method, request.path))
-        if endpoint is None:
+        found = find_endpoint(request.method, request.path, request.query)
+        if found is None:
             connection.reply(*self._answer_aside(request))
             return
+        endpoint, named = found
         try:
-            ask = _read(endpoint, request)
+            ask = _read(endpoint, request, named)
         except RefusedAskError as exc:
             self._record(request, None, status=400, effect="refused")
-            connection.reply(400, endpoint.error(str(exc), "invalid_request_error"))
+            connection.reply(400, endpoint.error(Refusal(400, "invalid_request_error", str(exc))))
+            return
+        wait_s = self._limits.take(count_tokens(ask.prompt) + self.settings.output_tokens, time.monotonic())
+        if wait_s > 0:
+            self._refuse_for(_Job(request, connection, endpoint, ask, None, self._limits.headers()), wait_s * 1000)
             return
         fault = self._faults.pick(ask.model, ask.prompt, self._chance)
-        job = _Job(request, connection, endpoint, ask, fault)
+        job = _Job(request, connection, endpoint, ask, fault, self._limits.headers())
         if fault is not None and fault.effect == "status":
-            self._refuse(job, fault.status, fault.error_code(), fault.headers(time.time()))
+            told_s = None if fault.retry_after is None else fault.retry_after_s
+            refusal = Refusal(fault.status, fault.error_code(), f"simulated {fault.status}", told_s)
+            self._refuse(job, refusal, fault.headers(time.time()))
         else:
             self._admit(job)
 
@@ -203,35 +238,70 @@ class Simulator:
         elif self.settings.on_overload == "queue" and len(self._waiting) < self.settings.max_queue:
             self._waiting.append(job)
         else:
-            wait_ms = max(1.0, self.settings.latency_ms)
-            self._refuse(job, 429, "rate_limit_exceeded", (("retry-after-ms", f"{wait_ms:g}"),))
+            self._refuse_for(job, max(1.0, self.settings.latency_ms))
 
-    def _refuse(self, job: _Job, status: int, code: str, headers: Headers = ()) -> None:
-        self._record(job.request, job.ask, status=status, effect="refused")
-        job.connection.reply(status, job.endpoint.error(f"simulated {status}", code), headers)
+    def _refuse_for(self, job: _Job, wait_ms: float) -> None:
+        whole_ms = math.ceil(wait_ms)
+        refusal = Refusal(429, "rate_limit_exceeded", "simulated 429", whole_ms / 1000)
+        self._refuse(job, refusal, (("retry-after-ms", str(whole_ms)),))
+
+    def _refuse(self, job: _Job, refusal: Refusal, headers: Headers = ()) -> None:
+        self._record(job.request, job.ask, status=refusal.status, effect="refused")
+        job.connection.reply(refusal.status, job.endpoint.error(refusal), job.headers + headers)
 
     def _begin(self, job: _Job) -> None:
         delay_s = self.settings.draw_latency_s(self._chance)
         if job.fault is not None:
             delay_s += job.fault.slow_ms / 1000
+        if job.ask.stream and job.endpoint.stream is not None:
+            pieces = _pieces(job, job.endpoint.stream(job.ask, self.settings.output_tokens))
+            gap_s = delay_s / 2 / max(1, len(pieces) - 1)
+            self._later(delay_s / 2, partial(self._begin_stream, job, pieces, gap_s))
+        else:
+            self._later(delay_s, partial(self._finish, job))
+
+    def _later(self, delay_s: float, step: Callable[[], None]) -> None:
+        """Take ``step`` in ``delay_s`` seconds unless the server is stopped before; at once for no delay."""
         if delay_s <= 0:
-            self._finish(job)
+            step()
             return
 
         def due() -> None:
             self._timers.discard(timer)
-            self._finish(job)
+            step()
 
         timer = asyncio.get_running_loop().call_later(delay_s, due)
         self._timers.add(timer)
 
     def _finish(self, job: _Job) -> None:
+        completion = self._charge(job)
+        _reply(job, job.effect, completion.body)
+        self._release()
+
+    def _charge(self, job: _Job) -> Completion:
+        """Generate the answer. The money is spent, and on record, before anybody can read it."""
         completion = job.endpoint.complete(job.ask, self.settings.output_tokens)
-        effect = "ok" if job.fault is None else job.fault.effect
-        # The money is spent, and on record, before anybody can read the answer.
         tokens = (completion.input_tokens, completion.output_tokens)
-        self._record(job.request, job.ask, status=200, effect=effect, tokens=tokens, gone=not job.connection.is_open)
-        _reply(job, effect, completion.body)
+        gone = not job.connection.is_open
+        self._record(job.request, job.ask, status=200, effect=job.effect, tokens=tokens, gone=gone)
+        return completion
+
+    def _begin_stream(self, job: _Job, pieces: list[bytes], gap_s: float) -> None:
+        self._charge(job)
+        job.connection.begin_stream(200, job.headers)
+        self._send_pieces(job, pieces, 0, gap_s)
+
+    def _send_pieces(self, job: _Job, pieces: list[bytes], start: int, gap_s: float) -> None:
+        for index in range(start, len(pieces)):
+            job.connection.send_piece(pieces[index])
+            is_last = index == len(pieces) - 1
+            if gap_s > 0 and not is_last and job.connection.is_open:
+                self._later(gap_s, partial(self._send_pieces, job, pieces, index + 1, gap_s))
+                return
+        _end_stream(job)
+        self._release()
+
+    def _release(self) -> None:
         self.active -= 1
         self._begin_waiting()
 
@@ -275,14 +345,14 @@ class Simulator:
         )
 
 
-def _read(endpoint: Endpoint, request: SimulatedRequest) -> Ask:
+def _read(endpoint: Endpoint, request: SimulatedRequest, named: dict[str, str]) -> Ask:
     try:
         body = orjson.loads(request.body)
     except orjson.JSONDecodeError as exc:
         raise RefusedAskError(f"the body is not JSON: {exc}") from exc
     if not isinstance(body, dict):
         raise RefusedAskError("the body is no JSON object")
-    return endpoint.read(body)
+    return endpoint.read(body | named)
 
 
 def _request_id(request: SimulatedRequest) -> str | None:
@@ -292,11 +362,11 @@ def _request_id(request: SimulatedRequest) -> str | None:
 
 def _reply(job: _Job, effect: str, body: bytes) -> None:
     if effect in ("ok", "slow"):
-        job.connection.reply(200, body)
+        job.connection.reply(200, body, job.headers)
     elif effect == "invalid_json":
-        job.connection.reply(200, body[: len(body) // 2])
+        job.connection.reply(200, body[: len(body) // 2], job.headers)
     elif effect == "wrong_shape":
-        job.connection.reply(200, job.endpoint.wrong_shape)
+        job.connection.reply(200, job.endpoint.wrong_shape, job.headers)
     elif effect == "truncate":
         job.connection.truncate(200, body)
     elif effect == "reset":
@@ -304,14 +374,35 @@ def _reply(job: _Job, effect: str, body: bytes) -> None:
     # A hang says nothing: the connection stays busy until the client leaves.
 
 
+def _pieces(job: _Job, whole: list[bytes]) -> list[bytes]:
+    """What of the stream ``whole`` is sent: of one that breaks, the first half."""
+    half = max(1, len(whole) // 2)
+    if job.effect == "wrong_shape":
+        return [sse_event(job.endpoint.wrong_shape)]
+    if job.effect == "invalid_json":
+        broken = whole[half - 1]
+        return [*whole[: half - 1], broken[: len(broken) // 2] + b"\n\n"]
+    return whole if job.effect in ("ok", "slow") else whole[:half]
+
+
+def _end_stream(job: _Job) -> None:
+    if job.effect in ("truncate", "reset"):
+        job.connection.break_off(reset=job.effect == "reset")
+    elif job.effect != "hang":
+        job.connection.end_stream()
+    # A hang falls silent: the stream stays open until the client leaves.
+
+
 def _parse_arguments(arguments: Sequence[str] | None) -> tuple[int, SimulatorSettings]:
-    parser = argparse.ArgumentParser(prog="simulator", description="A local OpenAI-compatible provider.")
+    parser = argparse.ArgumentParser(prog="simulator", description="A local provider of models, simulated.")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--latency-p99-ms", type=float)
     parser.add_argument("--max-concurrency", type=int)
     parser.add_argument("--on-overload", choices=get_args(OnOverload), default="queue")
     parser.add_argument("--output-tokens", type=int, default=32)
+    parser.add_argument("--rate-limit-rpm", type=int, help="calls a minute")
+    parser.add_argument("--rate-limit-tpm", type=int, help="tokens a minute")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-path", type=Path, help="append paid calls to this file")
     parser.add_argument("--fault", action="append", default=[], metavar="JSON", help="a fault rule; repeatable")
@@ -324,6 +415,8 @@ def _parse_arguments(arguments: Sequence[str] | None) -> tuple[int, SimulatorSet
             max_concurrency=given.max_concurrency,
             on_overload=given.on_overload,
             output_tokens=given.output_tokens,
+            rate_limit_rpm=given.rate_limit_rpm,
+            rate_limit_tpm=given.rate_limit_tpm,
             faults=faults,
             seed=given.seed,
             log_path=given.log_path,

@@ -1,7 +1,7 @@
-"""The wire shapes a simulated provider speaks, one ``Endpoint`` each: how to read a call and how to answer it.
+"""What a wire shape is to the simulated provider (``Endpoint``), what all shapes share, and OpenAI's embeddings.
 
-Answers are a function of the call alone, so that a test can tell the right answer from another request's. Further
-vendors' shapes are further rows of ``ENDPOINTS``.
+Answers are a function of the call alone, so that a test can tell the right answer from another request's. Other
+vendors' shapes have modules of their own; ``simulator_routes`` says which path leads to which.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ import orjson
 
 CHARACTERS_PER_TOKEN = 4
 """The usual rule of thumb for English."""
+PIECE_CHARACTERS = 16
+"""Of an answer's text in one piece of a stream."""
+MAX_PIECES = 64
+"""Pieces of one answer's text: a long answer must not become thousands of timers."""
+CREATED = 1_700_000_000
+"""When every answer was made (epoch seconds): answers are a function of the call."""
 ECHO_CHARACTERS = 120
 """How much of the last user message stands in the answer."""
 DEFAULT_DIMENSION = 384
@@ -32,12 +38,16 @@ class RefusedAskError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a call asks for: ``digest`` is the SHA-256 of its messages, ``prompt`` their text."""
+    """What a call asks for: ``digest`` is the SHA-256 of its messages, ``prompt`` their text.
+
+    ``stream`` says that the reply is wanted as server-sent events.
+    """
 
     model: str
     prompt: str
     digest: str
     body: dict[str, Any]
+    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +60,56 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A call that gets an error: HTTP status, code (such as ``rate_limit_exceeded``) and the words.
+
+    ``retry_after_s`` is the time to wait, for the shapes that say it in the body.
+    """
+
+    status: int
+    code: str
+    message: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One wire shape.
 
     Attributes:
-        read: a JSON body -> the ask. Raises RefusedAskError.
+        read: a JSON body -> the ask; what the path held in braces stands in the body by its name. Raises
+            RefusedAskError.
         complete: the ask and the usual number of output tokens -> the reply.
-        error: message and code -> an error's body.
-        wrong_shape: a body that is JSON and not this shape.
+        error: a refusal -> an error's body.
+        wrong_shape: a body (or an event's data) that is JSON and not this shape.
+        stream: the ask and the usual number of output tokens -> the whole event stream in the pieces in which it is
+            sent, at least one (``sse_event`` writes one). None for a shape that has no stream.
     """
 
     read: Callable[[dict[str, Any]], Ask]
     complete: Callable[[Ask, int], Completion]
-    error: Callable[[str, str], bytes]
+    error: Callable[[Refusal], bytes]
     wrong_shape: bytes
+    stream: Callable[[Ask, int], list[bytes]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the simulated model says: a text, or one call of a tool (its name and arguments). ``cut`` by the limit."""
+
+    text: str
+    tool: tuple[str, dict[str, Any]] | None = None
+    cut: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """What it is charged as."""
+        return count_tokens(self.text if self.tool is None else self.tool[0] + json_text(self.tool[1]))
 
 
 def expected_answer(model: str, messages: list[dict[str, Any]], output_tokens: int = 32) -> str:
-    """The text the simulator answers to ``messages`` when no ``max_tokens`` cuts it."""
-    return _answer_text(model, _digest(messages), _last_user_text(messages), output_tokens)
+    """The text the simulator answers to ``messages`` (in OpenAI's form) when no limit on tokens cuts it."""
+    return answer_text(model, digest_of(messages), last_user_text(messages), output_tokens)
 
 
 def count_tokens(text: str) -> int:
@@ -76,11 +117,18 @@ def count_tokens(text: str) -> int:
     return max(1, len(text) // CHARACTERS_PER_TOKEN)
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON value in hexadecimal, the order of keys aside."""
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _text_of(content: Any) -> str:
+def json_text(value: Any) -> str:
+    """``value`` as JSON text without spaces."""
+    return orjson.dumps(value).decode()
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, a string or a list of parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -88,82 +136,85 @@ def _text_of(content: Any) -> str:
     return ""
 
 
-def _last_user_text(messages: list[dict[str, Any]]) -> str:
-    return next((_text_of(m.get("content")) for m in reversed(messages) if m.get("role") == "user"), "")
+def last_user_text(messages: list[dict[str, Any]]) -> str:
+    """What the user said last."""
+    return next((text_of(m.get("content")) for m in reversed(messages) if m.get("role") == "user"), "")
 
 
-def _answer_text(model: str, digest: str, asked: str, output_tokens: int) -> str:
+def answer_text(model: str, digest: str, asked: str, output_tokens: int) -> str:
+    """The answer of about ``output_tokens`` tokens to ``asked``, the last words of messages with that digest."""
     sentence = " ".join(WORDS[int(digit, 16)] for digit in digest[:6])
     text = f"[simulated {model}] {sentence} ({digest[:12]}). You asked: {asked[:ECHO_CHARACTERS]}"
     missing = output_tokens * CHARACTERS_PER_TOKEN - len(text)
     return text if missing <= 0 else text + " " + ("lorem " * (missing // 6 + 1))[: missing - 1]
 
 
-def _read_model(body: dict[str, Any]) -> str:
+def reply_within(text: str, limit: int | None) -> Reply:
+    """``text`` as the reply, cut at ``limit`` tokens."""
+    whole = len(text) if limit is None else limit * CHARACTERS_PER_TOKEN
+    return Reply(text[:whole], cut=whole < len(text))
+
+
+def value_for(schema: Any, text: str) -> Any:
+    """A value that a JSON schema of the common kinds allows, with ``text`` wherever it wants a string.
+
+    Knows ``type``, ``enum``, ``properties``, ``required`` and ``items``; a schema of another kind gets ``text``.
+    """
+    rules: dict[str, Any] = schema if isinstance(schema, dict) else {}
+    if rules.get("enum"):
+        return rules["enum"][0]
+    kind = str(rules.get("type", "")).lower()
+    properties: dict[str, Any] = rules.get("properties") or {}
+    if kind == "object" or properties:
+        wanted: list[str] = rules.get("required") or list(properties)
+        return {name: value_for(properties.get(name), text) for name in wanted}
+    if kind == "array":
+        return [value_for(rules.get("items"), text)]
+    plain: dict[str, Any] = {"integer": len(text), "number": len(text) / 2, "boolean": True, "null": None}
+    return plain.get(kind, text)
+
+
+def in_pieces(text: str) -> list[str]:
+    """``text`` cut for a stream: words of 16 characters, longer ones where more than 64 pieces would come of it."""
+    step = max(PIECE_CHARACTERS, -(-len(text) // MAX_PIECES))
+    return [text[start : start + step] for start in range(0, len(text), step)]
+
+
+def sse_event(data: Any, name: str | None = None) -> bytes:
+    """One server-sent event: ``data`` as JSON, or as it is where it is bytes."""
+    shown = data if isinstance(data, bytes) else orjson.dumps(data)
+    return (b"" if name is None else b"event: " + name.encode() + b"\n") + b"data: " + shown + b"\n\n"
+
+
+def read_model(body: dict[str, Any]) -> str:
+    """The model of a call. Raises RefusedAskError."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise RefusedAskError("you must provide a model parameter")
     return model
 
 
-def read_chat(body: dict[str, Any]) -> Ask:
-    """Read a chat completion call. Raises RefusedAskError."""
-    model, messages = _read_model(body), body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise RefusedAskError("'messages' must be a non-empty array")
-    if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages):
-        raise RefusedAskError("every message must be an object with a role")
-    if body.get("stream") or body.get("n", 1) != 1:
-        raise RefusedAskError("this server does not stream and gives one choice")
-    for name in ("max_tokens", "max_completion_tokens"):
-        if name in body and not (type(body[name]) is int and body[name] >= 1):
-            raise RefusedAskError(f"'{name}' must be an integer of at least 1")
-    prompt = "\n".join(_text_of(m.get("content")) for m in messages)
-    return Ask(model, prompt, _digest(messages), body)
-
-
-def complete_chat(ask: Ask, output_tokens: int) -> Completion:
-    """Answer a chat completion call; ``max_tokens`` or ``max_completion_tokens`` cuts the text."""
-    text = _answer_text(ask.model, ask.digest, _last_user_text(ask.body["messages"]), output_tokens)
-    limit: int | None = ask.body.get("max_completion_tokens", ask.body.get("max_tokens"))
-    whole = text
-    if limit is not None:
-        text = whole[: limit * CHARACTERS_PER_TOKEN]
-    cut = len(text) < len(whole)
-    used, made = count_tokens(ask.prompt), count_tokens(text)
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": text, "refusal": None},
-        "logprobs": None,
-        "finish_reason": "length" if cut else "stop",
-    }
-    reply = {
-        "id": f"chatcmpl-{ask.digest[:24]}",
-        "object": "chat.completion",
-        "created": 1_700_000_000,
-        "model": ask.model,
-        "choices": [choice],
-        "usage": {
-            "prompt_tokens": used,
-            "completion_tokens": made,
-            "total_tokens": used + made,
-            "prompt_tokens_details": {"cached_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0},
-        },
-    }
-    return Completion(orjson.dumps(reply), used, made)
+def read_limit(body: dict[str, Any], *names: str) -> int | None:
+    """The limit on output tokens under any of ``names``; the last one wins. Raises RefusedAskError."""
+    limit = None
+    for name in names:
+        if body.get(name) is not None:
+            limit = body[name]
+            if not (type(limit) is int and limit >= 1):
+                raise RefusedAskError(f"'{name}' must be an integer of at least 1")
+    return limit
 
 
 def read_embeddings(body: dict[str, Any]) -> Ask:
     """Read an embeddings call. Raises RefusedAskError."""
-    model, given = _read_model(body), body.get("input")
+    model, given = read_model(body), body.get("input")
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
         raise RefusedAskError("'input' must be a non-empty string or an array of them")
     dimension = body.get("dimensions", DEFAULT_DIMENSION)
     if not isinstance(dimension, int) or not 1 <= dimension <= MAX_DIMENSION:
         raise RefusedAskError(f"'dimensions' must be within 1 to {MAX_DIMENSION}")
-    return Ask(model, "\n".join(texts), _digest(texts), {**body, "input": texts, "dimensions": dimension})
+    return Ask(model, "\n".join(texts), digest_of(texts), {**body, "input": texts, "dimensions": dimension})
 
 
 def embed(text: str, dimension: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -188,22 +239,18 @@ def complete_embeddings(ask: Ask, output_tokens: int) -> Completion:
     return Completion(orjson.dumps(reply), used, 0)
 
 
-def openai_error(message: str, code: str) -> bytes:
+def openai_error(refusal: Refusal) -> bytes:
     """An error in OpenAI's shape."""
-    return orjson.dumps({"error": {"message": message, "type": code, "param": None, "code": code}})
+    error = {"message": refusal.message, "type": refusal.code, "param": None, "code": refusal.code}
+    return orjson.dumps({"error": error})
 
 
 def models_reply(models: tuple[str, ...]) -> bytes:
     """The list of models in OpenAI's shape."""
-    data = [{"id": m, "object": "model", "created": 1_700_000_000, "owned_by": "simulator"} for m in models]
+    data = [{"id": m, "object": "model", "created": CREATED, "owned_by": "simulator"} for m in models]
     return orjson.dumps({"object": "list", "data": data})
 
 
-ENDPOINTS: dict[tuple[str, str], Endpoint] = {
-    ("POST", "/v1/chat/completions"): Endpoint(
-        read_chat, complete_chat, openai_error, b'{"object": "chat.completion", "choices": "none"}'
-    ),
-    ("POST", "/v1/embeddings"): Endpoint(
-        read_embeddings, complete_embeddings, openai_error, b'{"object": "list", "data": {"embedding": 1}}'
-    ),
-}
+EMBEDDINGS = Endpoint(
+    read_embeddings, complete_embeddings, openai_error, b'{"object": "list", "data": {"embedding": 1}}'
+)

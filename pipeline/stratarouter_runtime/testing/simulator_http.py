@@ -1,4 +1,5 @@
-"""HTTP/1.1 for the simulator: keep-alive, Content-Length bodies, bounded sizes, one request at a time a connection.
+"""HTTP/1.1 for the simulator: keep-alive, bounded sizes, one request at a time a connection. Requests and whole
+replies come with a Content-Length, streamed replies in chunks.
 
 Written on ``asyncio.Protocol`` because a provider's stand-in must never be the slow part of a measurement.
 """
@@ -33,6 +34,7 @@ class SimulatedRequest:
 
     method: str
     path: str
+    query: str
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
@@ -45,8 +47,19 @@ class UnreadableRequestError(Exception):
         self.status = status
 
 
-def parse_head(head: bytes) -> tuple[str, str, dict[str, str], int]:
-    """Method, path (without its query), headers and body length of a request's head.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a request; ``length`` is its body's in bytes, ``query`` what follows the path's question mark."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str] = field(repr=False)
+    length: int = 0
+
+
+def parse_head(head: bytes) -> Head:
+    """Read a request's head.
 
     Raises:
         UnreadableRequestError: 400 for a malformed head, 411 for a body of unsaid length, 413 for one too long.
@@ -63,7 +76,8 @@ def parse_head(head: bytes) -> tuple[str, str, dict[str, str], int]:
         headers[name.lower()] = value.strip()
     if "transfer-encoding" in headers:
         raise UnreadableRequestError(411, "send Content-Length; chunked bodies are not taken")
-    return parts[0], parts[1].partition("?")[0], headers, _body_length(headers.get("content-length", "0"))
+    path, _, query = parts[1].partition("?")
+    return Head(parts[0], path, query, headers, _body_length(headers.get("content-length", "0")))
 
 
 def _body_length(text: str) -> int:
@@ -85,8 +99,19 @@ def render(status: int, body: bytes, headers: Headers = (), *, close: bool = Fal
     return head.encode("latin-1") + body
 
 
+def render_stream_head(status: int, headers: Headers = ()) -> bytes:
+    """The head of a reply of server-sent events, whose body follows in chunks."""
+    extra = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    head = (
+        f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+        f"cache-control: no-cache\r\ntransfer-encoding: chunked\r\nconnection: keep-alive\r\n{extra}\r\n"
+    )
+    return head.encode("latin-1")
+
+
 class Connection(asyncio.Protocol):
-    """One client's connection. ``serve`` gets each request and answers it by ``reply`` or one of the breaks.
+    """One client's connection. ``serve`` gets each request and answers it by ``reply``, by a stream (``begin_stream``,
+    ``send_piece``, ``end_stream``) or by one of the breaks.
 
     Args:
         serve: called with the request and this connection; must not block.
@@ -97,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._serve = serve
         self._living = living
         self._buffer = bytearray()
-        self._head: tuple[str, str, dict[str, str], int] | None = None
+        self._head: Head | None = None
         self._busy = False
         self._paused = False
         self._transport: asyncio.Transport | None = None
@@ -132,25 +157,41 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         self._transport.write(render(status, body, headers, close=close))
-        self._busy = False
         if close:
+            self._busy = False
             self._transport.close()
             return
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-        if self._buffer:
-            asyncio.get_running_loop().call_soon(self._advance)
+        self._take_next()
+
+    def begin_stream(self, status: int, headers: Headers = ()) -> None:
+        """Begin a reply of server-sent events."""
+        if self._transport is not None:
+            self._transport.write(render_stream_head(status, headers))
+
+    def send_piece(self, piece: bytes) -> None:
+        """Send one chunk of the stream; an empty one, which would end it, is left out."""
+        if self._transport is not None and piece:
+            self._transport.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+
+    def end_stream(self) -> None:
+        """End the stream in good order, then take the next request."""
+        if self._transport is not None:
+            self._transport.write(b"0\r\n\r\n")
+            self._take_next()
 
     def truncate(self, status: int, body: bytes) -> None:
         """Promise the whole body, send half of it, end the connection in good order."""
         self._send_half(status, body)
-        asyncio.get_running_loop().call_later(BREAK_DELAY_S, self.close)
+        self.break_off()
 
     def reset(self, status: int, body: bytes) -> None:
         """Promise the whole body, send half of it, end the connection with a TCP reset."""
         self._send_half(status, body)
-        asyncio.get_running_loop().call_later(BREAK_DELAY_S, self._send_reset)
+        self.break_off(reset=True)
+
+    def break_off(self, *, reset: bool = False) -> None:
+        """End the connection, in good order or with a TCP reset, once what was written has left."""
+        asyncio.get_running_loop().call_later(BREAK_DELAY_S, self._send_reset if reset else self.close)
 
     def close(self) -> None:
         """End the connection in good order."""
@@ -161,6 +202,14 @@ class Connection(asyncio.Protocol):
         """End the connection now."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _take_next(self) -> None:
+        self._busy = False
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._buffer:
+            asyncio.get_running_loop().call_soon(self._advance)
 
     def _send_half(self, status: int, body: bytes) -> None:
         if self._transport is not None:
@@ -196,12 +245,12 @@ class Connection(asyncio.Protocol):
                 return None
             self._head = parse_head(bytes(self._buffer[:end]))
             del self._buffer[: end + 4]
-            if self._head[2].get("expect", "").lower() == "100-continue" and self._transport is not None:
+            if self._head.headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        method, path, headers, length = self._head
-        if len(self._buffer) < length:
+        head = self._head
+        if len(self._buffer) < head.length:
             return None
-        body = bytes(self._buffer[:length])
-        del self._buffer[:length]
+        body = bytes(self._buffer[: head.length])
+        del self._buffer[: head.length]
         self._head = None
-        return SimulatedRequest(method, path, headers, body)
+        return SimulatedRequest(head.method, head.path, head.query, head.headers, body)

@@ -1,0 +1,96 @@
+"""Every configured provider by name: its adapter for each key, one transport under all, a price for every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from stratarouter_runtime.errors import ProviderRejectedError
+from stratarouter_runtime.ports import HttpReply, ProviderAdapter, ProviderCall, Transport
+from stratarouter_runtime.providers.pricing import Pricer
+from stratarouter_runtime.records import Answer
+
+Adapters = Mapping[str, Sequence[ProviderAdapter]]
+"""By provider, one for each of its keys."""
+EVENT_STREAM = "text/event-stream"
+
+
+class ProviderSet:
+    """The ``Providers`` port.
+
+    Args:
+        adapters: called once at ``start``, because only a process that calls providers needs their keys.
+        transport: started and stopped with this.
+        pricer: prices the answers.
+    """
+
+    def __init__(self, adapters: Callable[[], Adapters], transport: Transport, pricer: Pricer) -> None:
+        self._make_adapters = adapters
+        self._adapters: dict[str, Sequence[ProviderAdapter]] = {}
+        self._transport = transport
+        self._pricer = pricer
+
+    async def start(self) -> None:
+        """Read the keys and the prices, open the transport. Raises ConfigurationError where a key is missing."""
+        self._adapters = dict(self._make_adapters())
+        self._pricer.load()
+        await self._transport.start()
+
+    async def stop(self) -> None:
+        """Close the transport. Idempotent."""
+        await self._transport.stop()
+
+    def update(self, adapters: Adapters, pricer: Pricer) -> None:
+        """Take a changed configuration up. Names that it lacks stay: records resolved before may still name them."""
+        self._adapters = self._adapters | dict(adapters)
+        self._pricer = pricer
+
+    def keys(self, provider: str) -> int:
+        """How many keys the provider has; 0 for a name nobody configured."""
+        return len(self._adapters.get(provider, ()))
+
+    async def call(
+        self,
+        provider: str,
+        call: ProviderCall,
+        *,
+        key: int = 0,
+        on_text: Callable[[str], None] | None = None,
+        on_headers: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> Answer:
+        """Make one call, priced. Raises a ProviderError; ProviderRejectedError for a name nobody configured."""
+        adapters = self._adapters.get(provider)
+        if not adapters:
+            raise ProviderRejectedError(f"no provider is named {provider!r}")
+        adapter = adapters[key % len(adapters)]
+        if on_text is None:
+            reply = await self._transport.send(adapter.to_http(call))
+            if on_headers is not None:
+                on_headers(reply.headers)
+            answer = adapter.from_http(reply, call)
+        else:
+            answer = await self._stream(adapter, call, on_text, on_headers)
+        return replace(answer, cost_usd=self._pricer.cost_usd(provider, call.model, answer.usage))
+
+    async def _stream(
+        self,
+        adapter: ProviderAdapter,
+        call: ProviderCall,
+        on_text: Callable[[str], None],
+        on_headers: Callable[[Mapping[str, str]], None] | None,
+    ) -> Answer:
+        async with self._transport.stream(adapter.to_http(call, stream=True)) as reply:
+            if on_headers is not None:
+                on_headers(reply.headers)
+            streams = reply.headers.get("content-type", "").startswith(EVENT_STREAM)
+            if not (200 <= reply.status < 300 and streams):
+                # An error, or a server that answers as a whole although it was asked for a stream.
+                answer = adapter.from_http(HttpReply(reply.status, reply.headers, await reply.body()), call)
+                on_text(answer.text)
+                return answer
+            reader = adapter.read_stream(call)
+            async for event in reply.events():
+                text = reader.feed(event)
+                if text:
+                    on_text(text)
+            return reader.answer()
