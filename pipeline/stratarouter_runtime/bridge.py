@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -98,6 +98,54 @@ class ExecutionResult:
         return self.record.timings_ms
 
 
+class ResponseStream:
+    """An answer in pieces: iterate over it once; ``result`` is the whole of it, known at the end.
+
+    A slow reader gets several pieces as one; what waits for it is at most the answer.
+    """
+
+    def __init__(self, carry: Callable[[Callable[[str], None]], Coroutine[Any, Any, ExecutionResult]]) -> None:
+        self._carry = carry
+        self._result: ExecutionResult | None = None
+
+    @property
+    def result(self) -> ExecutionResult:
+        """The whole answer. Raises ExecutionError before the stream is exhausted."""
+        if self._result is None:
+            raise ExecutionError("the stream has no result yet", remedy="iterate over it to its end first")
+        return self._result
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """The pieces, in order; together they are ``result.response``."""
+        waiting: list[str] = []
+        news = asyncio.Event()
+
+        def hear(text: str) -> None:
+            waiting.append(text)
+            news.set()
+
+        task = asyncio.create_task(self._carry(hear))
+        task.add_done_callback(lambda _: news.set())
+        heard = 0
+        try:
+            while waiting or not task.done():
+                await news.wait()
+                news.clear()
+                piece = "".join(waiting)
+                waiting.clear()
+                heard += len(piece)
+                if piece:
+                    yield piece
+        finally:
+            # Left early: the call itself belongs to the engine and goes on.
+            task.cancel()
+            await asyncio.wait([task])
+        self._result = task.result()
+        rest = self._result.response[heard:]
+        if rest:
+            yield rest
+
+
 class Carrier(Protocol):
     """One way to have a request executed."""
 
@@ -107,8 +155,14 @@ class Carrier(Protocol):
     async def stop(self, grace_s: float) -> None:
         """Let what runs end within ``grace_s`` seconds."""
 
-    async def carry(self, value: bytes, request_id: str) -> Response:
-        """Execute the request record ``value``. Raises InvalidRecordError, ExecutionError, InfrastructureError."""
+    async def carry(
+        self, value: bytes, request_id: str, *, made_up: bool = False, on_text: Callable[[str], None] | None = None
+    ) -> Response:
+        """Execute the request record ``value``. Raises InvalidRecordError, ExecutionError, InfrastructureError.
+
+        ``made_up`` says that the id is new and the caller's no more than ours; ``on_text`` hears the answer in pieces
+        where this way has them.
+        """
 
 
 class CoreRuntimeBridge:
@@ -180,7 +234,8 @@ class CoreRuntimeBridge:
             messages: a conversation of ``{"role", "content"}``.
             embedding: the query's vector, shape (dimension,), any float type; used for likeness only.
             params: ``temperature``, ``max_tokens`` and so on.
-            request_id: makes the call idempotent: the same id is never paid for twice. By default a new one.
+            request_id: makes the call idempotent: the same id is never paid for twice, and its start is durable before
+                the call. By default a new one, which nobody can ask for again: it is journaled after the answer.
             timeout_s: seconds to wait; by default ``execution_timeout``.
             cache: ``{"mode": "default|bypass|refresh|read_only", "ttl": seconds, "threshold": similarity}``.
 
@@ -189,20 +244,54 @@ class CoreRuntimeBridge:
             RequestFailedError: it was executed and has no answer; ``.code`` says why.
             InfrastructureError: the journal or the broker is away.
         """
+        given = {"query": query, "messages": messages, "embedding": embedding, "params": params, "cache": cache}
+        return await self._carry(decision, context, request_id, given, timeout_s)
+
+    def stream(
+        self,
+        decision: object,
+        context: Mapping[str, Any] | None = None,
+        *,
+        query: str | None = None,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        embedding: object = None,
+        params: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+        cache: Mapping[str, Any] | None = None,
+    ) -> ResponseStream:
+        """As ``execute``, with the answer's text in pieces as the provider sends them.
+
+        A hit, a recorded result and an answer over Kafka come in one piece. A failure in the middle of an answer is
+        final: what was heard is not taken back, and no other target goes on in its place. Leaving the stream early
+        does not end the call: it is paid for, so its answer is recorded and cached.
+
+        Returns:
+            An asynchronous iterator of text; ``result`` once it is exhausted. Errors as ``execute``'s, while iterating.
+        """
+        given = {"query": query, "messages": messages, "embedding": embedding, "params": params, "cache": cache}
+        return ResponseStream(lambda on_text: self._carry(decision, context, request_id, given, timeout_s, on_text))
+
+    async def _carry(
+        self,
+        decision: object,
+        context: Mapping[str, Any] | None,
+        request_id: str | None,
+        given: dict[str, Any],
+        timeout_s: float | None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> ExecutionResult:
+        made_up = not request_id
         request_id = request_id or str(uuid.uuid4())
-        value = _record(
-            to_decision(decision),
-            dict(context or {}),
-            request_id,
-            {"query": query, "messages": messages, "embedding": embedding, "params": params, "cache": cache},
-        )
+        value = _record(to_decision(decision), dict(context or {}), request_id, given)
         await self.start()
         carrier = self._carrier
         if carrier is None:
             raise ShuttingDownError("the bridge is closed")
         bound = self.config.execution_timeout if timeout_s is None else timeout_s
         async with self._slots:
-            response = await _within(carrier.carry(value, request_id), bound, request_id)
+            carried = carrier.carry(value, request_id, made_up=made_up, on_text=on_text)
+            response = await _within(carried, bound, request_id)
         result = ExecutionResult(response)
         if response.error is not None:
             raise RequestFailedError(result)
@@ -251,13 +340,20 @@ class InlineCarrier:
         """Stop them."""
         await self._assembly.stop(grace_s)
 
-    async def carry(self, value: bytes, request_id: str) -> Response:  # noqa: ARG002 - it stands in the value
+    async def carry(
+        self,
+        value: bytes,
+        request_id: str,  # noqa: ARG002 - it stands in the value
+        *,
+        made_up: bool = False,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Response:
         """Decode like any record, embed, execute."""
         assembly = self._assembly
         request = assembly.acceptor.decode(value, (), None)
         execution = assembly.acceptor.accept(request, None)
         [execution] = await with_vectors(assembly.embedder, [execution])
-        return await asyncio.shield(assembly.engine.submit(execution))
+        return await asyncio.shield(assembly.engine.submit(execution, deferred=made_up, on_text=on_text))
 
 
 async def _within(carried: Any, bound_s: float, request_id: str) -> Response:
@@ -312,4 +408,4 @@ def _base64_vector(embedding: object) -> object:
         raise SchemaViolationError(f"embedding is not a vector of numbers: {exc}") from exc
 
 
-__all__ = ["CoreRuntimeBridge", "ExecutionResult", "InvalidRecordError", "RequestFailedError"]
+__all__ = ["CoreRuntimeBridge", "ExecutionResult", "InvalidRecordError", "RequestFailedError", "ResponseStream"]

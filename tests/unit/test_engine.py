@@ -52,8 +52,16 @@ class Provider:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def call(self, provider: str, call: ProviderCall) -> Answer:
+    def keys(self, _provider: str) -> int:
+        return 1
+
+    async def call(
+        self, provider: str, call: ProviderCall, *, on_text: Callable[[str], None] | None = None, **_: Any
+    ) -> Answer:
         self.calls.append(call)
+        for piece in ("answer ", "to ") if on_text is not None else ():
+            assert on_text is not None
+            on_text(piece)
         await self.gate.wait()
         if self.script:
             raise self.script.pop(0)
@@ -372,3 +380,32 @@ async def test_a_record_waits_for_a_busy_provider_and_a_caller_in_this_process_o
     assert answers[2].error is not None
     assert answers[2].error.code == "deadline_exceeded"
     assert len(provider.calls) == 2
+
+
+async def test_a_streamed_answer_is_heard_as_it_comes_by_all_who_wait_for_it() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    first_heard: list[str] = []
+    second_heard: list[str] = []
+    async with Bench(provider) as bench:
+        first = bench.engine.submit(_execution("a", "one", vector=_vector(1, 0)), on_text=first_heard.append)
+        await _until(lambda: len(first_heard) == 2)
+        second = bench.engine.submit(_execution("b", "one", vector=_vector(1, 0)), on_text=second_heard.append)
+        await _until(lambda: len(second_heard) == 2)
+        assert not first.done()
+        provider.gate.set()
+        answers = [await asyncio.wait_for(task, 5) for task in (first, second)]
+    assert [answer.text for answer in answers] == ["answer to one"] * 2
+    assert answers[1].batch.role == "follower"
+    assert len(provider.calls) == 1
+
+
+async def test_a_failure_in_the_middle_of_a_stream_is_final() -> None:
+    provider = Provider(ProviderUnavailableError("gone"))
+    heard: list[str] = []
+    async with Bench(provider) as bench:
+        response = await bench.engine.submit(_execution("a", "one"), on_text=heard.append)
+    assert response.error is not None
+    assert response.error.code == "provider_unavailable"
+    assert heard == ["answer ", "to "]
+    assert len(provider.calls) == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.coalesce import Candidate, Leaders
-from stratarouter_runtime.engine.perform import Performer, Work
+from stratarouter_runtime.engine.perform import Performer, Spoken, Work
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError, ShuttingDownError
 from stratarouter_runtime.ports import Cache, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
@@ -26,6 +26,10 @@ from stratarouter_runtime.telemetry.metrics import Metrics
 
 log = logging.getLogger("stratarouter.engine")
 
+OnText = Callable[[str], None]
+
+FLUSH_S = 10.0
+"""At the end, for results whose callers did not wait for the journal."""
 FAILED_LEADERS = 2
 """After so many leaders have failed, a follower takes the last one's error: an outage must not make a queue."""
 SHARED_ERRORS = frozenset({"provider_rejected", "unsupported_parameter"})
@@ -38,6 +42,15 @@ class _Leader:
     work: Work
     outcome: asyncio.Future[Recorded]
     task: asyncio.Task[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How a request is to be executed; see ``Engine.submit``."""
+
+    check_journal: bool
+    deferred: bool
+    on_text: OnText | None
 
 
 @dataclass(slots=True)
@@ -91,13 +104,24 @@ class Engine:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._performer.flush(FLUSH_S)
 
-    def submit(self, execution: Execution, *, check_journal: bool = False) -> asyncio.Task[Response]:
+    def submit(
+        self,
+        execution: Execution,
+        *,
+        check_journal: bool = False,
+        deferred: bool = False,
+        on_text: OnText | None = None,
+    ) -> asyncio.Task[Response]:
         """Start (or join) the execution of a request.
 
         Args:
             execution: the request made ready.
             check_journal: ask the journal before the cache: the record may have been executed before a restart.
+            deferred: nobody can ask for this request again, so the journal is written after the answer is given.
+            on_text: hears the answer's text in pieces as they come from the provider; called with the rest, or all of
+                it, where the answer comes from elsewhere. Must not block.
 
         Returns:
             A task with the response. It raises IdempotencyConflictError where the id stands for another payload.
@@ -106,7 +130,8 @@ class Engine:
         running = self._running.get(key)
         if running is not None:
             return self._spawn(self._same_id(running, execution), f"repeat {key.request_id}")
-        task = self._spawn(self._execute(execution, key, check_journal=check_journal), f"request {key.request_id}")
+        work = self._execute(execution, key, _Manner(check_journal, deferred, on_text))
+        task = self._spawn(work, f"request {key.request_id}")
         self._running[key] = _Running(execution.payload_hash, task)
         task.add_done_callback(lambda _: self._running.pop(key, None))
         return task
@@ -118,23 +143,21 @@ class Engine:
             raise IdempotencyConflictError(f"request_id {request_id!r} is in flight with another payload")
         return replace(await asyncio.shield(running.task), source=execution.source)
 
-    async def _execute(self, execution: Execution, key: JournalKey, *, check_journal: bool) -> Response:
+    async def _execute(self, execution: Execution, key: JournalKey, manner: _Manner) -> Response:
         began = self._clock.monotonic()
         story = Story()
         try:
             async with asyncio.timeout(self._remaining_s(execution)):
-                response = await self._find_or_lead(execution, key, story, check_journal=check_journal)
+                response = await self._find_or_lead(execution, key, story, manner)
         except TimeoutError:
             late = DeadlineExceededError("no answer before the request's deadline")
             response = respond.from_error(execution, error_info(late), story)
         response.timings_ms["execute"] = round((self._clock.monotonic() - began) * 1000, 3)
         return response
 
-    async def _find_or_lead(
-        self, execution: Execution, key: JournalKey, story: Story, *, check_journal: bool
-    ) -> Response:
+    async def _find_or_lead(self, execution: Execution, key: JournalKey, story: Story, manner: _Manner) -> Response:
         # 1. A record that may have been executed before a restart: the journal's answer stands.
-        if check_journal:
+        if manner.check_journal:
             recorded = await self._performer.lookup(key)
             if recorded is not None:
                 # begin() also tells a redelivery from a conflict.
@@ -151,8 +174,10 @@ class Engine:
         for _ in range(FAILED_LEADERS):
             leader = self._join(execution, candidate, story)
             if leader is None:
-                return await self._lead(execution, candidate, story)
-            outcome = await self._follow(execution, key, leader, story)
+                return await self._lead(execution, candidate, story, manner)
+            if manner.on_text is not None and leader.work.spoken is not None:
+                leader.work.spoken.join(manner.on_text)
+            outcome = await self._follow(execution, key, leader, story, deferred=manner.deferred)
             if outcome.answer is not None or story.from_journal or _shared(outcome, execution, leader):
                 break
         assert outcome is not None
@@ -197,9 +222,11 @@ class Engine:
         self._metrics.coalesced_total.inc()
         return leader
 
-    async def _lead(self, execution: Execution, candidate: Candidate, story: Story) -> Response:
+    async def _lead(self, execution: Execution, candidate: Candidate, story: Story, manner: _Manner) -> Response:
         timeout_s = self._config.execution_timeout
         work = Work(execution, candidate.key, self._due(execution), timeout_s, timings_ms=story.timings_ms)
+        work.spoken = None if manner.on_text is None else Spoken(manner.on_text)
+        work.deferred = manner.deferred
         leader = _Leader(candidate, work, asyncio.get_running_loop().create_future())
         leader.outcome.add_done_callback(_retrieve)
         story.batch = BatchVerdict("none" if execution.batch_threshold is None else "leader")
@@ -241,13 +268,19 @@ class Engine:
             del self._leading[leader.candidate.key]
             self._leaders.remove(leader.candidate)
 
-    async def _follow(self, execution: Execution, key: JournalKey, leader: _Leader, story: Story) -> Recorded:
-        # The follower's own row comes first: its id may have been answered before, or stand for other words.
-        begun = await self._performer.begin(execution, key, leader=leader.candidate.key)
-        if begun.recorded is not None:
-            story.from_journal = True
-            story.batch = BatchVerdict()
-            return begun.recorded
+    async def _follow(
+        self, execution: Execution, key: JournalKey, leader: _Leader, story: Story, *, deferred: bool
+    ) -> Recorded:
+        row = self._performer.begin(execution, key, leader=leader.candidate.key)
+        if deferred:
+            await self._performer.later(row)
+        else:
+            # The follower's own row comes first: its id may have been answered before, or stand for other words.
+            begun = await row
+            if begun.recorded is not None:
+                story.from_journal = True
+                story.batch = BatchVerdict()
+                return begun.recorded
         try:
             outcome = await asyncio.shield(leader.outcome)
         except ShuttingDownError:

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stratarouter_runtime.engine.respond import error_info
 from stratarouter_runtime.errors import (
@@ -34,8 +34,34 @@ BUSY_MAX_POLL_S = 1.0
 """Waits between looks in the journal for a result that another living worker owes."""
 BUSY_REJUDGE_S = 2.0
 """How often such a request is asked for anew: its owner may have died meanwhile."""
+MAX_LATER = 2000
+"""Results that wait to be journaled after their callers went on; beyond it callers wait for the journal."""
 JOURNAL_FIRST_BACKOFF_S = 0.05
 JOURNAL_MAX_BACKOFF_S = 2.0
+
+
+class Spoken:
+    """An answer on its way: what was said so far, and who listens. A late listener hears it from the beginning."""
+
+    def __init__(self, listener: Callable[[str], None]) -> None:
+        self._pieces: list[str] = []
+        self._listeners = [listener]
+
+    def __bool__(self) -> bool:
+        """Whether anything was said: from there on nobody can be given another answer."""
+        return bool(self._pieces)
+
+    def say(self, text: str) -> None:
+        """The next piece."""
+        self._pieces.append(text)
+        for listener in self._listeners:
+            listener(text)
+
+    def join(self, listener: Callable[[str], None]) -> None:
+        """Listen too."""
+        for piece in self._pieces:
+            listener(piece)
+        self._listeners.append(listener)
 
 
 @dataclass(slots=True)
@@ -48,6 +74,9 @@ class Work:
             against ``due`` alone.
         began: when there was room.
         asked: the journal may hold it as started by us; from there on it is not given up.
+        deferred: nobody can ever ask for this request again (its id was made up here, for a caller in this process):
+            the journal is written after the answer is given.
+        spoken: where somebody listens to the answer as it comes; None asks for it as a whole.
     """
 
     execution: Execution
@@ -56,6 +85,8 @@ class Work:
     timeout_s: float
     began: float = math.inf
     asked: bool = False
+    spoken: Spoken | None = None
+    deferred: bool = False
     attempts: list[Attempt] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
     from_journal: bool = False
@@ -99,6 +130,8 @@ class Performer:
         self._concurrency = concurrency
         self._limits = dict(limits or {})
         self._slots: dict[str, asyncio.Semaphore] = {}
+        self._later: set[asyncio.Task[Any]] = set()
+        self._room_for_later = asyncio.Semaphore(MAX_LATER)
 
     async def perform(self, work: Work) -> Recorded:
         """Execute ``work`` once. Raises IdempotencyConflictError where its id stands for another payload."""
@@ -110,8 +143,10 @@ class Performer:
                 if began >= work.due:
                     late = DeadlineExceededError("the deadline passed before a call was made")
                     return Recorded(None, error_info(late))
-                # 1. Durable permission before any money is spent.
                 work.asked = True
+                if work.deferred:
+                    return await self._call_and_record_later(work)
+                # 1. Durable permission before any money is spent.
                 begun = await self._begin_once(work.execution, work.key, leader=None)
                 work.timings_ms["journal_begin"] = _ms(self._clock.monotonic() - began)
                 if begun.state == "granted":
@@ -190,6 +225,40 @@ class Performer:
         work.timings_ms["journal_finish"] = _ms(self._clock.monotonic() - called)
         return outcome
 
+    async def _call_and_record_later(self, work: Work) -> Recorded:
+        began = self._clock.monotonic()
+        answer, error = await self._call_targets(work)
+        work.timings_ms["provider"] = _ms(self._clock.monotonic() - began)
+        outcome = Recorded(answer, error, tuple(work.attempts))
+        await self.later(self._begin_and_finish(work.execution, Finish(work.key, answer, error, outcome.attempts)))
+        return outcome
+
+    async def _begin_and_finish(self, execution: Execution, finish: Finish) -> None:
+        await self.begin(execution, finish.key, leader=None)
+        await self.record(finish)
+
+    async def later(self, writing: Coroutine[Any, Any, Any]) -> None:
+        """Write to the journal while the caller goes on, once there is room; ``flush`` waits for it."""
+        await self._room_for_later.acquire()
+        task = asyncio.create_task(writing, name="journal later")
+        self._later.add(task)
+        task.add_done_callback(self._written)
+
+    def _written(self, task: asyncio.Task[Any]) -> None:
+        self._later.discard(task)
+        self._room_for_later.release()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("result not journaled", exc_info=task.exception())
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait for what is still to be written, at most ``timeout_s`` seconds; what is left is said and given up."""
+        if self._later:
+            _, left = await asyncio.wait(list(self._later), timeout=timeout_s)
+            for task in left:
+                task.cancel()
+            if left:
+                event(log, logging.ERROR, "results not journaled", count=len(left))
+
     async def _call_targets(self, work: Work) -> tuple[Answer | None, ErrorInfo | None]:
         problem: ExecutionError = DeadlineExceededError("the deadline passed before a call was made")
         held = work.execution.targets[0].provider
@@ -201,6 +270,8 @@ class Performer:
                     return await self._call_target(work, target), None
             except ProviderError as exc:
                 problem = exc
+                if work.spoken:
+                    break
             except (DeadlineExceededError, AmbiguousCallError) as exc:
                 return None, error_info(exc)
         return None, error_info(problem)
@@ -222,6 +293,9 @@ class Performer:
 
     def _wait_before_next(self, exc: ProviderError, tries: int, work: Work) -> float:
         """Seconds until the next try on the same target; raises where there is to be none."""
+        if work.spoken:
+            # Half an answer was heard; another one must not go on in its middle.
+            raise exc
         if exc.maybe_paid and exc.retryable:
             self._metrics.ambiguous_calls_total.inc()
             if not self._may_repeat:
@@ -238,7 +312,8 @@ class Performer:
         began = self._clock.monotonic()
         outcome, status = "ok", None
         try:
-            return await self._providers.call(target.provider, call)
+            on_text = None if work.spoken is None else work.spoken.say
+            return await self._providers.call(target.provider, call, on_text=on_text)
         except ProviderError as exc:
             outcome, status = exc.code, exc.status
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
@@ -69,7 +70,14 @@ class KafkaCarrier:
                 except CLIENT_ERRORS as exc:
                     event(log, logging.INFO, "client closed with an error", cause=repr(exc))
 
-    async def carry(self, value: bytes, request_id: str) -> Response:
+    async def carry(
+        self,
+        value: bytes,
+        request_id: str,
+        *,
+        made_up: bool = False,  # noqa: ARG002 - the record outlives this process
+        on_text: Callable[[str], None] | None = None,  # noqa: ARG002 - a response is one record
+    ) -> Response:
         """Produce and wait; the caller bounds the wait."""
         if self._producer is None:
             raise ShuttingDownError("the bridge is not started")

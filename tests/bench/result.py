@@ -1,0 +1,113 @@
+"""One benchmark's outcome, and how it is shown. A ratio is always so that larger is better."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """``ours`` against ``against`` in ``unit``: medians over ``rounds``; ``spread``: the lowest and highest ratio."""
+
+    name: str
+    ours: float
+    against: float
+    unit: str
+    ratio: float
+    at_least: float
+    rounds: int
+    spread: tuple[float, float] = field(default=(0.0, 0.0))
+    note: str = ""
+
+    @property
+    def held(self) -> bool:
+        """Whether the ratio reaches what was asked."""
+        return self.ratio >= self.at_least
+
+
+def compare(
+    name: str,
+    ours: Sequence[float],
+    against: Sequence[float],
+    *,
+    unit: str,
+    at_least: float,
+    lower_is_better: bool = False,
+    note: str = "",
+) -> Result:
+    """The result of rounds measured side by side: ``ours[i]`` and ``against[i]`` belong to one round."""
+    ratios = [(other / mine if lower_is_better else mine / other) for mine, other in zip(ours, against, strict=True)]
+    return Result(
+        name,
+        round(statistics.median(ours), 4),
+        round(statistics.median(against), 4),
+        unit,
+        round(statistics.median(ratios), 3),
+        at_least,
+        len(ratios),
+        (round(min(ratios), 3), round(max(ratios), 3)),
+        note,
+    )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which ``share`` (0 to 1) of ``values`` lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    memory_kb = int(Path("/proc/meminfo").read_text(encoding="ascii").split()[1])
+    cores = sum(line.startswith("processor") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    return {
+        "cpu": model,
+        "cores": cores,
+        "memory_gb": round(memory_kb / 1024**2, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def show(console: Console, results: Sequence[Result]) -> None:
+    """The table."""
+    table = Table(title="benchmarks (a ratio is always so that larger is better)")
+    for heading in ("benchmark", "ours", "against", "unit", "ratio", "at least", "spread", ""):
+        table.add_column(heading, justify="left" if heading in {"benchmark", "unit"} else "right")
+    for one in results:
+        spread = f"{one.spread[0]:g}..{one.spread[1]:g}"
+        verdict = "[green]held[/]" if one.held else "[bold red]MISSED[/]"
+        table.add_row(
+            one.name,
+            f"{one.ours:g}",
+            f"{one.against:g}",
+            one.unit,
+            f"{one.ratio:g}",
+            f"{one.at_least:g}",
+            spread,
+            verdict,
+        )
+    console.print(table)
+    for one in results:
+        if one.note:
+            console.print(f"[dim]{one.name}: {one.note}[/]", highlight=False)
+
+
+def write(path: Path, results: Sequence[Result]) -> None:
+    """``bench-results/latest.json``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report = {"machine": machine(), "benchmarks": [asdict(one) for one in results]}
+    path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
