@@ -14,15 +14,17 @@ from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders import create_embedder
 from stratarouter_runtime.engine.accept import Acceptor
+from stratarouter_runtime.engine.calls import Caller
 from stratarouter_runtime.engine.engine import Engine
+from stratarouter_runtime.engine.gates import Gates, Limits
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.errors import InfrastructureError
 from stratarouter_runtime.journal import create_journal
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.metered import MeteredJournal
 from stratarouter_runtime.ports import Cache, Embedder, Journal
-from stratarouter_runtime.providers import create_providers
-from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.providers import create_adapters, create_pricer, create_providers
+from stratarouter_runtime.routes import RouteHedge, RouteTable
 from stratarouter_runtime.state.retry import RetryPolicy
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -67,24 +69,35 @@ class Assembly:
         self._needs_engine = needs_engine
         self._parts = contextlib.AsyncExitStack()
         self._heartbeat: asyncio.Task[None] | None = None
+        self.gates = Gates(
+            clock=self.clock,
+            metrics=self.metrics,
+            keys=self.providers.keys,
+            limits=_limits(config, self.routes),
+            default=Limits(config.provider_concurrency),
+        )
+        caller = Caller(
+            providers=self.providers,
+            gates=self.gates,
+            clock=self.clock,
+            metrics=self.metrics,
+            retry=RetryPolicy(config.max_retries, config.retry_delay_ms / 1000),
+            may_repeat=config.on_ambiguous == "retry",
+            hedge_of=self._hedge_of,
+        )
+        performer = Performer(
+            journal=self.grouped,
+            caller=caller,
+            gates=self.gates,
+            clock=self.clock,
+            metrics=self.metrics,
+            owner=self.owner,
+            on_ambiguous=config.on_ambiguous,
+        )
         self.engine = Engine(
             config,
             cache=self.cache,
-            performer=Performer(
-                journal=self.grouped,
-                providers=self.providers,
-                clock=self.clock,
-                metrics=self.metrics,
-                owner=self.owner,
-                retry=RetryPolicy(config.max_retries, config.retry_delay_ms / 1000),
-                on_ambiguous=config.on_ambiguous,
-                concurrency=config.provider_concurrency,
-                limits={
-                    name: spec.max_concurrency
-                    for name, spec in self.routes.providers.items()
-                    if spec.max_concurrency is not None
-                },
-            ),
+            performer=performer,
             guard=create_guard(),
             clock=self.clock,
             metrics=self.metrics,
@@ -103,6 +116,21 @@ class Assembly:
             self._parts = parts.pop_all()
         self._heartbeat = asyncio.create_task(self._beat(), name="heartbeat")
 
+    def _hedge_of(self, route_id: str) -> RouteHedge | None:
+        return self.routes.hedge_of(route_id)
+
+    def reload(self) -> None:
+        """Take the configured route table up anew; requests resolved before go on as they were.
+
+        Raises ConfigurationError, and leaves everything as it was, where the table or a key is wrong.
+        """
+        routes = RouteTable.for_config(self.config)
+        adapters = create_adapters(self.config, routes) if self._needs_engine else {}
+        self.routes = routes
+        self.acceptor.update(routes)
+        self.providers.update(adapters, create_pricer(routes))
+        self.gates.update(_limits(self.config, routes))
+
     async def stop(self, grace_s: float) -> None:
         """Let running executions end within ``grace_s`` seconds, then stop every part. Idempotent."""
         await self.engine.stop(grace_s)
@@ -119,6 +147,15 @@ class Assembly:
             except InfrastructureError as exc:
                 event(log, logging.WARNING, "heartbeat failed", cause=str(exc))
             await asyncio.sleep(self.config.heartbeat_ttl_s / BEATS_PER_TTL)
+
+
+def _limits(config: RuntimeConfig, routes: RouteTable) -> dict[str, Limits]:
+    return {
+        name: Limits(
+            spec.max_concurrency or config.provider_concurrency, spec.requests_per_minute, spec.tokens_per_minute
+        )
+        for name, spec in routes.providers.items()
+    }
 
 
 async def _enter(parts: contextlib.AsyncExitStack, part: Part) -> None:

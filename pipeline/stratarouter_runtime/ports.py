@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Vector
+from stratarouter_runtime.state.limiter import RateHint
 
 
 class Clock(Protocol):
@@ -360,12 +361,12 @@ class Providers(Protocol):
         *,
         key: int = 0,
         on_text: Callable[[str], None] | None = None,
-        on_headers: Callable[[Mapping[str, str]], None] | None = None,
+        on_rates: Callable[[RateHint], None] | None = None,
     ) -> Answer:
         """Make one call with the ``key``th key, priced. Raises a ProviderError.
 
-        ``on_text`` asks for a streamed reply and gets its text in pieces; ``on_headers`` gets the reply's headers,
-        with lower-case names, whatever its status.
+        ``on_text`` asks for a streamed reply and gets its text in pieces; ``on_rates`` gets what the reply's headers
+        say of rate limits, whatever its status.
         """
 
 

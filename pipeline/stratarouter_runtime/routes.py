@@ -114,6 +114,11 @@ class RouteTable:
             raise UnknownRouteError(f"decision.route_id = {decision.route_id!r} is in no route table")
         return route
 
+    def hedge_of(self, route_id: str) -> RouteHedge | None:
+        """How slow calls of a route are hedged; None for not at all."""
+        route = self.routes.get(route_id, self.fallback)
+        return None if route is None else route.hedge
+
     def _own_target(self, decision: Decision) -> Target:
         if decision.provider is None or decision.model is None:
             raise UnknownRouteError("decision.provider and decision.model must be named together")

@@ -107,6 +107,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self.request_stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         starting, told = asyncio.create_task(self.start()), asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
@@ -118,6 +119,15 @@ class Worker:
                 task.cancel()
             await asyncio.gather(starting, told, return_exceptions=True)
             await self.stop()
+
+    def reload(self) -> None:
+        """Take a changed route table up; one that is wrong changes nothing and is said."""
+        try:
+            self.assembly.reload()
+        except ConfigurationError as exc:
+            event(log, logging.ERROR, "route table not reloaded", cause=exc.message, remedy=exc.remedy)
+        else:
+            event(log, logging.INFO, "route table reloaded", routes=len(self.assembly.routes.routes))
 
     def request_stop(self) -> None:
         """Ask ``run`` to drain and return."""

@@ -5,15 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self
 
-import numpy as np
 import pytest
 
 from stratarouter_runtime.clock import SystemClock
-from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.engine.engine import Engine
-from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.errors import (
     IdempotencyConflictError,
     ProviderInterruptedError,
@@ -21,130 +16,19 @@ from stratarouter_runtime.errors import (
     ProviderUnavailableError,
     ShuttingDownError,
 )
-from stratarouter_runtime.journal.grouped import GroupedJournal
-from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.journal.memory import MemoryStore
 from stratarouter_runtime.records import (
-    Answer,
     CacheOptions,
-    Context,
     Coordinates,
-    Decision,
-    Execution,
-    Request,
-    Target,
-    Usage,
-    Vector,
 )
-from stratarouter_runtime.state.retry import RetryPolicy
-from stratarouter_runtime.telemetry.metrics import Metrics
-
-FIRST = "11111111-1111-4111-8111-111111111111"
-SECOND = "22222222-2222-4222-8222-222222222222"
-
-
-class Provider:
-    """Answers each call by its script, else with the last message; holds calls while ``gate`` is closed."""
-
-    def __init__(self, *script: Exception) -> None:
-        self.script = list(script)
-        self.calls: list[ProviderCall] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    def keys(self, _provider: str) -> int:
-        return 1
-
-    async def call(
-        self, provider: str, call: ProviderCall, *, on_text: Callable[[str], None] | None = None, **_: Any
-    ) -> Answer:
-        self.calls.append(call)
-        for piece in ("answer ", "to ") if on_text is not None else ():
-            assert on_text is not None
-            on_text(piece)
-        await self.gate.wait()
-        if self.script:
-            raise self.script.pop(0)
-        return Answer(f"answer to {call.messages[-1]['content']}", provider, call.model, Usage(10, 5), cost_usd=0.01)
-
-
-class EqualGuard:
-    """Refuses where the digits differ."""
-
-    def differs(self, asked: str, stored: str) -> str | None:
-        digits: Callable[[str], list[str]] = lambda text: [c for c in text if c.isdigit()]  # noqa: E731
-        return None if digits(asked) == digits(stored) else "guard:number"
-
-
-class Bench:
-    """An engine with its parts in reach."""
-
-    def __init__(
-        self,
-        provider: Provider,
-        *,
-        store: MemoryStore | None = None,
-        owner: str = FIRST,
-        slots: int = 100,
-        **settings: Any,
-    ) -> None:
-        config = RuntimeConfig(state_backend="memory", cache_enabled=False, retry_delay_ms=0, **settings)
-        self.provider = provider
-        self.metrics = Metrics()
-        self.journal = MemoryJournal(store or MemoryStore(), owner=owner, heartbeat_ttl_s=5)
-        self.grouped = GroupedJournal(self.journal)
-        performer = Performer(
-            journal=self.grouped, providers=provider, clock=SystemClock(), metrics=self.metrics, owner=owner,
-            retry=RetryPolicy(config.max_retries, 0.0), on_ambiguous=config.on_ambiguous, concurrency=slots,
-        )  # fmt: skip
-        self.engine = Engine(
-            config, cache=None, performer=performer, guard=EqualGuard(), clock=SystemClock(), metrics=self.metrics
-        )
-
-    async def __aenter__(self) -> Self:
-        await self.journal.start()
-        await self.grouped.start()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.engine.stop(0.0)
-        await self.grouped.stop()
-        await self.journal.stop()
-
-
-def _vector(*parts: float) -> Vector:
-    vector = np.array(parts, dtype=np.float32)
-    return vector / np.linalg.norm(vector)
-
-
-def _execution(
-    request_id: str,
-    query: str,
-    *,
-    vector: Vector | None = None,
-    scope: str = "s",
-    threshold: float | None = 0.95,
-    **changes: Any,
-) -> Execution:
-    request = Request(
-        request_id, Decision("support"), ({"role": "user", "content": query},), context=Context("acme"),
-        embedding=vector, **changes,
-    )  # fmt: skip
-    targets = (Target("openai", "small"), Target("openai", "large"))
-    return Execution(request, targets, None, scope, f"{scope}:{query}", f"hash of {query}", batch_threshold=threshold)
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
+from unit.engine_bench import SECOND, Bench, Provider, execution, vector
 
 
 async def test_duplicates_in_flight_are_paid_for_once_and_each_gets_a_response() -> None:
     provider = Provider()
     provider.gate.clear()
     async with Bench(provider) as bench:
-        tasks = [bench.engine.submit(_execution(f"r{n}", "same words")) for n in range(5)]
+        tasks = [bench.engine.submit(execution(f"r{n}", "same words")) for n in range(5)]
         await _until(lambda: len(provider.calls) == 1)
         provider.gate.set()
         responses = await asyncio.gather(*tasks)
@@ -159,13 +43,13 @@ async def test_duplicates_in_flight_are_paid_for_once_and_each_gets_a_response()
 async def test_alike_in_flight_join_only_past_the_guard_and_within_the_scope() -> None:
     provider = Provider()
     provider.gate.clear()
-    near, other = _vector(1, 0.01), _vector(1, 0.02)
+    near, other = vector(1, 0.01), vector(1, 0.02)
     async with Bench(provider) as bench:
         tasks = [
-            bench.engine.submit(_execution("lead", "pay 5 dollars", vector=near)),
-            bench.engine.submit(_execution("joins", "pay dollars 5", vector=other)),
-            bench.engine.submit(_execution("number", "pay 6 dollars", vector=other)),
-            bench.engine.submit(_execution("scope", "pay dollars 5", vector=other, scope="t")),
+            bench.engine.submit(execution("lead", "pay 5 dollars", embedding=near)),
+            bench.engine.submit(execution("joins", "pay dollars 5", embedding=other)),
+            bench.engine.submit(execution("number", "pay 6 dollars", embedding=other)),
+            bench.engine.submit(execution("scope", "pay dollars 5", embedding=other, scope="t")),
         ]
         await _until(lambda: len(provider.calls) == 3)
         provider.gate.set()
@@ -180,10 +64,10 @@ async def test_alike_in_flight_join_only_past_the_guard_and_within_the_scope() -
 async def test_a_follower_is_not_failed_with_its_leader() -> None:
     provider = Provider(ProviderRejectedError("too long"), ProviderRejectedError("too long"))
     provider.gate.clear()
-    near, other = _vector(1, 0.01), _vector(1, 0.02)
+    near, other = vector(1, 0.01), vector(1, 0.02)
     async with Bench(provider) as bench:
-        lead = bench.engine.submit(_execution("lead", "words in one order", vector=near))
-        follow = bench.engine.submit(_execution("follow", "in one order words", vector=other))
+        lead = bench.engine.submit(execution("lead", "words in one order", embedding=near))
+        follow = bench.engine.submit(execution("follow", "in one order words", embedding=other))
         await _until(lambda: len(provider.calls) == 1)
         provider.gate.set()
         failed, answered = await asyncio.gather(lead, follow)
@@ -196,7 +80,7 @@ async def test_a_follower_is_not_failed_with_its_leader() -> None:
 async def test_an_outage_does_not_make_followers_queue_for_ever() -> None:
     provider = Provider(*(ProviderUnavailableError("503") for _ in range(100)))
     async with Bench(provider, max_retries=0) as bench:
-        tasks = [bench.engine.submit(_execution(f"r{n}", "same")) for n in range(20)]
+        tasks = [bench.engine.submit(execution(f"r{n}", "same")) for n in range(20)]
         responses = await asyncio.gather(*tasks)
     assert {r.error.code for r in responses if r.error} == {"provider_unavailable"}
     assert len(responses) == 20
@@ -211,7 +95,7 @@ async def test_retries_then_the_next_target_then_an_answer() -> None:
     ]
     provider = Provider(*script)
     async with Bench(provider, max_retries=2) as bench:
-        response = await bench.engine.submit(_execution("r", "q"))
+        response = await bench.engine.submit(execution("r", "q"))
     assert response.status == "ok"
     assert [(a.model, a.outcome) for a in response.attempts] == [
         ("small", "provider_unavailable"),
@@ -224,9 +108,9 @@ async def test_retries_then_the_next_target_then_an_answer() -> None:
 async def test_a_recorded_result_is_given_again_without_a_call() -> None:
     provider, store = Provider(), MemoryStore()
     async with Bench(provider, store=store) as bench:
-        first = await bench.engine.submit(_execution("r", "q"))
+        first = await bench.engine.submit(execution("r", "q"))
     async with Bench(provider, store=store, owner=SECOND) as bench:
-        again = await bench.engine.submit(_execution("r", "q"), check_journal=True)
+        again = await bench.engine.submit(execution("r", "q"), check_journal=True)
     assert len(provider.calls) == 1
     assert again.from_journal
     assert replace(again, from_journal=False, timings_ms={}, batch=first.batch) == replace(first, timings_ms={})
@@ -235,10 +119,10 @@ async def test_a_recorded_result_is_given_again_without_a_call() -> None:
 async def test_the_same_id_with_other_words_is_a_conflict_and_the_first_stands() -> None:
     provider = Provider()
     async with Bench(provider) as bench:
-        await bench.engine.submit(_execution("r", "first"))
+        await bench.engine.submit(execution("r", "first"))
         with pytest.raises(IdempotencyConflictError):
-            await bench.engine.submit(_execution("r", "second"))
-        again = await bench.engine.submit(_execution("r", "first"))
+            await bench.engine.submit(execution("r", "second"))
+        again = await bench.engine.submit(execution("r", "first"))
     assert again.text == "answer to first"
     assert len(provider.calls) == 1
 
@@ -246,7 +130,7 @@ async def test_the_same_id_with_other_words_is_a_conflict_and_the_first_stands()
 async def test_a_call_of_unknown_outcome_is_not_repeated_under_fail() -> None:
     provider = Provider(ProviderInterruptedError("reset", maybe_paid=True))
     async with Bench(provider, on_ambiguous="fail") as bench:
-        response = await bench.engine.submit(_execution("r", "q"))
+        response = await bench.engine.submit(execution("r", "q"))
     assert response.error is not None
     assert response.error.code == "ambiguous"
     assert len(provider.calls) == 1
@@ -255,7 +139,7 @@ async def test_a_call_of_unknown_outcome_is_not_repeated_under_fail() -> None:
 async def test_a_call_of_unknown_outcome_is_repeated_and_counted_under_retry() -> None:
     provider = Provider(ProviderInterruptedError("reset", maybe_paid=True))
     async with Bench(provider, on_ambiguous="retry") as bench:
-        response = await bench.engine.submit(_execution("r", "q"))
+        response = await bench.engine.submit(execution("r", "q"))
         counted = bench.metrics.registry.get_sample_value("stratarouter_ambiguous_calls_total")
     assert response.status == "ok"
     assert len(provider.calls) == 2
@@ -266,8 +150,8 @@ async def test_a_follower_past_its_deadline_takes_nothing_from_the_others() -> N
     provider = Provider()
     provider.gate.clear()
     async with Bench(provider) as bench:
-        lead = bench.engine.submit(_execution("lead", "same"))
-        hasty = bench.engine.submit(_execution("hasty", "same", deadline_ms=SystemClock().wall_ms() + 30))
+        lead = bench.engine.submit(execution("lead", "same"))
+        hasty = bench.engine.submit(execution("hasty", "same", deadline_ms=SystemClock().wall_ms() + 30))
         late = await hasty
         provider.gate.set()
         answered = await lead
@@ -281,7 +165,7 @@ async def test_a_request_that_bypasses_the_cache_follows_nobody() -> None:
     provider = Provider()
     async with Bench(provider) as bench:
         fresh = CacheOptions(mode="bypass")
-        tasks = [bench.engine.submit(_execution(f"r{n}", "same", cache=fresh)) for n in range(3)]
+        tasks = [bench.engine.submit(execution(f"r{n}", "same", cache=fresh)) for n in range(3)]
         responses = await asyncio.gather(*tasks)
     assert len(provider.calls) == 3
     assert {r.batch.role for r in responses} == {"leader"}
@@ -291,7 +175,7 @@ async def test_where_the_route_forbids_it_nobody_follows() -> None:
     provider = Provider()
     provider.gate.clear()
     async with Bench(provider) as bench:
-        tasks = [bench.engine.submit(_execution(f"r{n}", "same", threshold=None)) for n in range(3)]
+        tasks = [bench.engine.submit(execution(f"r{n}", "same", threshold=None)) for n in range(3)]
         await _until(lambda: len(provider.calls) == 3)
         provider.gate.set()
         responses = await asyncio.gather(*tasks)
@@ -309,10 +193,10 @@ async def test_the_result_of_another_living_worker_is_waited_for_without_holding
     theirs, ours = Provider(), Provider()
     theirs.gate.clear()
     async with Bench(theirs, store=store) as first, Bench(ours, store=store, owner=SECOND, slots=1) as second:
-        paid = first.engine.submit(_execution("shared", "one"))
+        paid = first.engine.submit(execution("shared", "one"))
         await _until(lambda: len(theirs.calls) == 1)
-        waiting = second.engine.submit(_execution("shared", "one"))
-        other = await asyncio.wait_for(second.engine.submit(_execution("other", "two")), 5)
+        waiting = second.engine.submit(execution("shared", "one"))
+        other = await asyncio.wait_for(second.engine.submit(execution("other", "two")), 5)
         theirs.gate.set()
         answers = [await asyncio.wait_for(task, 10) for task in (paid, waiting)]
     assert other.status == "ok"
@@ -326,12 +210,12 @@ async def test_a_closing_engine_ends_what_has_begun_and_leaves_the_rest_to_other
     provider, next_provider = Provider(), Provider()
     provider.gate.clear()
     async with Bench(provider, store=store, slots=1) as bench:
-        begun = bench.engine.submit(_execution("begun", "one", threshold=None))
+        begun = bench.engine.submit(execution("begun", "one", threshold=None))
         await _until(lambda: len(provider.calls) == 1)
-        queued = bench.engine.submit(_execution("queued", "two", threshold=None))
+        queued = bench.engine.submit(execution("queued", "two", threshold=None))
         await asyncio.sleep(0)
         bench.engine.close()
-        late = bench.engine.submit(_execution("late", "three", threshold=None))
+        late = bench.engine.submit(execution("late", "three", threshold=None))
         for refused in (queued, late):
             with pytest.raises(ShuttingDownError):
                 await asyncio.wait_for(refused, 5)
@@ -340,8 +224,7 @@ async def test_a_closing_engine_ends_what_has_begun_and_leaves_the_rest_to_other
         assert (await begun).status == "ok"
     async with Bench(next_provider, store=store, owner=SECOND) as successor:
         taken = [
-            await successor.engine.submit(_execution(name, text))
-            for name, text in (("queued", "two"), ("begun", "one"))
+            await successor.engine.submit(execution(name, text)) for name, text in (("queued", "two"), ("begun", "one"))
         ]
     assert [answer.from_journal for answer in taken] == [False, True]
     assert len(next_provider.calls) == 1
@@ -352,10 +235,10 @@ async def test_followers_of_a_leader_that_a_closing_engine_gave_up_record_no_fai
     provider = Provider()
     provider.gate.clear()
     async with Bench(provider, store=store, slots=1) as bench:
-        bench.engine.submit(_execution("busy", "something else", threshold=None))
+        bench.engine.submit(execution("busy", "something else", threshold=None))
         await _until(lambda: len(provider.calls) == 1)
         tasks = [
-            bench.engine.submit(_execution(name, "same words", vector=_vector(1, 0))) for name in ("lead", "follow")
+            bench.engine.submit(execution(name, "same words", embedding=vector(1, 0))) for name in ("lead", "follow")
         ]
         await _until(lambda: len(store.rows) == 2)
         bench.engine.close()
@@ -368,11 +251,11 @@ async def test_a_record_waits_for_a_busy_provider_and_a_caller_in_this_process_o
     provider = Provider()
     provider.gate.clear()
     async with Bench(provider, slots=1, execution_timeout=0.2) as bench:
-        first = bench.engine.submit(_execution("first", "one", threshold=None))
+        first = bench.engine.submit(execution("first", "one", threshold=None))
         await _until(lambda: len(provider.calls) == 1)
-        record = replace(_execution("record", "two", threshold=None), source=Coordinates("executions", 0, 1))
+        record = replace(execution("record", "two", threshold=None), source=Coordinates("executions", 0, 1))
         waiting = bench.engine.submit(record)
-        caller = bench.engine.submit(_execution("caller", "three", threshold=None))
+        caller = bench.engine.submit(execution("caller", "three", threshold=None))
         await asyncio.sleep(0.3)
         provider.gate.set()
         answers = [await asyncio.wait_for(task, 5) for task in (first, waiting, caller)]
@@ -388,9 +271,9 @@ async def test_a_streamed_answer_is_heard_as_it_comes_by_all_who_wait_for_it() -
     first_heard: list[str] = []
     second_heard: list[str] = []
     async with Bench(provider) as bench:
-        first = bench.engine.submit(_execution("a", "one", vector=_vector(1, 0)), on_text=first_heard.append)
+        first = bench.engine.submit(execution("a", "one", embedding=vector(1, 0)), on_text=first_heard.append)
         await _until(lambda: len(first_heard) == 2)
-        second = bench.engine.submit(_execution("b", "one", vector=_vector(1, 0)), on_text=second_heard.append)
+        second = bench.engine.submit(execution("b", "one", embedding=vector(1, 0)), on_text=second_heard.append)
         await _until(lambda: len(second_heard) == 2)
         assert not first.done()
         provider.gate.set()
@@ -404,7 +287,7 @@ async def test_a_failure_in_the_middle_of_a_stream_is_final() -> None:
     provider = Provider(ProviderUnavailableError("gone"))
     heard: list[str] = []
     async with Bench(provider) as bench:
-        response = await bench.engine.submit(_execution("a", "one"), on_text=heard.append)
+        response = await bench.engine.submit(execution("a", "one"), on_text=heard.append)
     assert response.error is not None
     assert response.error.code == "provider_unavailable"
     assert heard == ["answer ", "to "]

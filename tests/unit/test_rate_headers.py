@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stratarouter_runtime.providers.rate_headers import RateHint, RateWindow, rate_headers, span_s
+from stratarouter_runtime.providers.rate_headers import rate_headers, span_s
+from stratarouter_runtime.state.limiter import RateHint, RateWindow
 
 NOW = 1_800_000_000.0
 NOTHING = RateWindow()

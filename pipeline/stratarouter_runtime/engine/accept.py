@@ -22,6 +22,10 @@ class Acceptor:
         self._routes = routes
         self._limits = wire.Limits.of(config)
 
+    def update(self, routes: RouteTable) -> None:
+        """Resolve by another table from now on."""
+        self._routes = routes
+
     def decode(self, value: bytes | None, headers: Iterable[tuple[str, bytes]], source: Coordinates | None) -> Request:
         """A request from its bytes. Raises InvalidRecordError.
 

@@ -16,8 +16,9 @@ from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.coalesce import Candidate, Leaders
-from stratarouter_runtime.engine.perform import Performer, Spoken, Work
+from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
+from stratarouter_runtime.engine.work import Spoken, Work
 from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError, ShuttingDownError
 from stratarouter_runtime.ports import Cache, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
 from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from stratarouter_runtime.engine.calls import Caller
+from stratarouter_runtime.engine.gates import Gates, Hold
 from stratarouter_runtime.engine.respond import error_info
+from stratarouter_runtime.engine.work import Work
 from stratarouter_runtime.errors import (
     AmbiguousCallError,
     DeadlineExceededError,
-    ExecutionError,
     IdempotencyConflictError,
     JournalUnavailableError,
-    ProviderError,
 )
 from stratarouter_runtime.journal.grouped import GroupedJournal
-from stratarouter_runtime.ports import Begin, Begun, Clock, Finish, JournalKey, ProviderCall, Providers, Recorded
-from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Execution, Target
-from stratarouter_runtime.state.retry import RetryPolicy
+from stratarouter_runtime.ports import Begin, Begun, Clock, Finish, JournalKey, Recorded
+from stratarouter_runtime.records import Execution
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -40,96 +38,32 @@ JOURNAL_FIRST_BACKOFF_S = 0.05
 JOURNAL_MAX_BACKOFF_S = 2.0
 
 
-class Spoken:
-    """An answer on its way: what was said so far, and who listens. A late listener hears it from the beginning."""
-
-    def __init__(self, listener: Callable[[str], None]) -> None:
-        self._pieces: list[str] = []
-        self._listeners = [listener]
-
-    def __bool__(self) -> bool:
-        """Whether anything was said: from there on nobody can be given another answer."""
-        return bool(self._pieces)
-
-    def say(self, text: str) -> None:
-        """The next piece."""
-        self._pieces.append(text)
-        for listener in self._listeners:
-            listener(text)
-
-    def join(self, listener: Callable[[str], None]) -> None:
-        """Listen too."""
-        for piece in self._pieces:
-            listener(piece)
-        self._listeners.append(listener)
-
-
-@dataclass(slots=True)
-class Work:
-    """One leader's work.
-
-    Attributes:
-        due: monotonic seconds after which nobody waits for the answer; moves on when a follower can wait longer.
-        timeout_s: for the calls, from the moment there is room for the first: waiting for a busy provider counts
-            against ``due`` alone.
-        began: when there was room.
-        asked: the journal may hold it as started by us; from there on it is not given up.
-        deferred: nobody can ever ask for this request again (its id was made up here, for a caller in this process):
-            the journal is written after the answer is given.
-        spoken: where somebody listens to the answer as it comes; None asks for it as a whole.
-    """
-
-    execution: Execution
-    key: JournalKey
-    due: float
-    timeout_s: float
-    began: float = math.inf
-    asked: bool = False
-    spoken: Spoken | None = None
-    deferred: bool = False
-    attempts: list[Attempt] = field(default_factory=list)
-    timings_ms: dict[str, float] = field(default_factory=dict)
-    from_journal: bool = False
-
-    @property
-    def deadline(self) -> float:
-        """When the calls must have ended."""
-        return min(self.due, self.began + self.timeout_s)
-
-
 class Performer:
     """Turns work into an outcome that the journal holds.
 
     Args:
         owner: this worker's id in the journal.
         on_ambiguous: ``retry`` pays again for a call of unknown outcome, ``fail`` answers with an error.
-        concurrency: calls at once to a provider that ``limits`` does not name.
-        limits: calls at once, by provider.
     """
 
     def __init__(
         self,
         *,
         journal: GroupedJournal,
-        providers: Providers,
+        caller: Caller,
+        gates: Gates,
         clock: Clock,
         metrics: Metrics,
         owner: str,
-        retry: RetryPolicy,
         on_ambiguous: str,
-        concurrency: int,
-        limits: Mapping[str, int] | None = None,
     ) -> None:
         self._journal = journal
-        self._providers = providers
+        self._caller = caller
+        self._gates = gates
         self._clock = clock
         self._metrics = metrics
         self._owner = owner
-        self._retry = retry
         self._may_repeat = on_ambiguous == "retry"
-        self._concurrency = concurrency
-        self._limits = dict(limits or {})
-        self._slots: dict[str, asyncio.Semaphore] = {}
         self._later: set[asyncio.Task[Any]] = set()
         self._room_for_later = asyncio.Semaphore(MAX_LATER)
 
@@ -137,7 +71,7 @@ class Performer:
         """Execute ``work`` once. Raises IdempotencyConflictError where its id stands for another payload."""
         asked = self._clock.monotonic()
         while True:
-            async with self._slot(work.execution.targets[0].provider):
+            async with self._gates.hold(work.execution.targets[0].provider) as hold:
                 began = work.began = self._clock.monotonic()
                 work.timings_ms["slot"] = _ms(began - asked)
                 if began >= work.due:
@@ -145,12 +79,12 @@ class Performer:
                     return Recorded(None, error_info(late))
                 work.asked = True
                 if work.deferred:
-                    return await self._call_and_record_later(work)
+                    return await self._call_and_record_later(work, hold)
                 # 1. Durable permission before any money is spent.
                 begun = await self._begin_once(work.execution, work.key, leader=None)
                 work.timings_ms["journal_begin"] = _ms(self._clock.monotonic() - began)
                 if begun.state == "granted":
-                    return await self._call_and_record(work)
+                    return await self._call_and_record(work, hold)
             if begun.state == "ambiguous":
                 return await self.record(Finish(work.key, None, error_info(_ambiguous(work.key))))
             work.asked = False
@@ -214,10 +148,10 @@ class Performer:
         """Make a result durable; what stands afterwards may be another worker's, if it was first."""
         return await self._persist(lambda: self._journal.finish_one(finish), "finish")
 
-    async def _call_and_record(self, work: Work) -> Recorded:
+    async def _call_and_record(self, work: Work, hold: Hold) -> Recorded:
         # 2. The calls.
         began = self._clock.monotonic()
-        answer, error = await self._call_targets(work)
+        answer, error = await self._caller.call_targets(work, hold)
         called = self._clock.monotonic()
         work.timings_ms["provider"] = _ms(called - began)
         # 3. The result is durable before anybody sees it.
@@ -225,9 +159,9 @@ class Performer:
         work.timings_ms["journal_finish"] = _ms(self._clock.monotonic() - called)
         return outcome
 
-    async def _call_and_record_later(self, work: Work) -> Recorded:
+    async def _call_and_record_later(self, work: Work, hold: Hold) -> Recorded:
         began = self._clock.monotonic()
-        answer, error = await self._call_targets(work)
+        answer, error = await self._caller.call_targets(work, hold)
         work.timings_ms["provider"] = _ms(self._clock.monotonic() - began)
         outcome = Recorded(answer, error, tuple(work.attempts))
         await self.later(self._begin_and_finish(work.execution, Finish(work.key, answer, error, outcome.attempts)))
@@ -259,78 +193,6 @@ class Performer:
             if left:
                 event(log, logging.ERROR, "results not journaled", count=len(left))
 
-    async def _call_targets(self, work: Work) -> tuple[Answer | None, ErrorInfo | None]:
-        problem: ExecutionError = DeadlineExceededError("the deadline passed before a call was made")
-        held = work.execution.targets[0].provider
-        for target in work.execution.targets:
-            try:
-                if target.provider == held:
-                    return await self._call_target(work, target), None
-                async with self._slot(target.provider):
-                    return await self._call_target(work, target), None
-            except ProviderError as exc:
-                problem = exc
-                if work.spoken:
-                    break
-            except (DeadlineExceededError, AmbiguousCallError) as exc:
-                return None, error_info(exc)
-        return None, error_info(problem)
-
-    async def _call_target(self, work: Work, target: Target) -> Answer:
-        tries = 0
-        waited_s = 0.0
-        while True:
-            tries += 1
-            remaining = work.deadline - self._clock.monotonic()
-            if remaining <= 0:
-                raise DeadlineExceededError(f"the deadline passed after {len(work.attempts)} calls")
-            try:
-                return await self._call_once(work, target, remaining, waited_s)
-            except ProviderError as exc:
-                waited_s = self._wait_before_next(exc, tries, work)
-            self._metrics.retries_total.labels(work.attempts[-1].outcome).inc()
-            await self._clock.sleep(waited_s)
-
-    def _wait_before_next(self, exc: ProviderError, tries: int, work: Work) -> float:
-        """Seconds until the next try on the same target; raises where there is to be none."""
-        if work.spoken:
-            # Half an answer was heard; another one must not go on in its middle.
-            raise exc
-        if exc.maybe_paid and exc.retryable:
-            self._metrics.ambiguous_calls_total.inc()
-            if not self._may_repeat:
-                raise AmbiguousCallError(f"{exc.message}; it may have been paid for") from exc
-        # Jitter spreads load; it protects nothing.
-        remaining = work.deadline - self._clock.monotonic()
-        wait = self._retry.wait_s(exc, tries, random.random(), remaining)  # noqa: S311
-        if wait is None:
-            raise exc
-        return wait
-
-    async def _call_once(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
-        call = _provider_call(work, target, remaining_s)
-        began = self._clock.monotonic()
-        outcome, status = "ok", None
-        try:
-            on_text = None if work.spoken is None else work.spoken.say
-            return await self._providers.call(target.provider, call, on_text=on_text)
-        except ProviderError as exc:
-            outcome, status = exc.code, exc.status
-            raise
-        finally:
-            took = self._clock.monotonic() - began
-            work.attempts.append(
-                Attempt(target.provider, target.model, outcome, _ms(took), status, waited_ms=_ms(waited_s))
-            )
-            self._metrics.provider_calls_total.labels(target.provider, outcome).inc()
-            self._metrics.provider_call_seconds.labels(target.provider).observe(took)
-
-    def _slot(self, provider: str) -> asyncio.Semaphore:
-        slot = self._slots.get(provider)
-        if slot is None:
-            slot = self._slots[provider] = asyncio.Semaphore(self._limits.get(provider, self._concurrency))
-        return slot
-
     async def _persist(self, write: Callable[[], Awaitable[T]], doing: str) -> T:
         """The journal is waited for: without it no call starts and no paid result is let go. What limits the wait
         is the caller's: intake stops when too much is held.
@@ -343,20 +205,6 @@ class Performer:
                 event(log, logging.WARNING, "journal unavailable", doing=doing, cause=str(exc), wait_s=backoff)
             await self._clock.sleep(backoff * (0.5 + random.random() / 2))  # noqa: S311
             backoff = min(JOURNAL_MAX_BACKOFF_S, backoff * 2)
-
-
-def _provider_call(work: Work, target: Target, timeout_s: float) -> ProviderCall:
-    execution = work.execution
-    messages = execution.request.messages
-    if execution.system_prompt:
-        messages = ({"role": "system", "content": execution.system_prompt}, *messages)
-    return ProviderCall(
-        model=target.model,
-        messages=messages,
-        params={**target.params, **execution.request.params},
-        request_id=work.key.request_id,
-        timeout_s=timeout_s,
-    )
 
 
 def _ambiguous(key: JournalKey) -> AmbiguousCallError:

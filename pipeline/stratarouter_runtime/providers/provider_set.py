@@ -8,7 +8,9 @@ from dataclasses import replace
 from stratarouter_runtime.errors import ProviderRejectedError
 from stratarouter_runtime.ports import HttpReply, ProviderAdapter, ProviderCall, Transport
 from stratarouter_runtime.providers.pricing import Pricer
+from stratarouter_runtime.providers.rate_headers import rate_headers
 from stratarouter_runtime.records import Answer
+from stratarouter_runtime.state.limiter import RateHint
 
 Adapters = Mapping[str, Sequence[ProviderAdapter]]
 """By provider, one for each of its keys."""
@@ -56,7 +58,7 @@ class ProviderSet:
         *,
         key: int = 0,
         on_text: Callable[[str], None] | None = None,
-        on_headers: Callable[[Mapping[str, str]], None] | None = None,
+        on_rates: Callable[[RateHint], None] | None = None,
     ) -> Answer:
         """Make one call, priced. Raises a ProviderError; ProviderRejectedError for a name nobody configured."""
         adapters = self._adapters.get(provider)
@@ -65,11 +67,10 @@ class ProviderSet:
         adapter = adapters[key % len(adapters)]
         if on_text is None:
             reply = await self._transport.send(adapter.to_http(call))
-            if on_headers is not None:
-                on_headers(reply.headers)
+            _tell(on_rates, reply.headers)
             answer = adapter.from_http(reply, call)
         else:
-            answer = await self._stream(adapter, call, on_text, on_headers)
+            answer = await self._stream(adapter, call, on_text, on_rates)
         return replace(answer, cost_usd=self._pricer.cost_usd(provider, call.model, answer.usage))
 
     async def _stream(
@@ -77,11 +78,10 @@ class ProviderSet:
         adapter: ProviderAdapter,
         call: ProviderCall,
         on_text: Callable[[str], None],
-        on_headers: Callable[[Mapping[str, str]], None] | None,
+        on_rates: Callable[[RateHint], None] | None,
     ) -> Answer:
         async with self._transport.stream(adapter.to_http(call, stream=True)) as reply:
-            if on_headers is not None:
-                on_headers(reply.headers)
+            _tell(on_rates, reply.headers)
             streams = reply.headers.get("content-type", "").startswith(EVENT_STREAM)
             if not (200 <= reply.status < 300 and streams):
                 # An error, or a server that answers as a whole although it was asked for a stream.
@@ -94,3 +94,9 @@ class ProviderSet:
                 if text:
                     on_text(text)
             return reader.answer()
+
+
+def _tell(on_rates: Callable[[RateHint], None] | None, headers: Mapping[str, str]) -> None:
+    hint = None if on_rates is None else rate_headers(headers)
+    if on_rates is not None and hint is not None:
+        on_rates(hint)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+from stratarouter_runtime.state.limiter import RateHint, RateWindow
 
 MAX_RESET_S = 24 * 3600.0
 """A day, the longest window that vendors count in; a longer wait is an epoch or a mistake."""
@@ -23,28 +24,6 @@ SECONDS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e
 _COUNT = re.compile(r"[0-9]{1,15}(?:\.0*)?")
 _SECONDS = re.compile(r"[0-9]{1,15}(?:\.[0-9]*)?")
 _SPAN = re.compile(r"([0-9]{1,15}(?:\.[0-9]*)?)(d|h|ms|m|s|us|µs|ns)")
-
-
-@dataclass(frozen=True, slots=True)
-class RateWindow:
-    """One limit: how much it allows, how much of it is left, seconds until it is whole again. None: not said."""
-
-    limit: int | None = None
-    remaining: int | None = None
-    reset_s: float | None = None
-
-    @property
-    def says_something(self) -> bool:
-        """Whether there is anything to learn: a time alone teaches nothing."""
-        return self.limit is not None or self.remaining is not None
-
-
-@dataclass(frozen=True, slots=True)
-class RateHint:
-    """The limits on requests and on tokens as the provider counted them after this call."""
-
-    requests: RateWindow
-    tokens: RateWindow
 
 
 def rate_headers(headers: Mapping[str, str], wall: Callable[[], float] = time.time) -> RateHint | None:

@@ -103,7 +103,7 @@ CODE_OR_OK = _label("code", ERROR_CODES | {"ok"})
 STATUS = _label("status", {"ok", "error"})
 VERDICT = _label("verdict", {"exact", "semantic", "miss", "bypass"})
 GUARD_REASON = _label("reason", {f"guard:{rule}" for rule in GUARD_RULES})
-OUTCOME = _label("outcome", {"ok"} | ERROR_CODES)
+OUTCOME = _label("outcome", {"ok", "given_up"} | ERROR_CODES)
 TOKEN_KIND = _label("kind", {"input", "output", "cached", "reasoning"})
 SAVED_BY = _label("by", {"exact", "semantic", "coalesced", "journal"})
 LANE_STATE = _label("state", {"opening", "running", "fenced", "halted", "closed"})
@@ -113,6 +113,7 @@ JOURNAL_OP = _label(
     {"begin", "finish", "lookup", "heartbeat", "save_checkpoints", "load_checkpoint", "drop_checkpoint", "purge"},
 )
 BYPASS = _label("reason", {"unavailable", "timeout", "breaker_open", "garbage", "mode", "disabled"})
+HEDGE = _label("taken", {"first", "second", "neither"})
 PAUSED = _label("reason", {"worker_full", "lane_full", "metadata_full", "journal_unavailable"})
 
 DEFINITIONS: tuple[MetricDef, ...] = (
@@ -128,6 +129,17 @@ DEFINITIONS: tuple[MetricDef, ...] = (
     MetricDef("saved_usd_total", "counter", (SAVED_BY,), "US dollars", "Money that calls not made would have cost."),
     MetricDef("retries_total", "counter", (CODE,), "retries", "Calls made again, by the error before them."),
     MetricDef("ambiguous_calls_total", "counter", (), "calls", "Calls that may have been paid for without a result."),
+    MetricDef("breaker_openings_total", "counter", (PROVIDER,), "openings", "Times a target's circuit breaker opened."),
+    MetricDef(
+        "rate_limit_wait_seconds",
+        "histogram",
+        (PROVIDER,),
+        "seconds",
+        "Waits for room under a rate limit.",
+        CALL_BUCKETS_S,
+    ),
+    MetricDef("hedges_total", "counter", (HEDGE,), "calls", "Second calls beside slow ones, by whose answer won."),
+    MetricDef("hedge_cost_usd_total", "counter", (), "US dollars", "About what calls cost whose answer was not taken."),
     MetricDef("dead_letters_total", "counter", (CODE,), "records", "Records that could not become a response."),
     MetricDef("lanes", "gauge", (PROCESSOR, LANE_STATE), "lanes", "Assigned partitions, by the state of their lane."),
     MetricDef("in_flight", "gauge", (PROCESSOR,), "records", "Records taken and not yet answered."),
@@ -195,6 +207,10 @@ class Metrics:
     saved_usd_total: Family[Counter]
     retries_total: Family[Counter]
     ambiguous_calls_total: Counter
+    breaker_openings_total: Family[Counter]
+    rate_limit_wait_seconds: Family[Histogram]
+    hedges_total: Family[Counter]
+    hedge_cost_usd_total: Counter
     dead_letters_total: Family[Counter]
     lanes: Family[Gauge]
     in_flight: Family[Gauge]

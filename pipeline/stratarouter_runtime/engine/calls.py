@@ -1,0 +1,236 @@
+"""Calls a leader's targets in their order: retries, fallbacks, hedges. What a call has to pass is in ``gates``."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from stratarouter_runtime.engine.gates import Gates, Hold, Passage
+from stratarouter_runtime.engine.respond import error_info
+from stratarouter_runtime.engine.work import Work
+from stratarouter_runtime.errors import (
+    AmbiguousCallError,
+    DeadlineExceededError,
+    ExecutionError,
+    ProviderAuthError,
+    ProviderError,
+    ProviderUnavailableError,
+)
+from stratarouter_runtime.ports import Clock, ProviderCall, Providers
+from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Target
+from stratarouter_runtime.route_file import RouteHedge
+from stratarouter_runtime.state.retry import RetryPolicy
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+CHARACTERS_PER_TOKEN = 4
+"""To book a call's tokens before they are counted; the usual rule of thumb for English."""
+GUESSED_OUTPUT_TOKENS = 256
+"""Booked for an answer whose length the request does not limit."""
+
+Outcome = tuple[Answer | None, ErrorInfo | None]
+
+
+class Caller:
+    """Gets an answer out of a list of targets.
+
+    Args:
+        may_repeat: whether a call of unknown outcome is made again.
+        hedge_of: the hedging of a route, by its id.
+    """
+
+    def __init__(
+        self,
+        *,
+        providers: Providers,
+        gates: Gates,
+        clock: Clock,
+        metrics: Metrics,
+        retry: RetryPolicy,
+        may_repeat: bool,
+        hedge_of: Callable[[str], RouteHedge | None],
+    ) -> None:
+        self._providers = providers
+        self._gates = gates
+        self._clock = clock
+        self._metrics = metrics
+        self._retry = retry
+        self._may_repeat = may_repeat
+        self._hedge_of = hedge_of
+
+    async def call_targets(self, work: Work, hold: Hold) -> Outcome:
+        """The first answer, or the last target's error. ``hold`` is a place at the first target's provider."""
+        targets = work.execution.targets
+        problem: ExecutionError = DeadlineExceededError("the deadline passed before a call was made")
+        for index, target in enumerate(targets):
+            open_in_s = self._gates.open_in_s(target)
+            if open_in_s > 0 and index + 1 < len(targets):
+                # Another target can answer now; nobody waits for this one to get well.
+                problem = _circuit_open(target, open_in_s)
+                continue
+            try:
+                await hold.move(target.provider, work.deadline - self._clock.monotonic())
+                return await self._call_target(work, target), None
+            except TimeoutError:
+                return None, error_info(DeadlineExceededError(f"no room at {target.provider!r} before the deadline"))
+            except ProviderError as exc:
+                problem = exc
+                if work.spoken:
+                    break
+            except (DeadlineExceededError, AmbiguousCallError) as exc:
+                return None, error_info(exc)
+        return None, error_info(problem)
+
+    async def _call_target(self, work: Work, target: Target) -> Answer:
+        tries = 0
+        waited_s = 0.0
+        while True:
+            tries += 1
+            remaining = work.deadline - self._clock.monotonic()
+            if remaining <= 0:
+                raise DeadlineExceededError(f"the deadline passed after {len(work.attempts)} calls")
+            try:
+                open_in_s = self._gates.open_in_s(target)
+                if open_in_s > 0:
+                    raise _circuit_open(target, open_in_s)
+                return await self._call_or_hedge(work, target, remaining, waited_s)
+            except ProviderAuthError:
+                # Another key of the same provider may do; each is tried once before it is left out.
+                if tries > self._providers.keys(target.provider) or not self._gates.has_another_key(target.provider):
+                    raise
+                waited_s, code = 0.0, "provider_auth"
+            except ProviderError as exc:
+                waited_s, code = self._wait_before_next(exc, tries, work), exc.code
+            self._metrics.retries_total.labels(code).inc()
+            await self._clock.sleep(waited_s)
+
+    def _wait_before_next(self, exc: ProviderError, tries: int, work: Work) -> float:
+        """Seconds until the next try on the same target; raises where there is to be none."""
+        if work.spoken:
+            # Half an answer was heard; another one must not go on in its middle.
+            raise exc
+        if exc.maybe_paid and exc.retryable:
+            self._metrics.ambiguous_calls_total.inc()
+            if not self._may_repeat:
+                raise AmbiguousCallError(f"{exc.message}; it may have been paid for") from exc
+        # Jitter spreads load; it protects nothing.
+        remaining = work.deadline - self._clock.monotonic()
+        wait = self._retry.wait_s(exc, tries, random.random(), remaining)  # noqa: S311
+        if wait is None:
+            raise exc
+        return wait
+
+    # -- one call, and perhaps a second beside it --------------------------------------------------------------
+
+    async def _call_or_hedge(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
+        hedge = self._hedge_of(work.execution.request.decision.route_id)
+        after_s = None if hedge is None or work.spoken is not None else self._hedge_after_s(hedge, target)
+        if hedge is None or after_s is None or after_s >= remaining_s:
+            return await self._call_once(work, target, remaining_s, waited_s)
+        first = asyncio.create_task(self._call_once(work, target, remaining_s, waited_s))
+        try:
+            await asyncio.wait([first], timeout=after_s)
+            if first.done() or not self._may_hedge(work, target, hedge):
+                return await first
+            return await self._race(work, first, self._second_target(work, target), remaining_s - after_s)
+        finally:
+            first.cancel()
+            await asyncio.wait([first])
+
+    async def _race(self, work: Work, first: asyncio.Task[Answer], other: Target, remaining_s: float) -> Answer:
+        """The first of two answers; the call whose answer comes second is given up, and its price estimated."""
+        async with self._gates.hold(other.provider):
+            second = asyncio.create_task(self._call_once(work, other, remaining_s, 0.0))
+            try:
+                running = {first, second}
+                while running:
+                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    won = next((task for task in done if task.exception() is None), None)
+                    if won is not None:
+                        self._metrics.hedges_total.labels("first" if won is first else "second").inc()
+                        if running and (cost := won.result().cost_usd) is not None:
+                            # The loser's own usage is never known: the winner's stands for it.
+                            self._metrics.hedge_cost_usd_total.inc(cost)
+                        return won.result()
+                self._metrics.hedges_total.labels("neither").inc()
+                return first.result()
+            finally:
+                second.cancel()
+                await asyncio.wait([second])
+
+    def _hedge_after_s(self, hedge: RouteHedge, target: Target) -> float | None:
+        return self._gates.p95_s(target) if hedge.after_ms is None else hedge.after_ms / 1000
+
+    def _may_hedge(self, work: Work, target: Target, hedge: RouteHedge) -> bool:
+        """Only where nobody has to wait for the second call, and few enough are made."""
+        other = self._second_target(work, target)
+        free = self._gates.has_slot(other.provider) and self._gates.open_in_s(other) == 0
+        now = free and self._gates.room_in_s(other, _tokens(work)) == 0
+        return now and self._gates.may_hedge(target, hedge.max_share)
+
+    def _second_target(self, work: Work, target: Target) -> Target:
+        """The next one in the route's order that is not ``target``; else ``target`` again."""
+        return next((other for other in work.execution.targets if other is not target), target)
+
+    async def _call_once(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
+        passage = await self._gates.enter(target, _tokens(work), remaining_s)
+        call = _provider_call(work, target, work.deadline - self._clock.monotonic())
+        ended: Answer | ProviderError | None = None
+        code, status = "given_up", None
+        try:
+            ended = await self._providers.call(
+                target.provider,
+                call,
+                key=passage.key,
+                on_text=None if work.spoken is None else work.spoken.say,
+                on_rates=lambda hint: self._gates.learn(passage, hint),
+            )
+        except ProviderError as exc:
+            ended, code, status = exc, exc.code, exc.status
+            raise
+        else:
+            code = "ok"
+            return ended
+        finally:
+            self._gates.leave(passage, ended)
+            self._note(work, passage, code, status, waited_s)
+
+    def _note(self, work: Work, passage: Passage, code: str, status: int | None, waited_s: float) -> None:
+        took = self._clock.monotonic() - passage.began
+        provider, model = passage.target.provider, passage.target.model
+        work.attempts.append(Attempt(provider, model, code, _ms(took), status, waited_ms=_ms(waited_s)))
+        self._metrics.provider_calls_total.labels(provider, code).inc()
+        self._metrics.provider_call_seconds.labels(provider).observe(took)
+
+
+def _circuit_open(target: Target, open_in_s: float) -> ProviderUnavailableError:
+    return ProviderUnavailableError(
+        f"{target.provider}/{target.model} has failed too often lately; the next call goes in {open_in_s:.1f} s",
+        retry_after_s=open_in_s,
+    )
+
+
+def _tokens(work: Work) -> int:
+    """About how many tokens the call will take, to book them under a limit."""
+    asked = sum(len(str(message.get("content") or "")) for message in work.execution.request.messages)
+    params = work.execution.request.params
+    limit = params.get("max_tokens") or params.get("max_completion_tokens") or GUESSED_OUTPUT_TOKENS
+    return asked // CHARACTERS_PER_TOKEN + (limit if isinstance(limit, int) else GUESSED_OUTPUT_TOKENS)
+
+
+def _provider_call(work: Work, target: Target, timeout_s: float) -> ProviderCall:
+    execution = work.execution
+    messages = execution.request.messages
+    if execution.system_prompt:
+        messages = ({"role": "system", "content": execution.system_prompt}, *messages)
+    return ProviderCall(
+        model=target.model,
+        messages=messages,
+        params={**target.params, **execution.request.params},
+        request_id=work.key.request_id,
+        timeout_s=timeout_s,
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,285 @@
+"""What a call has to pass on its way to a provider: a bulkhead, the circuit breaker of its target, a key with room
+under its rate limits. One ``Gates`` for each process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from statistics import quantiles
+
+from stratarouter_runtime.errors import (
+    ProviderAuthError,
+    ProviderConnectionError,
+    ProviderError,
+    ProviderInterruptedError,
+    ProviderRateLimitedError,
+    ProviderUnavailableError,
+)
+from stratarouter_runtime.ports import Clock
+from stratarouter_runtime.records import Answer, Target
+from stratarouter_runtime.state.breaker import Breaker
+from stratarouter_runtime.state.limiter import RateHint, RateLimiter
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+KEY_OUT_S = 300.0
+"""A key that was refused (401, 403) is left out for so long, where the provider has another one."""
+DEFAULT_PENALTY_S = 1.0
+"""After a 429 that names no time."""
+LATENCIES = 200
+"""Of a target's last calls, for its p95; fewer than ``MIN_LATENCIES`` say nothing."""
+MIN_LATENCIES = 20
+MAX_TARGETS = 10_000
+"""Breakers and latencies kept; a record may name its own model, so the number of targets is not ours to bound."""
+ILL = (ProviderUnavailableError, ProviderConnectionError, ProviderInterruptedError)
+"""Failures that say that the target is ill. A 429 says that we are too fast; a 400 that the request is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one provider, for one process."""
+
+    max_concurrency: int
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+@dataclass(slots=True)
+class _Key:
+    number: int
+    limiter: RateLimiter
+    out_until: float = 0.0
+
+
+@dataclass(slots=True)
+class _Health:
+    breaker: Breaker = field(default_factory=Breaker)
+    latencies_s: list[float] = field(default_factory=list)
+    calls: int = 0
+    hedges: int = 0
+
+
+@dataclass(slots=True)
+class Passage:
+    """One call under way, to be given back with ``Gates.leave``."""
+
+    target: Target
+    key: int
+    tokens: int
+    began: float
+
+
+class Hold:
+    """A place in one provider's bulkhead."""
+
+    def __init__(self, slot_of: Callable[[str], asyncio.Semaphore], provider: str, slot: asyncio.Semaphore) -> None:
+        self._slot_of = slot_of
+        self._provider = provider
+        self._slot: asyncio.Semaphore | None = slot
+
+    async def move(self, provider: str, within_s: float) -> None:
+        """Go over to ``provider``: the old place is given up first, so that two never wait for each other's.
+
+        Raises TimeoutError where there is no place within ``within_s`` seconds.
+        """
+        if provider == self._provider and self._slot is not None:
+            return
+        self.release()
+        slot = self._slot_of(provider)
+        async with asyncio.timeout(within_s):
+            await slot.acquire()
+        self._provider, self._slot = provider, slot
+
+    def release(self) -> None:
+        """Give the place up. Idempotent."""
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release()
+
+
+class Gates:
+    """Every provider's gates.
+
+    Args:
+        keys: how many keys a provider has.
+        limits: by provider; ``default`` for the others.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        keys: Callable[[str], int],
+        limits: Mapping[str, Limits],
+        default: Limits,
+    ) -> None:
+        self._clock = clock
+        self._metrics = metrics
+        self._count_keys = keys
+        self._limits = dict(limits)
+        self._default = default
+        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._keys: dict[str, list[_Key]] = {}
+        self._health: dict[tuple[str, str], _Health] = {}
+
+    def update(self, limits: Mapping[str, Limits]) -> None:
+        """Take changed limits up. Calls under way keep their slots; newcomers meet the new bulkhead."""
+        for name, changed in limits.items():
+            if self._limits.get(name) != changed:
+                self._slots.pop(name, None)
+                self._keys.pop(name, None)
+        self._limits.update(limits)
+
+    # -- the bulkhead ------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def hold(self, provider: str) -> AsyncIterator[Hold]:
+        """Wait for room at ``provider``, first come, first served."""
+        slot = self._slot(provider)
+        await slot.acquire()
+        hold = Hold(self._slot, provider, slot)
+        try:
+            yield hold
+        finally:
+            hold.release()
+
+    def has_slot(self, provider: str) -> bool:
+        """Whether ``hold`` would not have to wait."""
+        return not self._slot(provider).locked()
+
+    def _slot(self, provider: str) -> asyncio.Semaphore:
+        slot = self._slots.get(provider)
+        if slot is None:
+            limit = self._limits.get(provider, self._default).max_concurrency
+            slot = self._slots[provider] = asyncio.Semaphore(limit)
+        return slot
+
+    # -- one call ----------------------------------------------------------------------------------------------
+
+    def open_in_s(self, target: Target) -> float:
+        """Seconds until ``target``'s breaker lets a call through; 0 for now."""
+        health = self._health.get((target.provider, target.model))
+        return 0.0 if health is None else health.breaker.wait_s(self._clock.monotonic())
+
+    def room_in_s(self, target: Target, tokens: int) -> float:
+        """Seconds until a key of ``target``'s provider has room under its rate limits."""
+        now = self._clock.monotonic()
+        return min(key.limiter.wait_s(now, tokens) for key in self._usable(target.provider, now))
+
+    async def enter(self, target: Target, tokens: int, remaining_s: float) -> Passage:
+        """Pass the breaker (which must be open for calls) and book a key's rate; waits for its turn.
+
+        Raises ProviderRateLimitedError where the turn comes later than in ``remaining_s`` seconds.
+        """
+        now = self._clock.monotonic()
+        keys = self._keys_of(target.provider)
+        key = min(self._usable(target.provider, now), key=lambda one: one.limiter.wait_s(now, tokens))
+        if key.limiter.wait_s(now, tokens) >= remaining_s:
+            raise ProviderRateLimitedError(
+                f"provider {target.provider!r} has no room under its rate limits within {remaining_s:.1f} s"
+            )
+        wait = key.limiter.reserve(now, tokens)
+        # The next call finds this key at the end of its own queue: with equal waits the keys take turns.
+        keys.remove(key)
+        keys.append(key)
+        if wait > 0:
+            self._metrics.rate_limit_wait_seconds.labels(target.provider).observe(wait)
+            try:
+                await self._clock.sleep(wait)
+            except BaseException:
+                key.limiter.release(tokens)
+                raise
+        health = self._health_of(target)
+        health.breaker.begin(self._clock.monotonic())
+        health.calls += 1
+        return Passage(target, key.number, tokens, self._clock.monotonic())
+
+    def leave(self, passage: Passage, outcome: Answer | ProviderError | None) -> None:
+        """The call has ended; None: it was given up, which says nothing of the target."""
+        now = self._clock.monotonic()
+        health = self._health_of(passage.target)
+        before = health.breaker.state(now)
+        if isinstance(outcome, Answer):
+            health.breaker.end(now, ok=True)
+            health.latencies_s.append(now - passage.began)
+            del health.latencies_s[:-LATENCIES]
+        else:
+            health.breaker.end(now, ok=False if isinstance(outcome, ILL) else None)
+        if health.breaker.state(now) == "open" and before != "open":
+            self._metrics.breaker_openings_total.labels(passage.target.provider).inc()
+        self._settle(passage, outcome, now)
+
+    def _settle(self, passage: Passage, outcome: Answer | ProviderError | None, now: float) -> None:
+        key = self._key(passage)
+        if key is None:
+            return
+        match outcome:
+            case Answer():
+                key.limiter.settle(passage.tokens, outcome.usage.input_tokens + outcome.usage.output_tokens)
+            case ProviderRateLimitedError():
+                wait = outcome.retry_after_s
+                key.limiter.penalise(now, DEFAULT_PENALTY_S if wait is None else wait)
+            case ProviderAuthError():
+                key.out_until = now + KEY_OUT_S
+
+    def learn(self, passage: Passage, hint: RateHint) -> None:
+        """Take up what a reply's headers say of the limits."""
+        key = self._key(passage)
+        if key is not None:
+            key.limiter.learn(self._clock.monotonic(), hint)
+
+    def has_another_key(self, provider: str) -> bool:
+        """Whether a key is left that was not refused lately."""
+        now = self._clock.monotonic()
+        return any(key.out_until <= now for key in self._keys_of(provider))
+
+    # -- hedging -----------------------------------------------------------------------------------------------
+
+    def p95_s(self, target: Target) -> float | None:
+        """The 95th percentile of ``target``'s last answers, in seconds; None where too few are known."""
+        latencies = self._health_of(target).latencies_s
+        return quantiles(latencies, n=20)[-1] if len(latencies) >= MIN_LATENCIES else None
+
+    def may_hedge(self, target: Target, max_share: float) -> bool:
+        """Whether a second call beside one to ``target`` stays within the share; counts it where it does."""
+        health = self._health_of(target)
+        if health.hedges + 1 > max(1.0, health.calls * max_share):
+            return False
+        health.hedges += 1
+        return True
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    def breakers(self) -> Iterable[tuple[Target, str]]:
+        """Every target that was called and its breaker's state."""
+        now = self._clock.monotonic()
+        return [(Target(*name), health.breaker.state(now)) for name, health in self._health.items()]
+
+    def _health_of(self, target: Target) -> _Health:
+        name = (target.provider, target.model)
+        health = self._health.get(name)
+        if health is None:
+            if len(self._health) >= MAX_TARGETS:
+                self._health.pop(next(iter(self._health)))
+            health = self._health[name] = _Health()
+        return health
+
+    def _keys_of(self, provider: str) -> list[_Key]:
+        keys = self._keys.get(provider)
+        if keys is None:
+            limits = self._limits.get(provider, self._default)
+            count = max(1, self._count_keys(provider))
+            rates = (limits.requests_per_minute, limits.tokens_per_minute)
+            keys = self._keys[provider] = [_Key(number, RateLimiter(*rates)) for number in range(count)]
+        return keys
+
+    def _usable(self, provider: str, now: float) -> list[_Key]:
+        """The keys that were not refused lately; all of them where every one was."""
+        keys = self._keys_of(provider)
+        return [key for key in keys if key.out_until <= now] or keys
+
+    def _key(self, passage: Passage) -> _Key | None:
+        return next((key for key in self._keys_of(passage.target.provider) if key.number == passage.key), None)

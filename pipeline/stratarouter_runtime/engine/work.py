@@ -1,0 +1,67 @@
+"""One leader's work, on its way through the performer and the caller."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from stratarouter_runtime.ports import JournalKey
+from stratarouter_runtime.records import Attempt, Execution
+
+
+class Spoken:
+    """An answer on its way: what was said so far, and who listens. A late listener hears it from the beginning."""
+
+    def __init__(self, listener: Callable[[str], None]) -> None:
+        self._pieces: list[str] = []
+        self._listeners = [listener]
+
+    def __bool__(self) -> bool:
+        """Whether anything was said: from there on nobody can be given another answer."""
+        return bool(self._pieces)
+
+    def say(self, text: str) -> None:
+        """The next piece."""
+        self._pieces.append(text)
+        for listener in self._listeners:
+            listener(text)
+
+    def join(self, listener: Callable[[str], None]) -> None:
+        """Listen too."""
+        for piece in self._pieces:
+            listener(piece)
+        self._listeners.append(listener)
+
+
+@dataclass(slots=True)
+class Work:
+    """One leader's work.
+
+    Attributes:
+        due: monotonic seconds after which nobody waits for the answer; moves on when a follower can wait longer.
+        timeout_s: for the calls, from the moment there is room for the first: waiting for a busy provider counts
+            against ``due`` alone.
+        began: when there was room.
+        asked: the journal may hold it as started by us; from there on it is not given up.
+        deferred: nobody can ever ask for this request again (its id was made up here, for a caller in this process):
+            the journal is written after the answer is given.
+        spoken: where somebody listens to the answer as it comes; None asks for it as a whole.
+    """
+
+    execution: Execution
+    key: JournalKey
+    due: float
+    timeout_s: float
+    began: float = math.inf
+    asked: bool = False
+    spoken: Spoken | None = None
+    deferred: bool = False
+    attempts: list[Attempt] = field(default_factory=list)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    from_journal: bool = False
+
+    @property
+    def deadline(self) -> float:
+        """When the calls must have ended."""
+        return min(self.due, self.began + self.timeout_s)

@@ -1,0 +1,88 @@
+"""Rate limits: never more than the limit and one burst, what headers teach, and what nonsense they may say."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stratarouter_runtime.state.limiter import BURST_S, MAX_RESET_S, RateHint, RateLimiter, RateWindow
+
+NOTHING = RateWindow()
+
+
+def test_without_limits_nothing_waits() -> None:
+    limiter = RateLimiter()
+    assert [limiter.reserve(0.0, 10_000) for _ in range(1000)] == [0.0] * 1000
+
+
+def test_requests_are_spread_after_the_burst() -> None:
+    limiter = RateLimiter(requests_per_minute=60)
+    assert [limiter.reserve(0.0, 1) for _ in range(5)] == [0.0, 0.0, 1.0, 2.0, 3.0]
+
+
+def test_tokens_count_too_and_are_settled_by_what_was_used() -> None:
+    limiter = RateLimiter(tokens_per_minute=6000)
+    assert limiter.reserve(0.0, 200) == 0.0
+    assert limiter.reserve(0.0, 200) == 2.0
+    limiter.settle(200, 0)
+    limiter.settle(200, 0)
+    assert limiter.wait_s(0.0, 200) == 0.0
+
+
+def test_a_call_larger_than_the_limit_still_goes_and_is_paid_for_afterwards() -> None:
+    limiter = RateLimiter(tokens_per_minute=600)
+    assert limiter.reserve(0.0, 6000) == 0.0
+    assert limiter.wait_s(0.0, 10) > 500
+
+
+def test_a_refusal_closes_the_key_for_a_bounded_time() -> None:
+    limiter = RateLimiter()
+    limiter.penalise(0.0, 5.0)
+    assert limiter.wait_s(1.0, 1) == 4.0
+    limiter.penalise(0.0, 1e9)
+    assert limiter.wait_s(0.0, 1) == MAX_RESET_S
+
+
+def test_headers_teach_a_limit_and_never_widen_the_configured_one() -> None:
+    learnt, configured = RateLimiter(), RateLimiter(requests_per_minute=30)
+    for limiter in (learnt, configured):
+        limiter.learn(0.0, RateHint(RateWindow(limit=60), NOTHING))
+        for _ in range(2):
+            limiter.reserve(0.0, 1)
+    assert learnt.wait_s(0.0, 1) == 1.0
+    assert configured.wait_s(0.0, 1) == 4.0
+
+
+def test_what_is_nearly_used_up_is_spread_until_it_is_whole_again() -> None:
+    limiter = RateLimiter()
+    limiter.learn(0.0, RateHint(RateWindow(limit=1000, remaining=0, reset_s=30), NOTHING))
+    assert limiter.wait_s(0.0, 1) == pytest.approx(30 - BURST_S, abs=0.1)
+
+
+@given(
+    st.integers(1, 600),
+    st.lists(st.tuples(st.floats(0, 3), st.integers(1, 50)), min_size=1, max_size=100),
+)
+def test_no_minute_holds_more_than_the_limit_and_one_burst(limit: int, arrivals: list[tuple[float, int]]) -> None:
+    limiter, now, leaving = RateLimiter(requests_per_minute=limit), 0.0, []
+    for pause, calls in arrivals:
+        now += pause
+        leaving += [now + limiter.reserve(now, 1) for _ in range(calls)]
+    leaving.sort()
+    allowed = limit + limit * BURST_S / 60 + 1
+    for first in range(0, len(leaving), 7):
+        assert sum(leaving[first] <= at < leaving[first] + 60 for at in leaving) <= allowed + 1e-6
+
+
+@given(
+    st.builds(
+        RateHint,
+        st.builds(RateWindow, st.none() | st.integers(), st.none() | st.integers(), st.none() | st.floats(0, 1e12)),
+        st.builds(RateWindow, st.none() | st.integers(), st.none() | st.integers(), st.none() | st.floats(0, 1e12)),
+    )
+)
+def test_nonsense_in_headers_never_closes_a_key_for_longer_than_the_bound(hint: RateHint) -> None:
+    limiter = RateLimiter()
+    limiter.learn(0.0, hint)
+    assert 0 <= limiter.wait_s(0.0, 1) <= MAX_RESET_S
