@@ -14,6 +14,7 @@ from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders import create_embedder
 from stratarouter_runtime.engine.accept import Acceptor
+from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.engine.calls import Caller
 from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.engine.gates import Gates, Limits
@@ -85,10 +86,14 @@ class Assembly:
             may_repeat=config.on_ambiguous == "retry",
             hedge_of=self._hedge_of,
         )
+        self.budgets = Budgets(
+            self.routes.budgets, journal=self.grouped, clock=self.clock, is_priced=self.providers.is_priced
+        )
         performer = Performer(
             journal=self.grouped,
             caller=caller,
             gates=self.gates,
+            budgets=self.budgets,
             clock=self.clock,
             metrics=self.metrics,
             owner=self.owner,
@@ -130,6 +135,7 @@ class Assembly:
         self.acceptor.update(routes)
         self.providers.update(adapters, create_pricer(routes))
         self.gates.update(_limits(self.config, routes))
+        self.budgets.update(routes.budgets)
 
     async def stop(self, grace_s: float) -> None:
         """Let running executions end within ``grace_s`` seconds, then stop every part. Idempotent."""

@@ -23,6 +23,8 @@
     |   |-- ResponseTooLargeError          response_too_large
     |   |-- OverloadedError                overloaded            (slow down)
     |   |-- ShuttingDownError              shutting_down         (slow down)
+    |   |-- BudgetExhaustedError           budget_exhausted      (slow down)
+    |   |-- UnpricedTargetError            unpriced_target
     |   `-- ProviderError
     |       |-- ProviderUnavailableError   provider_unavailable  (5xx, 408, 409, 529)
     |       |-- ProviderRateLimitedError   provider_rate_limited (429)
@@ -204,6 +206,20 @@ class ShuttingDownError(ExecutionError):
     code = "shutting_down"
     retryable = True
     default_remedy = "send it to another worker"
+
+
+class BudgetExhaustedError(ExecutionError):
+    """The tenant's budget for this window is spent; no call was made."""
+
+    code = "budget_exhausted"
+    default_remedy = "wait for the budget's next window, or raise it in the route table"
+
+
+class UnpricedTargetError(ExecutionError):
+    """A budget in money covers the request, and a target's price is unknown; no call was made."""
+
+    code = "unpriced_target"
+    default_remedy = "give the model's price under [prices] in the route table, or the budget in tokens"
 
 
 class ProviderError(ExecutionError):

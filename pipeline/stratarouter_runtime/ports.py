@@ -81,13 +81,32 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetWindow:
+    """One window of one budget of one tenant. ``start`` in epoch seconds, a multiple of ``length_s``."""
+
+    budget: str
+    tenant: str
+    start: int
+    length_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was spent: money in thousand-millionths of a US dollar, tokens in and out together."""
+
+    nano_usd: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
-    """A result to record: the first writer wins."""
+    """A result to record: the first writer wins. ``charges`` are counted if and only if this one is it."""
 
     key: JournalKey
     answer: Answer | None
     error: ErrorInfo | None
     attempts: tuple[Attempt, ...] = ()
+    charges: tuple[tuple[BudgetWindow, Spent], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +142,9 @@ class Journal(Protocol):
 
     async def lookup(self, keys: Sequence[JournalKey]) -> list[Recorded | None]:
         """Read finished results; None where there is none yet."""
+
+    async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
+        """What was spent in each window, by all workers, as of now."""
 
     async def heartbeat(self) -> None:
         """Say that this worker lives."""

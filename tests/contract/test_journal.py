@@ -17,7 +17,7 @@ from stratarouter_runtime.journal.asyncpg_errors import MAPPED, mapped, mapped_c
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.journal.postgres import PostgresJournal
-from stratarouter_runtime.ports import Begin, Begun, Checkpoint, Finish, JournalKey, Recorded
+from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Usage
 
 AnyJournal: TypeAlias = MemoryJournal | PostgresJournal
@@ -394,6 +394,21 @@ async def test_dead_leader_may_be_taken_over_as_a_follower(world: World) -> None
 # -- checkpoints and retention ---------------------------------------------------------------------------------
 
 
+async def test_a_result_is_charged_once_by_whoever_records_it_first(world: World) -> None:
+    first, second = await world.worker(), await world.worker()
+    window, other = BudgetWindow("team", "acme", 86_400, 86_400), BudgetWindow("all", "acme", 0, 60)
+    charges = ((window, Spent(1_500, 10)), (other, Spent(1_500, 10)))
+    await first.begin([begin(A), begin(B)])
+    await first.finish([Finish(A, ANSWER, None, charges=charges), Finish(B, ANSWER, None, charges=charges[:1])])
+    await second.finish([Finish(A, OTHER, None, charges=charges)])
+    await first.finish([Finish(A, ANSWER, None, charges=charges)])
+    assert await second.spent([window, other, BudgetWindow("team", "globex", 86_400, 86_400)]) == [
+        Spent(3_000, 20),
+        Spent(1_500, 10),
+        Spent(),
+    ]
+
+
 async def test_after_an_outage_of_the_database_nobody_is_taken_for_dead_too_early(world: World) -> None:
     first, second = await world.worker(), await world.worker()
     await first.begin([begin(A)])
@@ -467,6 +482,7 @@ CALLS = {
     "save_checkpoints": lambda j: j.save_checkpoints([Checkpoint("g", "t", 0, 1, "")]),
     "load_checkpoint": lambda j: j.load_checkpoint("g", "t", 0),
     "purge": lambda j: j.purge(60),
+    "spent": lambda j: j.spent([BudgetWindow("b", "t", 0, 60)]),
     "drop_checkpoint": lambda j: j.drop_checkpoint("g", "t", 0),
 }
 
@@ -477,7 +493,7 @@ async def test_table_locked_past_the_timeout_is_unavailable_not_a_hang(postgres:
     me = await postgres.worker(timeout_s=0.2)
     blocker = await asyncpg.connect(postgres.url)
     async with blocker.transaction():
-        await blocker.execute("LOCK TABLE journal, workers, checkpoints")
+        await blocker.execute("LOCK TABLE journal, workers, checkpoints, spending")
         with pytest.raises(JournalUnavailableError) as caught:
             await CALLS[name](me)
         assert isinstance(caught.value.__cause__, TimeoutError)

@@ -37,15 +37,15 @@ async def table_names(url: str) -> set[str]:
 
 @pytest.mark.stack
 async def test_migrate_makes_the_schema_once(postgres_url: str) -> None:
-    assert await migrate(postgres_url) == ["0001_journal", "0002_steady_workers"]
+    assert await migrate(postgres_url) == ["0001_journal", "0002_steady_workers", "0003_spending"]
     assert await migrate(postgres_url) == []
-    assert await table_names(postgres_url) == {"journal", "workers", "checkpoints", "schema_migrations"}
+    assert await table_names(postgres_url) == {"journal", "workers", "checkpoints", "spending", "schema_migrations"}
 
 
 @pytest.mark.stack
 async def test_migrators_at_the_same_time_apply_each_migration_once(postgres_url: str) -> None:
     applied = await asyncio.gather(*(migrate(postgres_url) for _ in range(4)))
-    assert sorted(applied) == [[], [], [], ["0001_journal", "0002_steady_workers"]]
+    assert sorted(applied) == [[], [], [], ["0001_journal", "0002_steady_workers", "0003_spending"]]
 
 
 @pytest.mark.stack
@@ -58,7 +58,7 @@ async def test_failed_migration_leaves_nothing(postgres_url: str) -> None:
 
 @pytest.mark.stack
 async def test_database_without_schema_is_refused_with_the_remedy(postgres_url: str) -> None:
-    with pytest.raises(SchemaVersionError, match="is version 0, this version needs 2") as caught:
+    with pytest.raises(SchemaVersionError, match="is version 0, this version needs 3") as caught:
         await journal(postgres_url).start()
     assert "migrate" in caught.value.remedy
 
@@ -87,7 +87,7 @@ async def test_role_without_rights_to_change_the_schema_can_do_all_the_work(post
     await migrate(postgres_url)
     role = f"worker_{uuid.uuid4().hex[:8]}"
     await run(postgres_url, f"CREATE ROLE {role} LOGIN PASSWORD 'pw'")
-    await run(postgres_url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON journal, workers, checkpoints TO {role}")
+    await run(postgres_url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON journal, workers, checkpoints, spending TO {role}")
     await run(postgres_url, f"GRANT SELECT ON schema_migrations TO {role}")
     me = journal(re.sub(r"//[^@]*@", f"//{role}:pw@", postgres_url))
     key = JournalKey("acme", "r1")

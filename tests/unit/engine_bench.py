@@ -10,6 +10,7 @@ import numpy as np
 
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.engine.calls import Caller
 from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.engine.gates import Gates, Limits
@@ -27,7 +28,7 @@ from stratarouter_runtime.records import (
     Usage,
     Vector,
 )
-from stratarouter_runtime.route_file import RouteHedge
+from stratarouter_runtime.route_file import Budget, RouteHedge
 from stratarouter_runtime.state.retry import RetryPolicy
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -80,6 +81,7 @@ class Bench:
         slots: int = 100,
         limits: dict[str, Limits] | None = None,
         hedge: RouteHedge | None = None,
+        budgets: Sequence[Budget] = (),
         **settings: Any,
     ) -> None:
         config = RuntimeConfig(state_backend="memory", cache_enabled=False, retry_delay_ms=0, **settings)
@@ -96,9 +98,12 @@ class Bench:
             retry=RetryPolicy(config.max_retries, 0.0), may_repeat=config.on_ambiguous == "retry",
             hedge_of=lambda _: hedge,
         )  # fmt: skip
+        self.budgets = Budgets(
+            budgets, journal=self.grouped, clock=clock, is_priced=lambda _, model: model != "unpriced"
+        )
         performer = Performer(
-            journal=self.grouped, caller=caller, gates=self.gates, clock=clock, metrics=self.metrics, owner=owner,
-            on_ambiguous=config.on_ambiguous,
+            journal=self.grouped, caller=caller, gates=self.gates, budgets=self.budgets, clock=clock,
+            metrics=self.metrics, owner=owner, on_ambiguous=config.on_ambiguous,
         )  # fmt: skip
         self.engine = Engine(
             config, cache=None, performer=performer, guard=EqualGuard(), clock=SystemClock(), metrics=self.metrics

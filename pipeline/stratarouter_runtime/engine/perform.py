@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.engine.calls import Caller
 from stratarouter_runtime.engine.gates import Gates, Hold
 from stratarouter_runtime.engine.respond import error_info
@@ -20,7 +21,7 @@ from stratarouter_runtime.errors import (
 )
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.ports import Begin, Begun, Clock, Finish, JournalKey, Recorded
-from stratarouter_runtime.records import Execution
+from stratarouter_runtime.records import Answer, ErrorInfo, Execution
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -52,6 +53,7 @@ class Performer:
         journal: GroupedJournal,
         caller: Caller,
         gates: Gates,
+        budgets: Budgets,
         clock: Clock,
         metrics: Metrics,
         owner: str,
@@ -60,6 +62,7 @@ class Performer:
         self._journal = journal
         self._caller = caller
         self._gates = gates
+        self._budgets = budgets
         self._clock = clock
         self._metrics = metrics
         self._owner = owner
@@ -77,10 +80,14 @@ class Performer:
                 if began >= work.due:
                     late = DeadlineExceededError("the deadline passed before a call was made")
                     return Recorded(None, error_info(late))
+                # 1. Not beyond what the tenant may spend.
+                refusal = await self._persist(lambda: self._budgets.refusal(work.execution), "read budgets")
+                if refusal is not None:
+                    return Recorded(None, error_info(refusal))
                 work.asked = True
                 if work.deferred:
                     return await self._call_and_record_later(work, hold)
-                # 1. Durable permission before any money is spent.
+                # 2. Durable permission before any money is spent.
                 begun = await self._begin_once(work.execution, work.key, leader=None)
                 work.timings_ms["journal_begin"] = _ms(self._clock.monotonic() - began)
                 if begun.state == "granted":
@@ -88,7 +95,7 @@ class Performer:
             if begun.state == "ambiguous":
                 return await self.record(Finish(work.key, None, error_info(_ambiguous(work.key))))
             work.asked = False
-            # 2. Another living worker is at it: its result is waited for, without holding a slot meanwhile. Past our
+            # 3. Another living worker is at it: its result is waited for, without holding a slot meanwhile. Past our
             #    own deadline too: an error recorded now would win over the result that is being paid for.
             recorded = begun.recorded or await self._result_of_another(work.key)
             if recorded is not None:
@@ -155,7 +162,7 @@ class Performer:
         called = self._clock.monotonic()
         work.timings_ms["provider"] = _ms(called - began)
         # 3. The result is durable before anybody sees it.
-        outcome = await self.record(Finish(work.key, answer, error, tuple(work.attempts)))
+        outcome = await self.record(self._finish(work, answer, error))
         work.timings_ms["journal_finish"] = _ms(self._clock.monotonic() - called)
         return outcome
 
@@ -164,8 +171,12 @@ class Performer:
         answer, error = await self._caller.call_targets(work, hold)
         work.timings_ms["provider"] = _ms(self._clock.monotonic() - began)
         outcome = Recorded(answer, error, tuple(work.attempts))
-        await self.later(self._begin_and_finish(work.execution, Finish(work.key, answer, error, outcome.attempts)))
+        await self.later(self._begin_and_finish(work.execution, self._finish(work, answer, error)))
         return outcome
+
+    def _finish(self, work: Work, answer: Answer | None, error: ErrorInfo | None) -> Finish:
+        charges = self._budgets.charges(work.execution, answer)
+        return Finish(work.key, answer, error, tuple(work.attempts), charges)
 
     async def _begin_and_finish(self, execution: Execution, finish: Finish) -> None:
         await self.begin(execution, finish.key, leader=None)

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from stratarouter_runtime.errors import ShuttingDownError
 from stratarouter_runtime.journal import rows
-from stratarouter_runtime.ports import Begin, Begun, Finish, Journal, JournalKey, Recorded
+from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Finish, Journal, JournalKey, Recorded, Spent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -192,15 +192,20 @@ class GroupedJournal:
             journal.lookup, max_rows=max_rows, max_waiting=max_waiting, linger_s=linger_s
         )
 
+        self._spent = _Gatherer[BudgetWindow, Spent](
+            journal.spent, max_rows=max_rows, max_waiting=max_waiting, linger_s=linger_s
+        )
+
     async def start(self) -> None:
         """Start the writers."""
         self._begins.start("begin", self._writers)
         self._finishes.start("finish", self._writers)
         self._lookups.start("lookup", 1)
+        self._spent.start("spent", 1)
 
     async def stop(self) -> None:
         """Take no more, write what is queued, join the writers. Idempotent."""
-        gatherers = (self._begins, self._finishes, self._lookups)
+        gatherers = (self._begins, self._finishes, self._lookups, self._spent)
         await asyncio.gather(*(gatherer.stop(STOP_TIMEOUT_S) for gatherer in gatherers))
 
     async def begin_one(self, item: Begin) -> Begun:
@@ -229,6 +234,10 @@ class GroupedJournal:
         """Read one finished result, or None. Errors as ``begin_one``'s."""
         rows.check_key(key)
         return await self._lookups.submit(key)
+
+    async def spent_one(self, window: BudgetWindow) -> Spent:
+        """Read what was spent in one window. Errors as ``begin_one``'s."""
+        return await self._spent.submit(window)
 
     def _abandon(self, item: Begin, begun: Begun) -> None:
         if begun.state == "granted" and isinstance(self._journal, Releases):

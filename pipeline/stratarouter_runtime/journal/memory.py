@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from stratarouter_runtime.errors import JournalUnavailableError
 from stratarouter_runtime.journal import rows
 from stratarouter_runtime.journal.held import Held
-from stratarouter_runtime.ports import Begin, Begun, Checkpoint, Finish, JournalKey, Recorded
+from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class MemoryStore:
     heartbeats: dict[str, float] = field(default_factory=dict)
     steady_since: dict[str, float] = field(default_factory=dict)
     checkpoints: dict[tuple[str, str, int], Checkpoint] = field(default_factory=dict)
+    spending: dict[BudgetWindow, Spent] = field(default_factory=dict)
 
     def result(self, key: JournalKey) -> Recorded | None:
         """The row's own result, or its leader's answer where it follows one."""
@@ -173,6 +174,10 @@ class MemoryJournal:
         row = self._store.rows.get(item.key, Row(None, self._owner))
         result = rows.recorded_by(item)
         self._store.rows[item.key] = replace(row, leader=None, result=result, finished_at=self._store.clock())
+        for window, spent in item.charges:
+            before = self._store.spending.get(window, Spent())
+            after = Spent(before.nano_usd + spent.nano_usd, before.tokens + spent.tokens)
+            self._store.spending[window] = after
         return result
 
     def _pending(self, key: JournalKey) -> Recorded:
@@ -185,6 +190,11 @@ class MemoryJournal:
             rows.check_key(key)
         self._check_available("lookup")
         return [self._store.result(key) for key in keys]
+
+    async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
+        """As ``PostgresJournal.spent``."""
+        self._check_available("read what was spent")
+        return [self._store.spending.get(window, Spent()) for window in windows]
 
     def release(self, keys: Iterable[JournalKey]) -> None:
         """As ``PostgresJournal.release``."""

@@ -7,7 +7,17 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar
 
 from stratarouter_runtime.journal.grouped import Releases
-from stratarouter_runtime.ports import Begin, Begun, Checkpoint, Finish, Journal, JournalKey, Recorded
+from stratarouter_runtime.ports import (
+    Begin,
+    Begun,
+    BudgetWindow,
+    Checkpoint,
+    Finish,
+    Journal,
+    JournalKey,
+    Recorded,
+    Spent,
+)
 from stratarouter_runtime.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -39,6 +49,10 @@ class MeteredJournal:
     async def lookup(self, keys: Sequence[JournalKey]) -> list[Recorded | None]:
         """Counted as ``lookup``."""
         return await self._measured("lookup", len(keys), self._journal.lookup(keys))
+
+    async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
+        """Counted as ``spent``."""
+        return await self._measured("spent", len(windows), self._journal.spent(windows))
 
     async def heartbeat(self) -> None:
         """Counted as ``heartbeat``."""

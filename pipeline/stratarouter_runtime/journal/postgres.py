@@ -21,7 +21,7 @@ from stratarouter_runtime.journal.asyncpg_errors import MAPPED, mapped, mapped_c
 from stratarouter_runtime.journal.held import Held
 from stratarouter_runtime.journal.migrations import check_schema
 from stratarouter_runtime.journal.queries import sql
-from stratarouter_runtime.ports import Begin, Begun, Checkpoint, Finish, JournalKey, Recorded
+from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
 
 log = logging.getLogger("stratarouter.journal")
 T = TypeVar("T")
@@ -32,6 +32,9 @@ MAX_ROUNDS = 4
 
 MAX_TRIES = 3
 """A statement that lost a deadlock (40P01) or a serialization race (40001) is sent again at once."""
+
+SPENDING_KEPT_S = 400 * 86_400.0
+"""What was spent in a window is kept for a year and a month, or as long as results."""
 
 PRUNE_AFTER_S = 86_400.0
 """Workers silent for a day are forgotten; far beyond any heartbeat's time to live, so it changes no judgement."""
@@ -214,7 +217,12 @@ class PostgresJournal:
 
     async def _finish_round(self, items: Sequence[Finish]) -> list[Recorded | None]:
         packed = ((*_key(item.key), rows.state_of(item), *_result(item)) for item in items)
-        records = await self._fetch("finish", *_columns(6, packed), self._owner)
+        charges = (
+            (place, window.budget, window.start, window.length_s, spent.nano_usd, spent.tokens)
+            for place, item in enumerate(items, 1)
+            for window, spent in item.charges
+        )
+        records = await self._fetch("finish", *_columns(6, packed), self._owner, *_columns(6, charges))
 
         def stands(record: asyncpg.Record) -> Recorded | None:
             item = items[record["ord"] - 1]
@@ -234,6 +242,14 @@ class PostgresJournal:
             return []
         records = await self._fetch("lookup", *_columns(2, (_key(key) for key in keys)))
         return _in_order(records, len(keys), _recorded)
+
+    async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
+        """What was spent in each window, by all workers. Errors as ``finish``'s."""
+        found = [Spent()] * len(windows)
+        keys = ((window.budget, window.tenant, window.start) for window in windows)
+        for record in await self._fetch("spent", *_columns(3, keys)) if windows else ():
+            found[record["ord"] - 1] = Spent(record["nano_usd"], record["tokens"])
+        return found
 
     def release(self, keys: Iterable[JournalKey]) -> None:
         """Give up granted rows that no call was made for: the next ``begin`` by this owner is granted again."""
@@ -279,6 +295,7 @@ class PostgresJournal:
         purged request id that comes again is executed, and paid for, again: keep results longer than the topic
         keeps requests.
         """
+        await self._fetch("purge_spending", max(older_than_s, SPENDING_KEPT_S))
         gone: int = 0
         while True:
             [counts] = await self._fetch("purge", older_than_s, batch)

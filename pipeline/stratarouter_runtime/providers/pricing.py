@@ -81,6 +81,10 @@ class Pricer:
             return price.cost_usd(usage)
         return None if price is None else _listed_cost_usd(price, usage)
 
+    def knows(self, provider: str, model: str) -> bool:
+        """Whether a price is known."""
+        return self._price(provider, model) is not None
+
     def _price(self, provider: str, model: str) -> Rates | _Listed | None:
         key = (provider, model)
         if key in self._known:

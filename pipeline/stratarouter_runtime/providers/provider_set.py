@@ -47,6 +47,10 @@ class ProviderSet:
         self._adapters = self._adapters | dict(adapters)
         self._pricer = pricer
 
+    def is_priced(self, provider: str, model: str) -> bool:
+        """Whether an answer of ``model`` will have a price."""
+        return self._pricer.knows(provider, model)
+
     def keys(self, provider: str) -> int:
         """How many keys the provider has; 0 for a name nobody configured."""
         return len(self._adapters.get(provider, ()))

@@ -110,7 +110,17 @@ LANE_STATE = _label("state", {"opening", "running", "fenced", "halted", "closed"
 REPLACED = _label("reason", {"transaction_failed", "fenced"})
 JOURNAL_OP = _label(
     "op",
-    {"begin", "finish", "lookup", "heartbeat", "save_checkpoints", "load_checkpoint", "drop_checkpoint", "purge"},
+    {
+        "begin",
+        "finish",
+        "lookup",
+        "heartbeat",
+        "save_checkpoints",
+        "load_checkpoint",
+        "drop_checkpoint",
+        "purge",
+        "spent",
+    },
 )
 BYPASS = _label("reason", {"unavailable", "timeout", "breaker_open", "garbage", "mode", "disabled"})
 HEDGE = _label("taken", {"first", "second", "neither"})

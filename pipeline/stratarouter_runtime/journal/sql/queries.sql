@@ -112,6 +112,18 @@ WITH item AS MATERIALIZED (
         )
     )
     RETURNING j.tenant, j.request_id
+), charged AS (
+    -- Only for results that this statement has written: a result is charged as often as it is recorded, once.
+    INSERT INTO spending AS s (budget, tenant, window_start, window_s, nano_usd, tokens, calls)
+    SELECT c.budget, i.tenant, c.window_start, c.window_s, sum(c.nano_usd), sum(c.tokens), count(*)
+    FROM unnest($8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[])
+        AS c (ord, budget, window_start, window_s, nano_usd, tokens)
+    JOIN item AS i ON i.ord = c.ord
+    JOIN written AS w ON w.tenant = i.tenant AND w.request_id = i.request_id
+    GROUP BY c.budget, i.tenant, c.window_start, c.window_s
+    ORDER BY c.budget, i.tenant, c.window_start
+    ON CONFLICT (budget, tenant, window_start) DO UPDATE
+    SET nano_usd = s.nano_usd + excluded.nano_usd, tokens = s.tokens + excluded.tokens, calls = s.calls + excluded.calls
 )
 SELECT
     i.ord,
@@ -139,6 +151,14 @@ JOIN journal AS r ON r.tenant = i.tenant AND r.request_id = i.request_id
 LEFT JOIN journal AS l ON r.state = 'following' AND l.state = 'succeeded'
     AND l.tenant = r.leader_tenant AND l.request_id = r.leader_request_id
 WHERE r.state IN ('succeeded', 'failed') OR l.state IS NOT NULL;
+
+-- name: spent
+SELECT k.ord, s.nano_usd, s.tokens
+FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS k (budget, tenant, window_start, ord)
+JOIN spending AS s ON s.budget = k.budget AND s.tenant = k.tenant AND s.window_start = k.window_start;
+
+-- name: purge_spending
+DELETE FROM spending WHERE window_start + window_s < extract(epoch FROM now()) - $1::float8;
 
 -- name: purge
 WITH old AS MATERIALIZED (
