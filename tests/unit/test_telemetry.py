@@ -20,7 +20,7 @@ from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from stratarouter_runtime.errors import OverloadedError
 from stratarouter_runtime.processors.lane import LaneState
 from stratarouter_runtime.records import CacheVerdictKind, Status
-from stratarouter_runtime.telemetry import http, metrics, tracing
+from stratarouter_runtime.telemetry import http, logs, metrics, tracing
 from stratarouter_runtime.telemetry.http import HttpEndpoint
 from stratarouter_runtime.telemetry.logs import REDACTED, JsonFormatter, configure_logging, event
 from stratarouter_runtime.telemetry.metrics import DEFINITIONS, OTHER, Family, Metrics
@@ -432,3 +432,19 @@ async def test_a_stopped_endpoint_listens_no_more(checks: Checks) -> None:
 
 def test_tracing_module_needs_no_exporter_to_be_imported() -> None:
     assert not hasattr(tracing, "OTLPSpanExporter")
+
+
+def test_a_client_library_says_each_kind_of_thing_once_in_a_while_and_we_always(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+    sparing = logs.Sparing()
+
+    def lets_through(name: str, message: str, *arguments: object) -> bool:
+        return sparing.filter(logging.LogRecord(name, logging.ERROR, "", 0, message, arguments, None))
+
+    assert lets_through("aiokafka.conn", "Unable to connect to %s", "a:1")
+    assert not lets_through("aiokafka.conn", "Unable to connect to %s", "b:2")
+    assert lets_through("aiokafka.conn", "Something else")
+    assert all(lets_through("stratarouter.lane", "lane fenced") for _ in range(3))
+    now += logs.REPEAT_S
+    assert lets_through("aiokafka.conn", "Unable to connect to %s", "b:2")

@@ -196,9 +196,12 @@ class RedisCache:
         return self._shelf.nearest(query, self._guard, now) if same is None else Near(same, 1.0)
 
     def _decide(self, query: CacheQuery, near: Near | CacheMiss, fetched: _Fetched) -> CacheHit | CacheMiss:
-        same = fetched.answers.get((query.scope, query.content_hash))
+        place = (query.scope, query.content_hash)
+        same = fetched.answers.get(place)
         if same is not None:
             return CacheHit("exact", 1.0, *same)
+        if place in fetched.garbage and (isinstance(near, CacheMiss) or near.item.place not in fetched.answers):
+            return CacheMiss("garbage", bypassed=True)
         if isinstance(near, CacheMiss):
             return near
         like = fetched.answers.get(near.item.place)

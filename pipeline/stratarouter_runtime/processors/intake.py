@@ -34,6 +34,9 @@ POLL_TIMEOUT_MS = 200
 FENCED_REOPEN_S = 5.0
 """A fenced lane whose partition is still ours is taken anew after this; a zombie hears of its loss earlier."""
 POLL_RETRY_S = 0.5
+STALLED_S = 10.0
+"""A commit takes about 10 ms and fails only after ``transaction_timeout_ms``; one under way for this long waits for
+brokers that are away or too few."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 METADATA_TIMEOUT_S = 15.0
@@ -125,9 +128,13 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             return False, self.error
         if not self._joined:
             return False, f"group {self.group} has assigned nothing yet"
+        if not self.lanes and self._consumer is not None and not self._consumer.partitions_for_topic(self.topic):
+            return False, f"topic {self.topic} does not exist"
         for lane in self.lanes.values():
             if lane.state != "running" or lane.problem is not None:
                 return False, f"lane {lane.name} is {lane.state}: {lane.problem or 'opening'}"
+            if lane.committing_s >= STALLED_S:
+                return False, f"lane {lane.name} waits for the broker: one commit for {lane.committing_s:.0f} s"
         return True, f"{len(self.lanes)} lanes running"
 
     def lag(self) -> int:

@@ -32,6 +32,8 @@ RETRY_BACKOFF_MS = 5
 MAX_PRODUCE_BYTES = 20 * 1024 * 1024
 """The largest record written: a dead letter around a request of 12 MiB in base64."""
 REQUEST_TIMEOUT_MS = 15_000
+METADATA_MAX_AGE_MS = 15_000
+"""How late a consumer hears of new partitions, or of a topic made anew; aiokafka's default is 5 minutes."""
 
 aiokafka.producer.sender.BACKOFF_OVERRIDE = TRANSACTION_RETRY_S
 
@@ -101,6 +103,7 @@ def consumer(config: RuntimeConfig, *topics: str, group: str | None, **extra: An
         "rebalance_timeout_ms": max(config.session_timeout_ms, 10_000),
         "fetch_max_wait_ms": 200,
         "retry_backoff_ms": 50,
+        "metadata_max_age_ms": METADATA_MAX_AGE_MS,
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
     }
     return AIOKafkaConsumer(*topics, **connection(config), **(settings | extra))

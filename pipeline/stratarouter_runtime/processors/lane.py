@@ -117,6 +117,7 @@ class Lane:
         self._closing = False
         self._taken = 0
         self._singly = 0
+        self._commit_began: float | None = None
         self.committed = OffsetMap(0, 0)
         self._stored = OffsetMap(0, 0)
 
@@ -160,6 +161,11 @@ class Lane:
     def watermark_gap(self) -> int:
         """Offsets between the watermark and the last one taken."""
         return self._ledger.span
+
+    @property
+    def committing_s(self) -> float:
+        """Seconds that the present commit has been under way, with its recovery; 0.0 where there is none."""
+        return 0.0 if self._commit_began is None else time.monotonic() - self._commit_began
 
     def has_room(self, records: int) -> bool:
         """Whether ``records`` more may be taken: by number in flight and by the size of the offset map."""
@@ -221,10 +227,13 @@ class Lane:
                     if self._closing:
                         return
                     self._wake.clear()
-                    if not await self._woken():
-                        await self._commit_once()
-                    continue
-                await self._commit_once()
+                    if await self._woken():
+                        continue
+                self._commit_began = time.monotonic()
+                try:
+                    await self._commit_once()
+                finally:
+                    self._commit_began = None
         except LaneFencedError as exc:
             self._end("fenced", exc)
         except (OffsetMetadataError, OutputRefusedError) as exc:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -20,6 +21,10 @@ MAX_TRACE_CHARS = 20_000
 """Characters of a traceback; its end is kept, where the cause stands."""
 REDACTED = "[redacted]"
 EVENT_ATTRIBUTE = "fields"
+REPEAT_S = 5.0
+"""Between two lines of the same kind from a client library."""
+MAX_KINDS = 256
+"""Kinds remembered; beyond it they are forgotten, and each is written once more."""
 
 SECRET = re.compile(
     r"""
@@ -81,10 +86,34 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
         raise ValueError(f"unknown log level {level!r}; choose debug, info, warning, error or critical")
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(Sparing())
     # Libraries at debug log whole requests, prompts and headers included.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("stratarouter").setLevel(number)
     logging.captureWarnings(capture=True)
+
+
+class Sparing(logging.Filter):
+    """Lets each message of a client library through once every REPEAT_S seconds: aiokafka logs each connection that
+    is refused, about a thousand a second while a broker is away. Ours are never held back.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether ``record`` is written."""
+        if record.name.split(".", 1)[0] != "aiokafka":
+            return True
+        # The template, not the text: those are few. Monotonic: a clock set back must not silence anything.
+        what, now = (record.name, str(record.msg)), time.monotonic()
+        if now < self._next.get(what, 0.0):
+            return False
+        if len(self._next) >= MAX_KINDS:
+            self._next.clear()
+        self._next[what] = now + REPEAT_S
+        return True
 
 
 def _rfc3339(epoch_s: float) -> str:
