@@ -240,7 +240,7 @@ class Cache(Protocol):
 class Guard(Protocol):
     """Judges whether two texts ask the same, where embeddings blur."""
 
-    def differs(self, asked: str, stored: str) -> str | None:
+    def differs(self, asked: str, stored: str, similarity: float = 0.90) -> str | None:
         """The reason why an answer to ``stored`` must not serve ``asked``, or None where it may."""
 
 

@@ -64,7 +64,7 @@ class Provider:
 class EqualGuard:
     """Refuses where the digits differ."""
 
-    def differs(self, asked: str, stored: str) -> str | None:
+    def differs(self, asked: str, stored: str, _similarity: float = 0.9) -> str | None:
         digits: Callable[[str], list[str]] = lambda text: [c for c in text if c.isdigit()]  # noqa: E731
         return None if digits(asked) == digits(stored) else "guard:number"
 

@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratarouter_runtime.cache.features import features
-from stratarouter_runtime.cache.guard import MAX_CHARS, RuleGuard, create_guard
+from stratarouter_runtime.cache.guard import LENIENT, MAX_CHARS, STRICT, RuleGuard, create_guard
 from stratarouter_runtime.cache.normalise import conversation_text
 
 
@@ -57,6 +58,15 @@ from stratarouter_runtime.cache.normalise import conversation_text
         ("guard:order", "man bites dog", "dog bites man"),
         ("guard:substitution", "how do I cancel my order", "how do I cancel my subscription"),
         ("guard:insertion", "sort python list", "sort nested python list"),
+        ("guard:direction", "split a monolith into services", "split services into a monolith"),
+        ("guard:polarity", "a formal letter to a landlord", "an informal letter to a landlord"),
+        ("guard:negation", "pesto with nuts", "nut-free pesto"),
+        ("guard:question", "who killed Hector", "who did Hector kill"),
+        ("guard:number", "the first president of the USA", "the second president of the USA"),
+        ("guard:number", "a dozen eggs", "two dozen eggs"),
+        ("guard:date", "sales this month", "sales last month"),
+        ("guard:category", "temperature in Celsius for Oslo", "temperature in Oslo (°F)"),
+        ("guard:substitution", "population of New York City", "population of New York State"),
     ],
 )
 def test_what_embeddings_blur_is_refused_both_ways(reason: str, asked: str, stored: str) -> None:
@@ -79,12 +89,61 @@ def test_what_embeddings_blur_is_refused_both_ways(reason: str, asked: str, stor
         ("he sells eggs for 2 dollars per dozen", "he sells eggs for $2 for each dozen"),
         ("flights from Lisbon to Oslo in June", "June flights from Lisbon to Oslo"),
         ("how do I use Node.js", "how to use NodeJS"),
+        ("my card does not work", "my card is not working"),
+        ("films by Nolan", "movies by Nolan"),
+        ("favourite colours of cats", "favorite colors of cats"),
+        ("why did Trump win", "why did Donald Trump win"),
+        ("papers on retrieval augmented generation", "papers on RAG"),
+        ("a half-hour walk", "a 30 minute walk"),
+        ("four decades of work", "40 years of work"),
     ],
 )
 def test_a_paraphrase_passes(asked: str, stored: str) -> None:
     guard = create_guard()
     assert guard.differs(asked, stored) is None
     assert guard.differs(stored, asked) is None
+
+
+def test_the_less_alike_two_texts_are_the_less_their_words_may_differ() -> None:
+    asked, stored = "posts with polls about remote work", "threads with surveys about remote work"
+    guard = create_guard()
+    assert guard.differs(asked, stored, 0.95) is None
+    assert guard.differs(asked, stored, 0.81) == "guard:wording"
+
+
+def test_the_lenient_setting_lets_more_pass() -> None:
+    asked, stored = "posts with polls about remote work", "threads with surveys about remote work"
+    refused = {
+        setting.name: create_guard(setting).differs(asked, stored, 0.84) is not None for setting in (STRICT, LENIENT)
+    }
+    assert refused == {"strict": True, "lenient": False}
+    assert (STRICT.floor, STRICT.demand) >= (LENIENT.floor, LENIENT.demand)
+
+
+def test_a_swapped_word_is_refused_however_alike_the_vectors() -> None:
+    assert create_guard().differs("how do I cancel my order", "how do I cancel my flight", 0.99) == "guard:substitution"
+
+
+PROBLEM = (
+    "Anna buys 16 apples and 4 pears at the market in town. She gives half of the apples to her brother, who lives "
+    "next door, and two to a neighbour. How many apples does she have left at the end of the day?"
+)
+RETOLD = (
+    "At the market Anna gets 16 apples as well as 4 pears. Her brother from the house beside hers is handed 50% of "
+    "those apples, while two more go to somebody nearby. What quantity of apples remains in her hands that evening?"
+)
+
+
+def test_a_long_problem_told_in_other_words_passes_and_with_another_number_does_not() -> None:
+    guard = create_guard()
+    assert guard.differs(RETOLD, PROBLEM, 0.75) is None
+    assert guard.differs(RETOLD.replace("16", "18"), PROBLEM, 0.99) == "guard:number"
+    assert guard.differs(RETOLD.replace("two more", "three more"), PROBLEM, 0.99) == "guard:number"
+
+
+def test_two_numbers_that_change_places_are_refused() -> None:
+    swapped = PROBLEM.replace("16", "#").replace("4 pears", "16 pears").replace("#", "4")
+    assert create_guard().differs(swapped, PROBLEM, 0.99) == "guard:number_order"
 
 
 def test_another_history_is_refused_however_short_the_question() -> None:
@@ -108,6 +167,16 @@ def test_a_text_longer_than_embedders_read_is_served_exactly_only() -> None:
     long = "word " * MAX_CHARS
     assert create_guard().differs(long + "a", long + "b") == "guard:length"
     assert create_guard().differs(long, long) is None
+
+
+def test_long_texts_in_other_words_are_judged_in_bounded_time() -> None:
+    draw = random.Random(1)
+    texts = [" ".join("".join(draw.choices("abcdefghijklmnop", k=6)) for _ in range(1_000)) for _ in range(2)]
+    guard = create_guard()
+    start = time.process_time()
+    assert guard.differs(texts[0], texts[1]) == "guard:wording"
+    # Comparing each word with each other took 1.3 s.
+    assert time.process_time() - start < 0.5
 
 
 def test_kept_features_are_bounded() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from stratarouter_runtime.cache import lexicon
+from stratarouter_runtime.cache.forms import BASE_FORMS
 from stratarouter_runtime.cache.normalise import PART, ROLE_END, TURN
 from stratarouter_runtime.cache.quantities import Number, Token, units_of, value_of, with_numbers, with_units
 
@@ -24,9 +26,19 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+SMALL_COUNT = 12
+"""Up to here a paraphrase counts things that the text lists."""
+
+MAX_SPELT_TOKENS = 128
+"""Tokens whose joined spellings are kept; longer texts are not judged by single words."""
+
+_WORK_FORMS = frozenset({"work", "works", "working", "worked", "function", "functioning", "load", "loading", "respond"})
+_OUR = re.compile(r"(?<=[bilnv])our(?=$|s$|ed$|ing$|ite|ful)")
+_ISE = re.compile(r"is(?=(?:e|es|ed|ing|ation|er)$)")
 _CAMEL = re.compile(r"[a-z][A-Z]")
 _SEPARATORS = re.compile(r"[\s._/:\\'’\"-]")  # noqa: RUF001 - the typographic apostrophe is meant
 _SQUASHED = re.compile(r"[\W_]+")
+_UNIT_CATEGORIES = frozenset({"scale", "currency"})
 _LOOSE_OPERATORS = frozenset("-/")
 _CONNECTORS = frozenset({"to", "from", "into", "than", "over", "minus", "after", "before", "by"})
 _QUESTION_WORDS = frozenset({"who", "whom", "whose", "when", "where", "why", "how", "what", "which"})
@@ -48,9 +60,12 @@ class Features:
         role: whose turn it is; empty for a lone text.
         attachments: digests of the parts that are no text.
         words: every word in plain form, numbers as ``#``.
+        vocabulary: the distinct ones of them.
         content: the words that carry content, in canonical form, and the numbers.
-        numbers: the numbers' values, but for ones written as words ("one of them").
-        ones: how many ones were written as words.
+        numbers: the numbers' values, but for ordinals and ones written as words ("one of them").
+        ordinals: places in a row, written as words ("the second").
+        spoken: small whole numbers that are written as words only; a paraphrase may add them ("all three of them").
+        counted: the content word that follows each number, by number.
         units: value and unit of every quantity that names its unit.
         dates: months, weekdays and relative days.
         names: identifiers, versions, times, paths, addresses; in lower case.
@@ -58,19 +73,24 @@ class Features:
         operators: sorted.
         opposites: the words that have an opposite.
         negations: how many words deny.
-        question: what is asked for (who, when, where, why, amount, how), or empty where open.
+        question: what is asked for (who, whom, when, where, why, amount, how, what), or empty where nothing says.
         entities: words written as names, in lower case.
+        full_names: two words of a name in a row ("Barack Obama").
         categories: members of closed categories, by category.
         objects: the content word behind each connector that gives a direction ("to", "than", ...); its last place.
         squashed: letters and digits alone, in lower case.
+        spellings: each word, and two or three in a row written as one, of letters and digits alone.
     """
 
     role: str
     attachments: tuple[str, ...]
     words: tuple[str, ...]
+    vocabulary: frozenset[str]
     content: tuple[str, ...]
     numbers: tuple[Number, ...]
-    ones: int
+    ordinals: tuple[Number, ...]
+    spoken: frozenset[Number]
+    counted: dict[Number, frozenset[str]]
     units: dict[Number, frozenset[str]]
     dates: frozenset[str]
     names: frozenset[str]
@@ -80,9 +100,11 @@ class Features:
     negations: int
     question: str
     entities: frozenset[str]
+    full_names: frozenset[tuple[str, str]]
     categories: dict[str, frozenset[str]]
     objects: dict[str, str]
     squashed: str
+    spellings: frozenset[str]
 
 
 def features(text: str) -> tuple[Features, ...]:
@@ -95,33 +117,92 @@ def features(text: str) -> tuple[Features, ...]:
 
 def _turn(role: str, content: str) -> Features:
     text, *attachments = content.split(PART)
-    tokens = with_units(with_numbers([_token(match) for match in _TOKEN.finditer(text)]))
+    tokens = _with_faults(with_units(with_numbers([_token(match) for match in _TOKEN.finditer(text)])))
     words = [token for token in tokens if token.kind == "word"]
     plain = [token.plain for token in words]
     numbers = [token for token in tokens if token.value is not None]
+    shape = tuple(_shape(tokens))
     return Features(
         role=role,
         attachments=tuple(attachments),
-        words=tuple(_shape(tokens)),
+        words=shape,
+        vocabulary=frozenset(shape),
         content=tuple(_content(tokens)),
-        numbers=tuple(t.value for t in numbers if t.value is not None and not (t.worded and t.value == 1)),
-        ones=sum(t.worded and t.value == 1 for t in numbers),
+        numbers=tuple(_values(t for t in numbers if not t.ordinal and not (t.worded and t.value == 1))),
+        ordinals=tuple(_values(t for t in numbers if t.ordinal)),
+        spoken=frozenset(_values(t for t in numbers if _is_small(t)))
+        - set(_values(t for t in numbers if not t.worded)),
+        counted=_counted(tokens),
         units=units_of(tokens),
         dates=frozenset(_dates(tokens)),
         names=frozenset(_names(tokens)),
         quotes=frozenset(token.text[1:-1] for token in tokens if token.kind == "quote"),
         operators=tuple(sorted(_operators(tokens))),
         opposites=frozenset(form for word in words for form in (word.plain, stem(word.plain)) if form in _OPPOSED),
-        negations=sum(word in lexicon.NEGATIONS or word.endswith("n't") for word in plain),
+        negations=sum(map(_denies, plain)) + sum(_is_free_of(tokens, place) for place in range(2, len(tokens))),
         question=_question(plain),
         entities=frozenset(_entities(tokens)),
+        full_names=frozenset(_full_names(tokens)),
         categories=_categories(tokens),
         objects=_objects(tokens),
         squashed=_SQUASHED.sub("", text).lower(),
+        spellings=frozenset(_spellings(tokens)),
     )
 
 
 _OPPOSED = frozenset(lexicon.OPPOSITES)
+
+
+def _denies(word: str) -> bool:
+    return word in lexicon.NEGATIONS or word.endswith("n't")
+
+
+def _is_free_of(tokens: Sequence[Token], place: int) -> bool:
+    """Whether the word there denies the one before it: "nut-free"."""
+    return tokens[place].plain in {"free", "less"} and tokens[place - 1].text == "-"
+
+
+def _with_faults(tokens: list[Token]) -> list[Token]:
+    """Words that say something does not work become one that says it is broken: they deny nothing that was asked."""
+    result: list[Token] = []
+    for token in tokens:
+        if result and token.plain in _WORK_FORMS and _denies(result[-1].plain):
+            result[-1] = Token("word", token.text, "broken")
+        else:
+            result.append(token)
+    return result
+
+
+def _spellings(tokens: Sequence[Token]) -> Iterator[str]:
+    parts = [_SQUASHED.sub("", token.text).lower() for token in tokens[:MAX_SPELT_TOKENS]]
+    parts = [part for part in parts if part]
+    yield from parts
+    for place in range(1, len(parts)):
+        joined = parts[place - 1] + parts[place]
+        yield joined
+        if place + 1 < len(parts):
+            yield joined + parts[place + 1]
+
+
+def _values(tokens: Iterable[Token]) -> Iterator[Number]:
+    return (token.value for token in tokens if token.value is not None)
+
+
+def _is_small(token: Token) -> bool:
+    return token.worded and isinstance(token.value, int) and token.value <= SMALL_COUNT
+
+
+def _counted(tokens: Sequence[Token]) -> dict[Number, frozenset[str]]:
+    found: dict[Number, set[str]] = {}
+    for place, token in enumerate(tokens):
+        if token.value is None or token.ordinal:
+            continue
+        following = tokens[place + 1 : place + 4]
+        words = (next_token.plain for next_token in following if next_token.kind == "word")
+        counted = token.unit or next((canonical(word) for word in words if not _is_filler(word)), "")
+        if counted:
+            found.setdefault(token.value, set()).add(counted)
+    return {value: frozenset(words) for value, words in found.items()}
 
 
 def _token(match: re.Match[str]) -> Token:
@@ -148,8 +229,15 @@ def _content(tokens: Sequence[Token]) -> Iterator[str]:
         elif token.kind in {"name", "quote"}:
             letters = letters_of(token.plain)
             yield canonical(letters) if letters else token.plain
-        elif token.kind == "word" and not _is_filler(token.plain):
-            yield canonical(token.plain)
+        elif token.kind == "unit" or (token.kind == "word" and not _is_filler(token.plain)):
+            yield _key(token)
+
+
+def _key(token: Token) -> str:
+    """The one word for a content word: its unit's name, its synonyms' first word, or itself."""
+    if token.kind == "unit" or lexicon.CATEGORIES.get(token.plain) in _UNIT_CATEGORIES:
+        return lexicon.UNITS.get(token.plain, token.plain)
+    return canonical(token.plain) if token.kind == "word" else token.plain
 
 
 def letters_of(name: str) -> str:
@@ -162,7 +250,7 @@ def letters_of(name: str) -> str:
 
 
 def _is_filler(word: str) -> bool:
-    return word in lexicon.FILLERS or canonical(word) in lexicon.FILLERS
+    return word in lexicon.FILLERS or canonical(word) in lexicon.FILLERS or _denies(word)
 
 
 def _dates(tokens: Sequence[Token]) -> Iterator[str]:
@@ -176,6 +264,8 @@ def _dates(tokens: Sequence[Token]) -> Iterator[str]:
             yield lexicon.MONTHS.get(word) or lexicon.WEEKDAYS[word]
         elif word in lexicon.RELATIVE_DAYS:
             yield word
+        elif word in lexicon.PERIODS and place and tokens[place - 1].plain in lexicon.PERIOD_PLACES:
+            yield f"{tokens[place - 1].plain} {word}"
 
 
 def _names(tokens: Sequence[Token]) -> Iterator[str]:
@@ -208,8 +298,11 @@ def _question(words: Sequence[str]) -> str:
             if word == "how":
                 return "amount" if following and following[0] in _AMOUNTS else "how"
             if word in {"what", "which"}:
-                return next((_SOUGHT[next_word] for next_word in following if next_word in _SOUGHT), "")
-            return "who" if word.startswith("who") else word
+                return next((_SOUGHT[next_word] for next_word in following if next_word in _SOUGHT), "what")
+            if word.startswith("who"):
+                # "Who did Hector kill" asks for the one to whom it was done.
+                return "whom" if following and following[0] in {"did", "does", "do"} else "who"
+            return word
     return ""
 
 
@@ -224,15 +317,22 @@ def _entities(tokens: Sequence[Token]) -> Iterator[str]:
             yield canonical(token.plain)
 
 
+def _full_names(tokens: Sequence[Token]) -> Iterator[tuple[str, str]]:
+    for one, other in pairwise(tokens):
+        if one.kind == other.kind == "word" and one.text[0].isupper() and other.text[0].isupper():
+            yield canonical(one.plain), canonical(other.plain)
+
+
 def _objects(tokens: Sequence[Token]) -> dict[str, str]:
     found: dict[str, str] = {}
-    connector = ""
+    connector = before = ""
     for token in tokens:
-        if token.plain in _CONNECTORS:
+        if token.plain in _CONNECTORS and before != "how":
             connector = token.plain
         elif connector and token.kind in {"word", "name"} and not _is_filler(token.plain):
-            found[connector] = canonical(token.plain) if token.kind == "word" else token.plain
+            found[connector] = _key(token)
             connector = ""
+        before = token.plain
     return found
 
 
@@ -241,7 +341,7 @@ def _categories(tokens: Sequence[Token]) -> dict[str, frozenset[str]]:
     for token in tokens:
         category = lexicon.CATEGORIES.get(token.plain)
         if category is not None:
-            found.setdefault(category, set()).add(token.plain)
+            found.setdefault(category, set()).add(lexicon.UNITS.get(token.plain, canonical(token.plain)))
     return {category: frozenset(members) for category, members in found.items()}
 
 
@@ -257,10 +357,14 @@ def canonical(word: str) -> str:
 @lru_cache(maxsize=32_768)
 def stem(word: str) -> str:
     """``word`` without the endings of number and tense. Crude, and the same for both texts, which is what counts."""
+    word = BASE_FORMS.get(word, word)
     if len(word) <= 3:
         return word
+    word = _one_spelling(word)
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
+    if word.endswith("ie") and len(word) > 4:
+        return word[:-2] + "y"
     if word.endswith("s") and not word.endswith(("ss", "us", "is")):
         word = word[:-2] if word.endswith(("sses", "shes", "ches", "xes")) else word[:-1]
     for ending in ("ing", "ed"):
@@ -270,6 +374,13 @@ def stem(word: str) -> str:
                 word = word[:-1]
             break
     return word[:-1] if word.endswith("e") and len(word) > 3 else word
+
+
+def _one_spelling(word: str) -> str:
+    """British spelling to American: "colour", "organise", "centre"."""
+    if len(word) > 5 and "our" in word[2:]:
+        word = _OUR.sub("or", word)
+    return _ISE.sub("iz", word) if len(word) > 6 else word
 
 
 _STEMMED_SYNONYMS = {stem(word): canonical_word for word, canonical_word in lexicon.SYNONYMS.items()}

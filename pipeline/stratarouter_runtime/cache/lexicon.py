@@ -37,9 +37,31 @@ _TENS = _words("twenty thirty forty fifty sixty seventy eighty ninety")
 CARDINALS = {word: value for value, word in enumerate(_SMALL)} | {
     word: 10 * value for value, word in enumerate(_TENS, start=2)
 }
-SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12} | {
+    "dozens": 12,
+    "decade": 10,
+    "decades": 10,
+    "century": 100,
+    "centuries": 100,
+}
+SCALE_UNITS = dict.fromkeys(_words("decade decades century centuries"), "year")
 SUFFIX_SCALES = {"k": 1000, "bn": 10**9, "mn": 10**6}
-MULTIPLES = {"once": 1, "twice": 2, "thrice": 3, "double": 2, "doubled": 2, "triple": 3, "tripled": 3, "quadruple": 4}
+MULTIPLES = {
+    "once": 1,
+    "twice": 2,
+    "thrice": 3,
+    "double": 2,
+    "doubled": 2,
+    "triple": 3,
+    "tripled": 3,
+    "quadruple": 4,
+} | {
+    "doubles": 2,
+    "doubling": 2,
+    "triples": 3,
+    "tripling": 3,
+    "quadrupled": 4,
+}
 PARTS = {
     name: Fraction(1, value)
     for value, names in {
@@ -87,6 +109,9 @@ sunday sun sundays
 """)
 DATES_ONLY_IN_CAPITALS = frozenset(_words("march mar may jan dec mon wed sat sun"))
 """Words that name a date only where they begin with a capital."""
+PERIODS = frozenset(_words("week weekend month quarter year season semester decade century"))
+PERIOD_PLACES = frozenset(_words("next last past previous"))
+"""Before a period they say which one: "next month"."""
 RELATIVE_DAYS = frozenset(_words("today tomorrow yesterday tonight"))
 
 UNITS = _groups("""
@@ -164,7 +189,7 @@ start begin launch / stop end finish halt
 first / last
 next / previous last
 newest latest new recent newer / oldest old earliest older
-ascending / descending
+ascending / descending reverse
 largest biggest highest max maximum longest tallest most greatest / smallest lowest min minimum shortest least
 large big high / small little low
 above over / below under
@@ -229,6 +254,7 @@ summer / winter
 spring / autumn fall
 domestic / international
 even / odd
+list / count
 always / never
 all every / none
 same / different
@@ -268,7 +294,7 @@ start begin commence launch
 stop end finish quit halt terminate
 big large huge
 small little tiny
-error bug issue problem fault
+error bug issue problem fault broken failing
 function method
 explain describe clarify explanation
 use utilise utilize employ using usage
@@ -299,6 +325,26 @@ current latest now present today currently
 definition define meaning mean
 wound injury
 amount quantity
+corporation corp
+incorporated inc
+documentation docs doc
+configuration config configure
+repository repo
+database db dbs databases
+authentication auth
+administrator admin
+environment env
+directory dir
+statistics stats
+photograph photo
+mathematics maths math
+laboratory lab
+advertisement ad
+vocabulary vocab
+specification spec
+average avg
+maximum max
+minimum min
 annual yearly
 daily everyday
 weekly
@@ -307,15 +353,14 @@ company firm business
 salary wage pay
 city town
 address location
-count number
-combine merge join concatenate
+combine concatenate
 duplicate copy
 run execute
 choose select pick
 lower reduce decrease cut
 near close nearby
 sick ill
-email e-mail mail
+email e-mail mail emails
 site website webpage
 app application
 password passcode
@@ -344,8 +389,13 @@ FILLERS = frozenset(
         "on at for by from with into as and or if then than that this these those it its i me my we our you your "
         "he she they them their his her what which who whom whose when where why how there here have has had any "
         "some just also so such tell explain show give want need like know help let us get way ways best exactly "
-        "really actually simply simple quick quickly easily properly correctly tutorial guide example examples "
+        "top recommended recommendation "
+        "recommendations tip tips advice really actually simply simple quick "
+        "quickly easily properly correctly tutorial guide example examples "
         "step steps using use possible hey hi hello thanks thank about regarding called named name total all each "
+        "even ever well going additional important good great nice successfully effectively nowadays someone "
+        "somebody anyone anybody self myself yourself truly certain various most recommend suggest suggestion "
+        "suggestions "
         "every per one ok find search list compute describe definition define meaning mean question answer "
         "information info detail details "
     )
@@ -355,6 +405,9 @@ FILLERS = frozenset(
 REDUNDANT = frozenset(
     _words(
         "city country state language programming program code function method command number value "
+        "convert conversion easy easily easiest thing kind type sort list user new time place common popular "
+        "favourite favorite "
+        "available recent recently latest option idea suggestion overview explanation introduction basics "
         "process procedure current currently person people world whole entire own main general "
         "year app application website site online"
     )
@@ -377,20 +430,33 @@ CATEGORIES: dict[str, str] = {
         "tongue": "arabic bengali chinese danish dutch english finnish french german greek hebrew hindi hungarian "
         "italian japanese korean latin mandarin norwegian polish portuguese russian spanish swedish thai turkish "
         "ukrainian urdu vietnamese",
+        "format": "csv json xml yaml toml html pdf markdown docx xlsx png jpeg jpg gif svg mp3 mp4 plaintext",
+        "scale": "celsius fahrenheit kelvin °c °f",
+        "currency": "dollar dollars usd euro euros eur gbp yen jpy rupee rupees inr yuan franc francs peso pesos",
+        "forge": "github gitlab bitbucket",
         "code": "python java javascript typescript ruby php perl scala kotlin swift golang rust haskell lua matlab "
-        "julia cobol fortran clojure elixir erlang bash powershell sql html css c++ c# f# r",
+        "julia cobol fortran clojure elixir erlang bash powershell sql css c++ c# f# r",
         "system": "windows linux macos mac ubuntu debian fedora centos android ios",
         "database": "mysql postgresql postgres sqlite mongodb redis oracle cassandra mariadb dynamodb",
         "cloud": "aws azure gcp heroku digitalocean",
-        "framework": "react angular vue svelte django flask fastapi rails spring laravel express nextjs pytorch "
+        "framework": "react angular vue svelte django flask fastapi rails laravel express nextjs pytorch "
         "tensorflow keras pandas numpy",
         "browser": "chrome firefox safari edge opera",
         "colour": "red green blue yellow black white purple pink brown grey gray",
         "planet": "mercury venus mars jupiter saturn uranus neptune pluto",
         "brand": "apple samsung google microsoft amazon tesla ford toyota honda nissan bmw facebook meta twitter "
-        "instagram whatsapp netflix spotify uber paypal visa mastercard",
+        "instagram whatsapp netflix spotify uber paypal visa mastercard intel amd nvidia sony dell lenovo "
+        "huawei xiaomi",
+        "continent": "europe asia africa antarctica oceania",
+        "sport": "football soccer basketball baseball tennis cricket rugby hockey golf volleyball",
+        "instrument": "guitar piano violin drums flute cello saxophone trumpet ukulele",
+        "metal": "gold silver copper iron platinum aluminium aluminum",
+        "season": "spring summer autumn winter",
         "meal": "breakfast lunch dinner",
         "animal": "dog cat horse cow pig chicken fish bird rabbit hamster",
     }.items()
     for word in words.split()
 }
+
+DENYING_PREFIXES = ("un", "in", "im", "ir", "il", "non", "dis", "de", "anti")
+"""Before a word they make its opposite: "formal", "informal"."""

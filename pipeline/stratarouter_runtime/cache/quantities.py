@@ -16,12 +16,30 @@ Number = int | Fraction
 
 _ROUND_TENS = range(20, 100, 10)
 _UNITS_DIGITS = range(1, 10)
+_BEFORE_ORDINALS = frozenset(
+    {"the", "every", "each", "a", "and", "or", "his", "her", "its", "my", "your", "our", "their"}
+)
+_ARTICLES = frozenset({"a", "an"})
+_SMALLER: dict[str, tuple[int, str]] = {
+    "year": (12, "month"),
+    "day": (24, "hour"),
+    "hour": (60, "minute"),
+    "minute": (60, "second"),
+    "kilometre": (1000, "metre"),
+    "metre": (100, "centimetre"),
+    "kilogram": (1000, "gram"),
+    "litre": (1000, "millilitre"),
+    "dollar": (100, "cent"),
+}
 _CURRENCIES = frozenset("$€£¥₹")
 
 
 @dataclass(slots=True)
 class Token:
-    """A token on its way to the features: kind, text as written, plain form, numeric value and unit."""
+    """A token on its way to the features: kind, text as written, plain form, numeric value and unit.
+
+    ``worded``: written as a word; ``ordinal``: it names a place in a row and counts nothing.
+    """
 
     kind: str
     text: str
@@ -29,6 +47,7 @@ class Token:
     value: Number | None = None
     worded: bool = False
     unit: str = ""
+    ordinal: bool = False
 
 
 def value_of(text: str) -> Number | None:
@@ -47,7 +66,11 @@ def with_numbers(tokens: list[Token]) -> list[Token]:
     for place, token in enumerate(tokens):
         after = tokens[place + 1] if place + 1 < len(tokens) else None
         value = _worded(token, result[-1] if result else None, after)
-        read = token if value is None else Token("number", token.text, "#", value, worded=True)
+        read = token
+        if value is not None:
+            ordinal = token.plain in lexicon.ORDINALS and isinstance(value, int)
+            read = Token("number", token.text, "#", value, worded=True, ordinal=ordinal)
+            read.unit = lexicon.SCALE_UNITS.get(token.plain, "")
         if not _joined(result, read):
             result.append(read)
     return result
@@ -66,7 +89,7 @@ def _worded(token: Token, before: Token | None, after: Token | None) -> Number |
     divides = word.startswith("hal") or word.endswith("s") or counted or (after is not None and after.plain == "of")
     if word in lexicon.PARTS and divides:
         return lexicon.PARTS[word]
-    if word in lexicon.ORDINALS and (word != "second" or (before is not None and before.plain in {"the", "every"})):
+    if word in lexicon.ORDINALS and (word != "second" or (before is not None and before.plain in _BEFORE_ORDINALS)):
         return lexicon.ORDINALS[word]
     # A scale behind a number multiplies it; alone it counts itself: "a hundred", "per dozen".
     alone = before is None or before.value is None
@@ -97,6 +120,7 @@ def _scaled(last: Token, token: Token) -> bool:
     if factor is not None:
         last.value = _whole(Fraction(last.value) * factor)
         last.worded = last.worded and last.value != 1
+        last.unit = lexicon.SCALE_UNITS.get(token.plain, last.unit)
         return True
     if lexicon.UNITS.get(token.plain) == "percent":
         last.value = _whole(Fraction(last.value) / 100)
@@ -142,7 +166,9 @@ def with_units(tokens: list[Token]) -> list[Token]:
         if token.value is not None and last is not None and last.text in _CURRENCIES:
             result.pop()
             token.unit = lexicon.UNITS[last.text]
-        number = result[-2] if last is not None and last.text == "-" and len(result) > 1 else last
+        # "half-hour", "half an hour"
+        joint = last is not None and len(result) > 1 and (last.text == "-" or _halves(result[-2], last))
+        number = result[-2] if joint else last
         unit = None if number is None or number.value is None or number.unit else _unit(token)
         if unit is None or number is None:
             result.append(token)
@@ -150,7 +176,19 @@ def with_units(tokens: list[Token]) -> list[Token]:
         number.unit = unit
         if number is not last:
             result.pop()
+        _in_whole_units(number)
     return result
+
+
+def _halves(number: Token, token: Token) -> bool:
+    return token.plain in _ARTICLES and number.worded and isinstance(number.value, Fraction)
+
+
+def _in_whole_units(number: Token) -> None:
+    """Half an hour is 30 minutes: a fraction of a unit becomes a whole number of the next smaller one."""
+    value, smaller = number.value, _SMALLER.get(number.unit)
+    if isinstance(value, Fraction) and smaller is not None and (value * smaller[0]).denominator == 1:
+        number.value, number.unit = _whole(value * smaller[0]), smaller[1]
 
 
 def _unit(token: Token) -> str | None:

@@ -160,7 +160,7 @@ def choose(candidates: list[tuple[Item, float]], query: CacheQuery, guard: Guard
     miss = CacheMiss()
     for item, similarity in candidates:
         above = similarity >= query.threshold
-        reason = guard.differs(query.text, item.text) if above else "below_threshold"
+        reason = guard.differs(query.text, item.text, similarity) if above else "below_threshold"
         if reason is None:
             return Near(item, similarity)
         if miss.reason is None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from stratarouter_runtime import __version__
-from stratarouter_runtime.cli import journal, requests, stack, topics, worker
+from stratarouter_runtime.cli import cache, journal, requests, stack, topics, worker
 from stratarouter_runtime.errors import (
     ConfigurationError,
     ExecutionError,
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(topics.app, name="topics")
 app.add_typer(journal.app, name="journal")
+app.add_typer(cache.app, name="cache")
 for group in (stack, worker, requests):
     group.register(app)
 

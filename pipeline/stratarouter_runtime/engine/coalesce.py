@@ -120,6 +120,6 @@ class Leaders:
         near = np.flatnonzero(similarities >= threshold)
         for row in near[np.argsort(-similarities[near])][: self._candidates]:
             owner = scope.owners[row]
-            if owner is not None and self._guard.differs(candidate.text, owner.text) is None:
+            if owner is not None and self._guard.differs(candidate.text, owner.text, float(similarities[row])) is None:
                 return Match(owner.key, min(1.0, float(similarities[row])))
         return None

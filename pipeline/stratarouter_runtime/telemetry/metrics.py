@@ -63,6 +63,7 @@ GUARD_RULES = (
     "token",
     "turns",
     "unit",
+    "wording",
 )
 """The rules of ``cache.guard``, as it names them after ``guard:``."""
 

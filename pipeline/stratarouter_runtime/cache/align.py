@@ -1,0 +1,164 @@
+"""Says how the words of two short texts differ, once all that means the same is matched. Pure.
+
+What remains is weighed by ``guard``: the less two texts agree in their words, the nearer their vectors must be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from stratarouter_runtime.cache import lexicon
+from stratarouter_runtime.cache.features import Features, canonical, stem
+from stratarouter_runtime.cache.thesaurus import RELATED
+
+JOINED_LETTERS = 4
+"""From this length on a word may stand inside other words of the other text ("showtimes", "show times"); shorter ones
+stand in many by chance."""
+
+MAX_LEFT = 64
+"""Words without a counterpart up to which pairs are sought: every one is compared with every other, 2 ms for 64. What
+differs in more is no paraphrase that words could show."""
+
+ROOT_LETTERS = 5
+"""Words that begin alike for so long are forms of one word ("vacuum settings", "vacuuming")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What two texts do not share.
+
+    Attributes:
+        ours: the content words of the text asked that have no counterpart; ``theirs`` those of the other. At most
+            MAX_LEFT of each.
+        swapped: content words that have another word in their place: the fewer of both sides' left words.
+        added: content words that one side has more.
+        shared: share of the content that both texts have, 0 to 1.
+    """
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    swapped: int
+    added: int
+    shared: float
+
+
+def difference(asked: Features, stored: Features) -> Difference:
+    """How the content words of ``asked`` and ``stored`` differ."""
+    common = Counter(asked.content) & Counter(stored.content)
+    ours, theirs = _left(asked, common), _left(stored, common)
+    if max(len(ours), len(theirs)) > MAX_LEFT:
+        return _counted(ours[:MAX_LEFT], theirs[:MAX_LEFT], (len(ours), len(theirs)), sum(common.values()))
+    ours, theirs, related = _matched(ours, theirs)
+    ours, theirs = _not_doubled(ours, asked, common), _not_doubled(theirs, stored, common)
+    ours, in_theirs = _spelt_out(ours, stored)
+    theirs, in_ours = _spelt_out(theirs, asked)
+    related += bool(in_theirs) + bool(in_ours)
+    if in_theirs:
+        theirs = [word for word in theirs if word not in in_theirs]
+    if in_ours:
+        ours = [word for word in ours if word not in in_ours]
+    heavy = [[word for word in side if word not in _LIGHT] for side in (ours, theirs)]
+    if all(len(side) > len(weighty) for side, weighty in zip((ours, theirs), heavy, strict=True)):
+        # Little words on both sides stand for each other: "New York City", "New York State".
+        heavy = [ours, theirs]
+    return _counted(ours, theirs, (len(heavy[0]), len(heavy[1])), sum(common.values()) + related)
+
+
+def _counted(ours: Sequence[str], theirs: Sequence[str], counts: tuple[int, int], same: int) -> Difference:
+    swapped = min(counts)
+    shared = same / max(same + sum(counts), 1)
+    return Difference(tuple(ours), tuple(theirs), swapped, max(counts) - swapped, shared)
+
+
+def _left(features: Features, common: Counter[str]) -> list[str]:
+    left = Counter(features.content) - common
+    return list(left.elements())
+
+
+def _not_doubled(words: list[str], features: Features, common: Counter[str]) -> list[str]:
+    """Without the words that add nothing to what both texts say: "a (discussion) thread", "(Barack) Obama"."""
+    return [
+        word
+        for word in words
+        if not any((word, other) in features.full_names or are_related(word, other) for other in common)
+    ]
+
+
+def _matched(ours: Sequence[str], theirs: Sequence[str]) -> tuple[list[str], list[str], int]:
+    """Both sides without the pairs that mean about the same, and how many pairs those were."""
+    rest, left = list(theirs), []
+    for word in ours:
+        partner = next((other for other in rest if are_related(word, other)), None)
+        if partner is None:
+            left.append(word)
+        else:
+            rest.remove(partner)
+    return left, rest, len(ours) - len(left)
+
+
+@lru_cache(maxsize=32_768)
+def are_related(one: str, other: str) -> bool:
+    """Whether two canonical words mean about the same, or are forms of one word."""
+    if _opposed(one, other):
+        return False
+    near = _RELATED.get(one)
+    if near is not None and other in near:
+        return True
+    shorter, longer = sorted((one, other), key=len)
+    if longer == shorter + "y" and len(shorter) > ROOT_LETTERS - 2:
+        return True
+    return (
+        len(shorter) >= ROOT_LETTERS
+        and one[:ROOT_LETTERS] == other[:ROOT_LETTERS]
+        and one.isalpha()
+        and other.isalpha()
+    )
+
+
+def _opposed(one: str, other: str) -> bool:
+    return other in lexicon.OPPOSITES.get(one, ()) or denies(one, other) or denies(other, one)
+
+
+def denies(word: str, other: str) -> bool:
+    """Whether ``word`` is ``other`` with a prefix that makes the opposite of it."""
+    return len(other) > 3 and word.endswith(other) and word.removesuffix(other) in lexicon.DENYING_PREFIXES
+
+
+def _spelt_out(words: Sequence[str], other: Features) -> tuple[list[str], set[str]]:
+    """The ``words`` that ``other`` has in no other spelling, and its words that those others stand for."""
+    left: list[str] = []
+    covered: set[str] = set()
+    for word in words:
+        if len(word) >= JOINED_LETTERS and word.isalpha() and word in other.spellings:
+            covered.update(part for part in other.content if len(part) >= 2 and part in word)
+            continue
+        letters = _acronym(word, other.content)
+        if letters:
+            covered.update(letters)
+        else:
+            left.append(word)
+    return left, covered
+
+
+def _acronym(word: str, content: Sequence[str]) -> tuple[str, ...]:
+    """The words in a row of ``content`` whose first letters make ``word``."""
+    size = len(word)
+    if not 2 <= size <= 5 or not word.isalpha():
+        return ()
+    initials = "".join(part[0] for part in content)
+    place = initials.find(word)
+    return tuple(content[place : place + size]) if place >= 0 else ()
+
+
+def _forms(words: Iterator[str]) -> set[str]:
+    return {form for word in words for form in (word, canonical(word))}
+
+
+_LIGHT = frozenset(_forms(iter(lexicon.REDUNDANT)))
+_RELATED: dict[str, set[str]] = {}
+for _word, _near in RELATED.items():
+    for _form in {_word, canonical(_word), stem(_word)}:
+        _RELATED.setdefault(_form, set()).update(_forms(iter(_near)))
