@@ -87,7 +87,9 @@ async def test_role_without_rights_to_change_the_schema_can_do_all_the_work(post
     await migrate(postgres_url)
     role = f"worker_{uuid.uuid4().hex[:8]}"
     await run(postgres_url, f"CREATE ROLE {role} LOGIN PASSWORD 'pw'")
-    await run(postgres_url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON journal, workers, checkpoints, spending TO {role}")
+    await run(
+        postgres_url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON journal, workers, checkpoints, spending TO {role}"
+    )
     await run(postgres_url, f"GRANT SELECT ON schema_migrations TO {role}")
     me = journal(re.sub(r"//[^@]*@", f"//{role}:pw@", postgres_url))
     key = JournalKey("acme", "r1")

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
 from stratarouter_runtime.ports import ProviderAdapter, Transport
+from stratarouter_runtime.providers.anthropic import AnthropicAdapter
 from stratarouter_runtime.providers.google import GoogleAdapter
 from stratarouter_runtime.providers.openai import OpenAIAdapter
 from stratarouter_runtime.providers.openai_responses import OpenAIResponsesAdapter
@@ -33,6 +34,7 @@ ADAPTERS: dict[str, Callable[[str, str, SecretStr | None], ProviderAdapter]] = {
     "openai": OpenAIAdapter,
     "openai-responses": OpenAIResponsesAdapter,
     "simulator": OpenAIAdapter,
+    "anthropic": AnthropicAdapter,
     "google": GoogleAdapter,
 }
 """By the kind that a route table names."""

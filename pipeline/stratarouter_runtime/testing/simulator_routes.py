@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, unquote
 
+from stratarouter_runtime.testing.simulator_anthropic import MESSAGES
+from stratarouter_runtime.testing.simulator_anthropic import PATH as MESSAGES_PATH
 from stratarouter_runtime.testing.simulator_chat import CHAT
 from stratarouter_runtime.testing.simulator_endpoints import EMBEDDINGS, Endpoint
 from stratarouter_runtime.testing.simulator_google import GOOGLE
-from stratarouter_runtime.testing.simulator_responses import PATH, RESPONSES
+from stratarouter_runtime.testing.simulator_responses import PATH as RESPONSES_PATH
+from stratarouter_runtime.testing.simulator_responses import RESPONSES
 
 ENDPOINTS: dict[str, Endpoint] = {
     "/v1/chat/completions": CHAT,
     "/v1/embeddings": EMBEDDINGS,
-    PATH: RESPONSES,
+    RESPONSES_PATH: RESPONSES,
+    MESSAGES_PATH: MESSAGES,
     **GOOGLE,
 }
 """A row for each path that takes a POST. ``{name}`` stands for one or more characters other than ``/`` and ``:``;

@@ -1,0 +1,302 @@
+"""Anthropic's messages: our call -> HTTP, HTTP -> answer or typed error. Pure.
+
+Refusals, their kinds and their times to wait are read in ``http_errors``.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from pydantic import SecretStr
+
+from stratarouter_runtime.errors import ConfigurationError, ProviderBadReplyError, ProviderError, ProviderRejectedError
+from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.providers.anthropic_request import request_body
+from stratarouter_runtime.providers.http_errors import error_of_event, error_of_reply
+from stratarouter_runtime.providers.openai import REQUEST_ID_HEADER
+from stratarouter_runtime.records import Answer, Usage
+
+DEFAULT_BASE_URL = "https://api.anthropic.com"
+VERSION = "2023-06-01"
+"""Of the wire shape, in the header ``anthropic-version``; the only one there is."""
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+"""What the vendor says -> our words; anything else is ``other``."""
+MAY_BE_EMPTY = frozenset({"length", "content_filter", "stop"})
+"""Ends that explain an answer without text; a turn may also end with nothing more to say."""
+SUPPORT: Mapping[str, str] = {
+    "system prompt": "yes, before the first turn; a later one is an error",
+    "multi-turn messages": "yes",
+    "temperature": "yes, the newest models refuse it",
+    "top_p": "yes, the newest models refuse it",
+    "max_tokens": "yes, 4,096 where none is given",
+    "stop": "yes",
+    "seed": "error",
+    "frequency_penalty, presence_penalty": "error",
+    "JSON mode": "error",
+    "JSON schema": "yes, always kept to; strict or not is the same",
+    "tools": "yes",
+    "tool_choice": "yes",
+    "parallel_tool_calls": "yes",
+    "images by URL": "yes, https only; 'detail' is an error",
+    "images in base64": "yes, JPEG, PNG, GIF and WebP",
+    "reasoning_effort": "yes, low to max",
+    "streaming": "yes",
+    "cached tokens in usage": "yes",
+    "reasoning tokens in usage": "yes",
+}
+"""What the wire shape carries, by the names of ``features.FEATURES``."""
+
+_VERSION_PATH = re.compile(r"/v1$")
+_KEY_SHAPE = re.compile(r"\bsk-ant-[A-Za-z0-9_*\-]{4,}")
+
+
+class AnthropicAdapter:
+    """Translates for the messages API.
+
+    Args:
+        name: the provider's name in the route table.
+        base_url: such as ``https://api.anthropic.com``, with or without ``/v1`` at its end.
+        api_key: sent as ``x-api-key``; None for servers that want none.
+            Raises ConfigurationError where no header can carry it.
+        wall: epoch seconds, for dates in ``retry-after``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str = DEFAULT_BASE_URL,
+        api_key: SecretStr | None = None,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._name = name
+        self._url = _VERSION_PATH.sub("", base_url.rstrip("/")) + "/v1/messages"
+        self._key = "" if api_key is None else _sendable(api_key.get_secret_value().strip(), name)
+        self._replies = _Replies(name, self._key, wall)
+
+    def to_http(self, call: ProviderCall, *, stream: bool = False) -> HttpCall:
+        """Translate. A parameter of value None counts as not given; ``stream`` asks for server-sent events.
+
+        Raises:
+            UnsupportedParameterError: the wire shape lacks a parameter or a part of a message; the message names it.
+            ProviderRejectedError: a message is malformed, or a value is no JSON.
+        """
+        headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if stream else "application/json",
+            "anthropic-version": VERSION,
+            REQUEST_ID_HEADER: quote(call.request_id, safe="!#$&'()*+,/:;=?@[]"),
+        }
+        if self._key:
+            headers["x-api-key"] = self._key
+        try:
+            body = orjson.dumps(request_body(call, self._name, stream=stream))
+        except TypeError as exc:
+            raise ProviderRejectedError(f"the call to provider {self._name!r} is no JSON: {exc}") from exc
+        return HttpCall("POST", self._url, headers, body, call.timeout_s)
+
+    def from_http(self, reply: HttpReply, call: ProviderCall) -> Answer:
+        """Read the reply; ``model`` is the one asked for, so that prices and metric labels stay a closed set.
+
+        Raises:
+            ProviderError: what a status other than 2xx stands for.
+            ProviderBadReplyError: 2xx, and the body cannot be read.
+        """
+        if not 200 <= reply.status < 300:
+            raise self._replies.error_of(reply)
+        message = _json_object(reply.body)
+        if message is None:
+            raise self._replies.bad(reply.status, f"a body of {len(reply.body)} bytes which is no JSON object")
+        read = _Read()
+        blocks = message.get("content")
+        if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+            raise self._replies.bad(reply.status, f"a body of {len(reply.body)} bytes without content")
+        for index, block in enumerate(blocks):
+            read.begin(index, block)
+        read.end(message.get("stop_reason"))
+        read.count(message.get("usage"))
+        return self._replies.answer(read, call, reply.status)
+
+    def read_stream(self, call: ProviderCall) -> AnthropicStream:
+        """A reader for the events of ``to_http(call, stream=True)``."""
+        return AnthropicStream(self._replies, call)
+
+
+class _Replies:
+    """Turns what one provider answers into answers and errors of ours."""
+
+    def __init__(self, name: str, key: str, wall: Callable[[], float]) -> None:
+        self._name = name
+        self._key = key
+        self._wall = wall
+
+    def answer(self, read: _Read, call: ProviderCall, status: int = 200) -> Answer:
+        finish = FINISH_REASONS.get(read.finish, "other")
+        calls = tuple(self._tool_call(block, status) for block in read.blocks.values() if block.kind == "tool_use")
+        text = "".join(block.text for block in read.blocks.values() if block.kind == "text")
+        if not (text or calls or finish in MAY_BE_EMPTY):
+            raise self.bad(status, f"a message without text, stop_reason {read.finish!r}")
+        return Answer(
+            text=text,
+            provider=self._name,
+            model=call.model,
+            usage=_usage(read.usage),
+            finish_reason=finish,
+            tool_calls=calls,
+        )
+
+    def _tool_call(self, block: _Block, status: int) -> dict[str, Any]:
+        if not block.id or not block.name or _json_object(block.text or "{}") is None:
+            raise self.bad(status, "a tool use without id, name or an object as its input")
+        return {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": block.text or "{}"}}
+
+    def error_of(self, reply: HttpReply) -> ProviderError:
+        return error_of_reply(reply, self._name, scrub=self.scrub, wall=self._wall)
+
+    def error_in_stream(self, data: str) -> ProviderError:
+        return error_of_event(data.encode(), self._name, scrub=self.scrub)
+
+    def bad(self, status: int, what: str) -> ProviderBadReplyError:
+        message = f"provider {self._name!r} answered {status} with {what}"
+        return ProviderBadReplyError(message, status=status, maybe_paid=True)
+
+    def scrub(self, text: str) -> str:
+        """``text`` without our key and without anything shaped like one: servers echo keys, whole or in part."""
+        if self._key:
+            text = text.replace(self._key, "***")
+        return _KEY_SHAPE.sub("***", text)
+
+
+class AnthropicStream:
+    """Reads one streamed reply: blocks begin, grow by deltas, and the message says how it ended."""
+
+    def __init__(self, replies: _Replies, call: ProviderCall) -> None:
+        self._replies = replies
+        self._call = call
+        self._read = _Read()
+
+    def feed(self, event: ServerSentEvent) -> str:
+        """The text that this event adds, thoughts and tool calls aside.
+
+        Raises:
+            ProviderError: the event is an error.
+            ProviderBadReplyError: it cannot be read.
+        """
+        body = _json_object(event.data)
+        if body is None:
+            raise self._replies.bad(200, f"an event of {len(event.data)} characters which is no JSON object")
+        match body.get("type"):
+            case "error":
+                raise self._replies.error_in_stream(event.data)
+            case "message_start":
+                self._read.count(_object(body.get("message")).get("usage"))
+            case "content_block_start":
+                return self._read.begin(body.get("index"), _object(body.get("content_block")))
+            case "content_block_delta":
+                return self._read.grow(body.get("index"), _object(body.get("delta")))
+            case "message_delta":
+                self._read.end(_object(body.get("delta")).get("stop_reason"))
+                self._read.count(body.get("usage"))
+            case "message_stop":
+                self._read.stopped = True
+        # Pings, and kinds that the vendor may add: its versioning policy asks clients to pass over them.
+        return ""
+
+    def answer(self) -> Answer:
+        """The whole answer. Raises ProviderBadReplyError where no event said that it was the end."""
+        if not self._read.stopped or not self._read.finish:
+            raise self._replies.bad(200, "a stream that broke off before its end")
+        return self._replies.answer(self._read, self._call)
+
+
+@dataclass(slots=True)
+class _Block:
+    """One block of content. ``text`` is a tool use's input as JSON text."""
+
+    kind: str
+    text: str = ""
+    id: str = ""
+    name: str = ""
+
+
+@dataclass(slots=True)
+class _Read:
+    """What was read so far of a message that comes whole or in events."""
+
+    blocks: dict[object, _Block] = field(default_factory=dict)
+    usage: dict[str, Any] = field(default_factory=dict)
+    finish: str = ""
+    stopped: bool = False
+
+    def begin(self, index: object, found: Mapping[str, Any]) -> str:
+        """Enter a block; returns the text that it begins with."""
+        block = _Block(str(found.get("type", "")), id=str(found.get("id") or ""), name=str(found.get("name") or ""))
+        if isinstance(found.get("text"), str):
+            block.text = found["text"]
+        elif found.get("input"):
+            block.text = orjson.dumps(found["input"]).decode()
+        self.blocks[index] = block
+        return block.text if block.kind == "text" else ""
+
+    def grow(self, index: object, delta: Mapping[str, Any]) -> str:
+        """Add to a block; returns the text that came."""
+        block = self.blocks.get(index)
+        piece = delta.get("text", delta.get("partial_json"))
+        if block is None or not isinstance(piece, str):
+            return ""
+        block.text += piece
+        return piece if block.kind == "text" else ""
+
+    def end(self, reason: object) -> None:
+        """Note why the message ended."""
+        if isinstance(reason, str):
+            self.finish = reason
+
+    def count(self, usage: object) -> None:
+        """Take tokens up; a later count stands for the whole message."""
+        self.usage |= {name: value for name, value in _object(usage).items() if value is not None}
+
+
+def _sendable(key: str, provider: str) -> str:
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"the API key of provider {provider!r} holds characters that no header takes")
+    return key
+
+
+def _json_object(data: bytes | str) -> dict[str, Any] | None:
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _object(found: object) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {}
+
+
+def _usage(found: Mapping[str, Any]) -> Usage:
+    """Tokens in our form: the vendor counts cached input beside the rest, we within it."""
+    cached = _count(found, "cache_read_input_tokens")
+    used = _count(found, "input_tokens") + cached + _count(found, "cache_creation_input_tokens")
+    made = _count(found, "output_tokens")
+    thought = _count(_object(found.get("output_tokens_details")), "thinking_tokens")
+    return Usage(used, made, cached, min(thought, made))
+
+
+def _count(holder: Mapping[str, Any], name: str) -> int:
+    value = holder.get(name)
+    return value if type(value) is int and value >= 0 else 0
