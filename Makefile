@@ -1,7 +1,7 @@
 # One command per need; each brings its own virtual environment up to the lock first.
 #   make demo    the whole runtime on an embedded stack        make test     every test
 #   make check   formatting, lint, types, import contracts     make chaos    every fault, then a storm of them
-#   make metrics write ops/METRICS.md
+#   make bench   claims of speed as ratios                     make docs     write what is written from the code
 #   make lock    resolve requirements/*.txt anew               make clean    remove what was built
 
 .DEFAULT_GOAL := test
@@ -24,7 +24,7 @@ SECONDS := 300
 SEED :=
 ARGS :=
 
-.PHONY: demo test check chaos metrics lock clean
+.PHONY: demo test check chaos bench docs lock clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/stratarouter-runtime demo
@@ -42,8 +42,13 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-metrics: $(VENV)/.dev
+bench: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
+
+docs: $(VENV)/.dev
 	$(BIN)/python -c 'from stratarouter_runtime.telemetry.metrics import markdown; print(markdown(), end="")' > ops/METRICS.md
+	$(BIN)/python -c 'from pathlib import Path; from stratarouter_runtime.providers.table import into; \
+	  page = Path("README.md"); page.write_text(into(page.read_text()))'
 
 # A stamp file says which lock the environment holds, so that a second run installs nothing.
 $(VENV)/.%: requirements/%.txt requirements/models.txt pyproject.toml | $(BIN)/python

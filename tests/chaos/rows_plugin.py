@@ -7,9 +7,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+ROWS = "rows"
 RANK = {"passed": 0, "skipped": 1, "failed": 2}
 _outcomes: dict[str, dict[str, object]] = {}
-_rows: dict[str, list[int]] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,10 +17,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rows", type=Path, required=True, help="file for the outcomes, JSON")
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Which rows each test shows."""
-    for item in session.items:
-        _rows[item.nodeid] = [row for mark in item.iter_markers("row") for row in mark.args]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Note which rows each test shows, where its reports carry it along from whichever process ran it."""
+    for item in items:
+        item.user_properties.append((ROWS, [row for mark in item.iter_markers("row") for row in mark.args]))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -28,9 +28,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
     known = _outcomes.get(report.nodeid)
     if known is None or RANK[report.outcome] > RANK[str(known["outcome"])]:
-        _outcomes[report.nodeid] = {"outcome": report.outcome, "reason": reason, "rows": _rows.get(report.nodeid, [])}
+        rows = dict(report.user_properties).get(ROWS, [])
+        _outcomes[report.nodeid] = {"outcome": report.outcome, "reason": reason, "rows": rows}
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write them."""
-    session.config.getoption("--rows").write_bytes(orjson.dumps([*_outcomes.values()]))
+    """Write them, once: the processes that share the tests report to one."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.getoption("--rows").write_bytes(orjson.dumps([*_outcomes.values()]))

@@ -44,7 +44,7 @@ def exposed(found: Metrics) -> str:
 
 
 def test_the_page_of_metrics_is_the_table() -> None:
-    assert (ROOT / "ops" / "METRICS.md").read_text() == metrics.markdown(), "run `make metrics`"
+    assert (ROOT / "ops" / "METRICS.md").read_text() == metrics.markdown(), "run `make docs`"
 
 
 def test_every_metric_of_the_table_is_a_typed_attribute_and_the_reverse() -> None:

@@ -85,7 +85,15 @@ class Enrich:
             return
         task = asyncio.create_task(self._embed_and_look_up(lane, accepted), name="enrich batch")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: self._batch_ended(done, lane, len(accepted)))
+
+    def _batch_ended(self, task: asyncio.Task[None], lane: Lane, records: int) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # Nobody else would hear of it; the records are read again when the lane is opened anew.
+            log.error("batch failed", exc_info=task.exception(), extra={"fields": {"lane": lane.name}})
+            self.in_flight -= records
+            lane.fence(PoisonRecordError(f"a batch failed: {task.exception()!r}"))
 
     async def stop(self) -> None:
         """Break off what still waits; its offsets are not committed, so it is read again."""
@@ -127,9 +135,13 @@ class Enrich:
 
     async def _embed_and_look_up(self, lane: Lane, accepted: list[Accepted]) -> None:
         accepted = await self._with_reply_topics(lane, accepted)
-        executions = await with_vectors(self._embedder, [a.execution for a in accepted])
-        for item, execution in zip(accepted, executions, strict=True):
-            item.execution = execution
+        try:
+            executions = await with_vectors(self._embedder, [a.execution for a in accepted])
+            for item, execution in zip(accepted, executions, strict=True):
+                item.execution = execution
+        except Exception:
+            # A defect in the embedder must not cost a request: without a vector it is executed all the same.
+            log.exception("embedding failed")
         found = self._look_up_now(accepted)
         if found is None:
             found = await self._look_up(accepted)
@@ -183,10 +195,24 @@ class Enrich:
         for item in accepted:
             result = next(results, BYPASSED) if lookup.may_read(item.execution) else BYPASSED
             lookup.count(self._metrics, result)
-            if isinstance(result, CacheHit):
-                self._answer(lane, item, result)
+            self._write(lane, item, result)
+
+    def _write(self, lane: Lane, item: Accepted, result: CacheHit | CacheMiss) -> None:
+        """Publish what became of ``item``; a record that no writer foresaw must not stop the others."""
+        for tries in range(1, self._config.poison_tries + 1):
+            try:
+                if isinstance(result, CacheHit):
+                    self._answer(lane, item, result)
+                else:
+                    self._pass_on(lane, item)
+            except Exception as exc:
+                # As in _accept.
+                log.exception("record failed", extra={"fields": {"offset": item.record.offset, "try": tries}})
+                cause = exc
             else:
-                self._pass_on(lane, item)
+                return
+        poison = PoisonRecordError(f"{type(cause).__name__} in {self._config.poison_tries} tries: {cause}")
+        self._finish(lane, item.record, self._outputs.dead_letter(poison, item.record))
 
     def _answer(self, lane: Lane, item: Accepted, hit: CacheHit) -> None:
         timings = {"enrich": _ms_since(item.began)}

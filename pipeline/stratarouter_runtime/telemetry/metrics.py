@@ -258,7 +258,7 @@ def markdown() -> str:
 def _lines() -> Iterator[str]:
     yield "# Metrics"
     yield ""
-    yield "Served at `/metrics`. Rendered from `telemetry/metrics.py` by `make metrics`; do not edit."
+    yield "Served at `/metrics`. Rendered from `telemetry/metrics.py` by `make docs`; do not edit."
     yield f"A label value outside the sets below is counted as `{OTHER}`."
     yield "A histogram has the series `_bucket`, `_sum` and `_count`."
     yield ""
