@@ -156,11 +156,11 @@ async def test_a_lane_takes_no_more_than_its_bound() -> None:
     publisher = ScriptedPublisher()
     lane = await _lane(publisher, max_in_flight=3)
     for offset in range(3):
-        assert lane.has_room(1)
+        assert lane.room(1) == 1
         lane.take(offset)
-    assert not lane.has_room(1)
+    assert lane.room(1) == 0
     await _finish(lane, 0, 1, 2)
-    assert lane.has_room(3)
+    assert lane.room(3) == 3
     await lane.close(1.0)
 
 
@@ -180,7 +180,7 @@ async def test_foreign_metadata_halts_the_lane_with_the_repair() -> None:
     assert lane.state == "halted"
     assert lane.problem is not None
     assert "reset" in lane.problem
-    assert not lane.has_room(1)
+    assert lane.room(1) == 0
     await lane.close(0.1)
 
 
@@ -270,3 +270,23 @@ async def test_an_idle_lane_commits_past_the_gap_at_the_end(monkeypatch: pytest.
             await asyncio.sleep(0.005)
     assert publisher.stored == OffsetMap(9, 9)
     assert publisher.published == [b"0"]
+
+
+async def test_after_a_restart_what_the_map_held_is_read_again_first_however_much_it_was() -> None:
+    publisher = ScriptedPublisher()
+    publisher.stored = OffsetMap(0, 900, frozenset(range(0, 900, 9)))
+    lane = await _lane(publisher, max_in_flight=101)
+    assert lane.room(500) == 100
+    taken, position = 0, 0
+    while position < 900:
+        room = lane.room(500)
+        assert 0 < room <= 900 - position
+        taken += len(lane.take_all([_record(position + n) for n in range(room)]))
+        position += room
+    assert taken == 100
+    assert lane.room(500) == 0  # one is not worth a poll
+
+
+async def test_a_lane_with_a_small_bound_is_still_asked() -> None:
+    lane = await _lane(ScriptedPublisher(), max_in_flight=7)
+    assert lane.room(500) == 7

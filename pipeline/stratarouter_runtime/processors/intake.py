@@ -241,15 +241,15 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         assert consumer is not None
         self._reopen_fenced()
         limit = 0 if self._draining or self._holds_too_much() else min(MAX_POLL_RECORDS, self._room())
-        open_partitions = self._pause_and_resume(limit)
-        if not open_partitions:
+        rooms = self._pause_and_resume(limit)
+        if not rooms:
             # Polling goes on, so that the group sees us alive; paused partitions return nothing.
             self._changed.clear()
             await _wait(self._changed, POLL_TIMEOUT_MS / 1000)
             await consumer.getmany(timeout_ms=0)
             return
         polled: dict[TopicPartition, list[Any]] = await consumer.getmany(
-            *open_partitions, timeout_ms=POLL_TIMEOUT_MS, max_records=limit
+            *rooms, timeout_ms=POLL_TIMEOUT_MS, max_records=min(rooms.values())
         )
         for partition, records in polled.items():
             lane = self.lanes.get(partition)
@@ -258,7 +258,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             taken = lane.take_all(records)
             if taken:
                 self._hand_over(lane, taken)
-        for partition in open_partitions:
+        for partition in rooms:
             lane = self.lanes.get(partition)
             if lane is not None and partition in consumer.assignment():
                 lane.passed(await consumer.position(partition))
@@ -274,19 +274,22 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
     def _holds_too_much(self) -> bool:
         return sum(lane.held_bytes for lane in self.lanes.values()) >= self._config.max_in_flight_bytes
 
-    def _pause_and_resume(self, limit: int) -> list[TopicPartition]:
-        """The partitions to ask now. Those without room are paused, so that nothing is fetched for them."""
+    def _pause_and_resume(self, limit: int) -> dict[TopicPartition, int]:
+        """The partitions to ask now, each with how many records it can take. Those without room are paused, so that
+        nothing is fetched for them.
+        """
         consumer = self._consumer
         assert consumer is not None
         assigned, paused = consumer.assignment(), consumer.paused()
-        ask = []
+        ask: dict[TopicPartition, int] = {}
         for partition, lane in self.lanes.items():
             if partition not in assigned:
                 continue
-            if limit > 0 and lane.has_room(min(limit, MAX_POLL_RECORDS)):
+            room = lane.room(min(limit, MAX_POLL_RECORDS)) if limit > 0 else 0
+            if room > 0:
                 if partition in paused:
                     consumer.resume(partition)
-                ask.append(partition)
+                ask[partition] = room
             elif partition not in paused:
                 self._metrics.intake_paused_total.labels("worker_full" if limit <= 0 else "lane_full").inc()
                 consumer.pause(partition)

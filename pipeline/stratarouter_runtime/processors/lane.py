@@ -34,6 +34,8 @@ MAX_COMMIT_RECORDS = 2000
 """Records in one commit: bounds the time to write it and what a failed one repeats."""
 MAX_COMMIT_BYTES = 8 * 1024 * 1024
 """Bytes in one commit, for the same reason; a single larger record still goes alone."""
+SMALLEST_POLL = 8
+"""A lane is asked for an eighth of what could be polled, or not at all."""
 GAP_COMMIT_S = 1.0
 """An idle lane commits past a gap after this; under load the next commit does it."""
 FIRST_BACKOFF_S = 0.1
@@ -167,11 +169,22 @@ class Lane:
         """Seconds that the present commit has been under way, with its recovery; 0.0 where there is none."""
         return 0.0 if self._commit_began is None else time.monotonic() - self._commit_began
 
-    def has_room(self, records: int) -> bool:
-        """Whether ``records`` more may be taken: by number in flight and by the size of the offset map."""
+    def room(self, records: int) -> int:
+        """How many of ``records`` may be polled now: by number in flight and by the size of the offset map.
+
+        After a restart, what the map held is read again first, and alone: it makes the map no longer.
+        """
         if self.state != "running" or self._closing:
-            return False
-        return self._ledger.unfinished + records <= self._max_in_flight and self._ledger.has_room(records)
+            return 0
+        room = min(records, self._max_in_flight - self._taken)
+        again = self._ledger.to_read_again
+        if again:
+            return max(0, min(room, again))
+        # A poll much smaller than could be is not worth its round trip: better wait until more is finished.
+        worth = max(1, min(records, self._max_in_flight) // SMALLEST_POLL)
+        while room >= worth and not self._ledger.has_room(room):
+            room //= 2
+        return room if room >= worth else 0
 
     def take(self, offset: int) -> bool:
         """Take the record at ``offset``; False where it must be skipped (finished before, or not ours any more)."""

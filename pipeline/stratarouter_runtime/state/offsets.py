@@ -79,9 +79,10 @@ def decode(watermark: int, metadata: str) -> OffsetMap:
 def worst_case_chars(unfinished: int, span: int) -> int:
     """An upper bound on the length of the metadata for any ``unfinished`` offsets within ``span``, in O(1).
 
-    A delta of d takes at most ``1 + d // 128`` varint bytes, and the deltas add up to at most the span.
+    A delta of d takes at most ``1 + d // 128`` varint bytes, and the deltas add up to at most the span; nor does it take
+    more bytes than the span itself.
     """
-    deltas = unfinished + span // 128
+    deltas = min(unfinished + span // 128, unfinished * len(_varint(span)))
     return _FIXED_CHARS + -(-min(deltas, _bitmap_bytes(span)) * 4 // 3)
 
 
@@ -250,9 +251,17 @@ class OffsetLedger:
     def has_room(self, records: int) -> bool:
         """Whether ``records`` more can be taken with the map still certain to fit its limit.
 
-        Gaps between offsets make the span grow faster than the count, so room is kept for as many again.
+        Gaps between offsets make the span grow faster than the count, so room is kept for as many again. What the map
+        held when it was committed makes it no longer: after a restart it is read again, or it would never be finished.
         """
+        if self.to_read_again:
+            return True
         return worst_case_chars(self.unfinished + records, self.span + 2 * records) <= self._max_chars
+
+    @property
+    def to_read_again(self) -> int:
+        """How many offsets lie between what was read since the restart and the end of the map as it was then."""
+        return max(0, self._resumed_end - self._seen - 1)
 
     def _forget_absent(self, offset: int) -> None:
         """Offsets awaited again but passed over by the broker were deleted: they hold nothing up."""
