@@ -276,7 +276,6 @@ async def test_after_a_restart_what_the_map_held_is_read_again_first_however_muc
     publisher = ScriptedPublisher()
     publisher.stored = OffsetMap(0, 900, frozenset(range(0, 900, 9)))
     lane = await _lane(publisher, max_in_flight=101)
-    assert lane.room(500) == 100
     taken, position = 0, 0
     while position < 900:
         room = lane.room(500)
