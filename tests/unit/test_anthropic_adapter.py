@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -21,6 +22,8 @@ from stratarouter_runtime.providers.anthropic import SUPPORT, AnthropicAdapter
 from stratarouter_runtime.providers.anthropic_request import DEFAULT_MAX_TOKENS
 from stratarouter_runtime.providers.features import FEATURES
 from stratarouter_runtime.records import Usage
+from stratarouter_runtime.testing.simulator_anthropic import read_messages
+from stratarouter_runtime.testing.simulator_endpoints import RefusedAskError
 
 KEY = "sk-ant-api03-secret"
 ADAPTER = AnthropicAdapter("claude", api_key=SecretStr(KEY))
@@ -212,6 +215,130 @@ def test_a_stream_that_ends_early_or_fails_is_no_answer() -> None:
     with pytest.raises(ProviderUnavailableError) as caught:
         stream.feed(_event({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}))
     assert caught.value.maybe_paid
+
+
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+HIDDEN = {"type": "redacted_thinking", "data": "eA=="}
+
+
+def _use(call_id: str, **given: Any) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call_id, "name": "f", "input": given}
+
+
+def test_thoughts_before_a_call_go_back_with_it_in_their_order() -> None:
+    blocks = [THOUGHT, {"type": "text", "text": "Wait."}, _use("t1", a=1), HIDDEN, _use("t2")]
+    answer = ADAPTER.from_http(_reply(*blocks, stop="tool_use"), _call())
+    said = {"role": "assistant", "content": answer.text, "tool_calls": list(answer.tool_calls)}
+    assert _body(USER, said)["messages"][1]["content"] == blocks
+
+
+def test_thoughts_of_a_stream_are_those_of_the_whole() -> None:
+    whole = ADAPTER.from_http(_reply(THOUGHT, _use("t1", a=1), stop="tool_use"), _call())
+    stream = ADAPTER.read_stream(_call())
+    for event in (
+        _begun({"type": "thinking", "thinking": "", "signature": ""}),
+        _grown({"type": "thinking_delta", "thinking": "H"}),
+        _grown({"type": "thinking_delta", "thinking": "m."}),
+        _grown({"type": "signature_delta", "signature": "c2ln"}),
+        _begun(_use("t1"), 1),
+        _grown({"type": "input_json_delta", "partial_json": '{"a":1}'}, 1),
+        *_ended("tool_use"),
+    ):
+        assert stream.feed(_event(event)) == ""
+    assert stream.answer().tool_calls == whole.tool_calls
+    assert whole.tool_calls[0]["extra_content"] == {"anthropic": {"thinking": [THOUGHT]}}
+
+
+def _begun(block: object, index: object = 0) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def _grown(delta: dict[str, Any], index: object = 0) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def _ended(stop: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {}}, {"type": "message_stop"}
+
+
+def test_a_call_that_the_limit_cut_is_kept_as_far_as_it_came() -> None:
+    stream = ADAPTER.read_stream(_call())
+    piece = {"type": "input_json_delta", "partial_json": '{"a": "b'}
+    for event in (_begun(_use("t1")), _grown(piece), *_ended("max_tokens")):
+        stream.feed(_event(event))
+    answer = stream.answer()
+    assert (answer.finish_reason, answer.tool_calls[0]["function"]["arguments"]) == ("length", '{"a": "b')
+
+
+@pytest.mark.parametrize("block", [{}, {"type": 5}, {"type": "text"}, {"type": "text", "text": 5}, "x"])
+def test_a_block_that_cannot_be_read_is_no_empty_answer(block: Any) -> None:
+    for read in (
+        lambda: ADAPTER.from_http(_reply(block), _call()),
+        lambda: ADAPTER.read_stream(_call()).feed(_event(_begun(block))),
+    ):
+        with pytest.raises(ProviderBadReplyError) as caught:
+            read()
+        assert caught.value.maybe_paid
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        _begun({"type": "text", "text": ""}, []),
+        _grown({"type": "text_delta", "text": "lost"}, 1),
+        _grown({"type": "text_delta", "text": "lost"}, []),
+        _grown({"type": "text_delta"}),
+    ],
+)
+def test_a_piece_of_no_block_is_a_bad_reply_and_not_lost(event: dict[str, Any]) -> None:
+    stream = ADAPTER.read_stream(_call())
+    stream.feed(_event(_begun({"type": "text", "text": ""})))
+    with pytest.raises(ProviderBadReplyError):
+        stream.feed(_event(event))
+
+
+def test_a_kind_of_piece_that_is_new_is_passed_over() -> None:
+    stream = ADAPTER.read_stream(_call())
+    stream.feed(_event(_begun({"type": "text", "text": ""})))
+    assert stream.feed(_event(_grown({"type": "citations_delta", "citation": {}}))) == ""
+
+
+def test_an_error_inside_a_success_keeps_its_words_without_the_key() -> None:
+    said = {"type": "error", "error": {"type": "api_error", "message": f"upstream is down for {KEY}"}}
+    with pytest.raises(ProviderBadReplyError, match="upstream is down") as caught:
+        ADAPTER.from_http(HttpReply(200, {}, orjson.dumps(said)), _call())
+    assert "secret" not in str(caught.value)
+
+
+def test_an_id_of_another_vendor_becomes_one_that_this_one_takes() -> None:
+    call = CALL | {"id": "functions.f:0"}
+    turns = _body(
+        USER,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call["id"], "content": "x"},
+    )["messages"]
+    used, answered = turns[1]["content"][0]["id"], turns[2]["content"][0]["tool_use_id"]
+    assert used == answered
+    assert re.fullmatch(r"[a-zA-Z0-9_-]+", used)
+
+
+def test_what_is_no_function_is_not_taken_for_one() -> None:
+    said = {"role": "assistant", "content": None, "tool_calls": [CALL | {"type": "custom"}]}
+    with pytest.raises(UnsupportedParameterError, match="custom"):
+        _body(USER, said)
+    for params in ({"stop": 5}, {"tools": [{"type": "function", "function": {"name": "f", "parameters": "x"}}]}):
+        with pytest.raises(ProviderRejectedError, match="malformed"):
+            _body(**params)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"tools": ["x"]}, {"tool_choice": "any"}, {"output_config": "x"}, {"output_config": {"format": "x"}},
+     {"output_config": {"format": {"type": "json_schema"}}}],
+)  # fmt: skip
+def test_the_simulator_refuses_what_it_cannot_read(wrong: dict[str, Any]) -> None:
+    with pytest.raises(RefusedAskError):
+        read_messages({"model": "m", "max_tokens": 9, "messages": [USER], **wrong})
 
 
 def test_every_feature_is_said_and_errors_are_errors() -> None:

@@ -23,8 +23,8 @@ def error_of(status, body, headers=None):
     return error_of_reply(HttpReply(status, headers or {}, orjson.dumps(body)), "p")
 
 
-def anthropic(kind, message="the reason"):
-    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}
+def anthropic(kind, message="the reason", **more):
+    return {"type": "error", "error": {"type": kind, "message": message, **more}, "request_id": "req_1"}
 
 
 def google(code, status, *details, message="the reason"):
@@ -43,6 +43,13 @@ def error_info(reason):
     return {"@type": GOOGLE_TYPE + "ErrorInfo", "reason": reason, "domain": "googleapis.com"}
 
 
+LIMIT_SET = "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC."
+
+
+def code(name):
+    return {"error_code": name}
+
+
 PER_MINUTE = quota_failure("GenerateRequestsPerMinutePerProjectPerModel-FreeTier")
 PER_DAY = quota_failure("GenerateRequestsPerDayPerProjectPerModel-FreeTier")
 
@@ -59,6 +66,10 @@ PER_DAY = quota_failure("GenerateRequestsPerDayPerProjectPerModel-FreeTier")
         (413, anthropic("request_too_large"), ProviderRejectedError),
         (400, anthropic("invalid_request_error"), ProviderRejectedError),
         (400, anthropic("invalid_request_error", "Your credit balance is too low to use this."), ProviderQuotaError),
+        (400, anthropic("invalid_request_error", LIMIT_SET), ProviderQuotaError),
+        (429, anthropic("rate_limit_error", details=code("enforced_spend_limit_reached")), ProviderQuotaError),
+        (429, anthropic("rate_limit_error", details=code("contract_spend_limit_reached")), ProviderQuotaError),
+        (429, anthropic("rate_limit_error", details=code("ramp_limit_exceeded")), ProviderRateLimitedError),
         (429, google(429, "RESOURCE_EXHAUSTED"), ProviderRateLimitedError),
         (429, google(429, "RESOURCE_EXHAUSTED", PER_MINUTE, retry_info("3s")), ProviderRateLimitedError),
         (429, google(429, "RESOURCE_EXHAUSTED", PER_DAY, retry_info("3s")), ProviderQuotaError),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -18,13 +18,20 @@ from pydantic import SecretStr
 from stratarouter_runtime.errors import ConfigurationError, ProviderBadReplyError, ProviderError, ProviderRejectedError
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.anthropic_request import request_body
-from stratarouter_runtime.providers.http_errors import error_of_event, error_of_reply
+from stratarouter_runtime.providers.http_errors import (
+    MAX_REASON_CHARACTERS,
+    error_of_event,
+    error_of_reply,
+    reason_of,
+)
 from stratarouter_runtime.providers.openai import REQUEST_ID_HEADER
 from stratarouter_runtime.records import Answer, Usage
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 VERSION = "2023-06-01"
-"""Of the wire shape, in the header ``anthropic-version``; the only one there is."""
+"""Of the wire shape, in the header ``anthropic-version``. The next one, 2026-10-21, has no temperature and no top_p for
+any model, older ones included (``anthropic`` 2.12.0 sends that version, and its types lack both).
+"""
 FINISH_REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -36,6 +43,16 @@ FINISH_REASONS = {
 """What the vendor says -> our words; anything else is ``other``."""
 MAY_BE_EMPTY = frozenset({"length", "content_filter", "stop"})
 """Ends that explain an answer without text; a turn may also end with nothing more to say."""
+THOUGHTS = frozenset({"thinking", "redacted_thinking"})
+"""Blocks that are no part of the answer. Many models think by default, and thoughts before a call of a tool have to
+come back with its result: https://platform.claude.com/docs/en/build-with-claude/thinking-tool-workflows."""
+PIECES = {
+    "text_delta": "text",
+    "input_json_delta": "partial_json",
+    "thinking_delta": "thinking",
+    "signature_delta": "signature",
+}
+"""Kinds of deltas -> the field that holds what they add."""
 SUPPORT: Mapping[str, str] = {
     "system prompt": "yes, before the first turn; a later one is an error",
     "multi-turn messages": "yes",
@@ -122,10 +139,12 @@ class AnthropicAdapter:
             raise self._replies.bad(reply.status, f"a body of {len(reply.body)} bytes which is no JSON object")
         read = _Read()
         blocks = message.get("content")
-        if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-            raise self._replies.bad(reply.status, f"a body of {len(reply.body)} bytes without content")
+        if not isinstance(blocks, list):
+            said = f": {self._replies.words(reply.body)}" if "error" in message else ""
+            raise self._replies.bad(reply.status, f"a body of {len(reply.body)} bytes without content{said}")
         for index, block in enumerate(blocks):
-            read.begin(index, block)
+            if read.begin(index, block) is None:
+                raise self._replies.bad(reply.status, "a block of content that cannot be read")
         read.end(message.get("stop_reason"))
         read.count(message.get("usage"))
         return self._replies.answer(read, call, reply.status)
@@ -145,7 +164,7 @@ class _Replies:
 
     def answer(self, read: _Read, call: ProviderCall, status: int = 200) -> Answer:
         finish = FINISH_REASONS.get(read.finish, "other")
-        calls = tuple(self._tool_call(block, status) for block in read.blocks.values() if block.kind == "tool_use")
+        calls = tuple(self._tool_calls(read, status, may_be_cut=finish == "length"))
         text = "".join(block.text for block in read.blocks.values() if block.kind == "text")
         if not (text or calls or finish in MAY_BE_EMPTY):
             raise self.bad(status, f"a message without text, stop_reason {read.finish!r}")
@@ -158,10 +177,25 @@ class _Replies:
             tool_calls=calls,
         )
 
-    def _tool_call(self, block: _Block, status: int) -> dict[str, Any]:
-        if not block.id or not block.name or _json_object(block.text or "{}") is None:
-            raise self.bad(status, "a tool use without id, name or an object as its input")
-        return {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": block.text or "{}"}}
+    def _tool_calls(self, read: _Read, status: int, *, may_be_cut: bool) -> Iterator[dict[str, Any]]:
+        """The calls in OpenAI's form, each with the thoughts before it, which the vendor wants back with it."""
+        thoughts: list[dict[str, Any]] = []
+        for block in read.blocks.values():
+            if block.kind in THOUGHTS:
+                thoughts.append(block.thought)
+            if block.kind != "tool_use":
+                continue
+            arguments = block.text or "{}"
+            if not block.id or not block.name or not (may_be_cut or _json_object(arguments) is not None):
+                raise self.bad(status, "a tool use without id, name or an object as its input")
+            function = {"name": block.name, "arguments": arguments}
+            call: dict[str, Any] = {"id": block.id, "type": "function", "function": function}
+            yield {**call, "extra_content": {"anthropic": {"thinking": thoughts}}} if thoughts else call
+            thoughts = []
+
+    def words(self, body: bytes) -> str:
+        """What an error's body says, fit for a message."""
+        return self.scrub(reason_of(body).text)[:MAX_REASON_CHARACTERS]
 
     def error_of(self, reply: HttpReply) -> ProviderError:
         return error_of_reply(reply, self._name, scrub=self.scrub, wall=self._wall)
@@ -204,9 +238,9 @@ class AnthropicStream:
             case "message_start":
                 self._read.count(_object(body.get("message")).get("usage"))
             case "content_block_start":
-                return self._read.begin(body.get("index"), _object(body.get("content_block")))
+                return self._known(self._read.begin(body.get("index"), body.get("content_block")))
             case "content_block_delta":
-                return self._read.grow(body.get("index"), _object(body.get("delta")))
+                return self._known(self._read.grow(body.get("index"), _object(body.get("delta"))))
             case "message_delta":
                 self._read.end(_object(body.get("delta")).get("stop_reason"))
                 self._read.count(body.get("usage"))
@@ -221,41 +255,62 @@ class AnthropicStream:
             raise self._replies.bad(200, "a stream that broke off before its end")
         return self._replies.answer(self._read, self._call)
 
+    def _known(self, piece: str | None) -> str:
+        if piece is None:
+            raise self._replies.bad(200, "an event whose block cannot be read")
+        return piece
+
 
 @dataclass(slots=True)
 class _Block:
-    """One block of content. ``text`` is a tool use's input as JSON text."""
+    """One block of content. ``text`` is a tool use's input as JSON text; ``thought`` a block of thinking as it came."""
 
     kind: str
     text: str = ""
     id: str = ""
     name: str = ""
+    thought: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Read:
     """What was read so far of a message that comes whole or in events."""
 
-    blocks: dict[object, _Block] = field(default_factory=dict)
+    blocks: dict[int, _Block] = field(default_factory=dict)
     usage: dict[str, Any] = field(default_factory=dict)
     finish: str = ""
     stopped: bool = False
 
-    def begin(self, index: object, found: Mapping[str, Any]) -> str:
-        """Enter a block; returns the text that it begins with."""
-        block = _Block(str(found.get("type", "")), id=str(found.get("id") or ""), name=str(found.get("name") or ""))
-        if isinstance(found.get("text"), str):
+    def begin(self, index: object, found: object) -> str | None:
+        """Enter a block; returns the text that it begins with, None for one that cannot be read."""
+        if type(index) is not int or not isinstance(found, dict) or not isinstance(found.get("type"), str):
+            return None
+        block = _Block(found["type"], id=str(found.get("id") or ""), name=str(found.get("name") or ""))
+        if block.kind == "text":
+            if not isinstance(found.get("text"), str):
+                return None
             block.text = found["text"]
+        elif block.kind in THOUGHTS:
+            block.thought = dict(found)
         elif found.get("input"):
             block.text = orjson.dumps(found["input"]).decode()
         self.blocks[index] = block
         return block.text if block.kind == "text" else ""
 
-    def grow(self, index: object, delta: Mapping[str, Any]) -> str:
-        """Add to a block; returns the text that came."""
-        block = self.blocks.get(index)
-        piece = delta.get("text", delta.get("partial_json"))
-        if block is None or not isinstance(piece, str):
+    def grow(self, index: object, delta: Mapping[str, Any]) -> str | None:
+        """Add to a block; returns the text that came, None for a piece of no block. New kinds are passed over."""
+        block = self.blocks.get(index) if type(index) is int else None
+        kind = str(delta.get("type"))
+        if block is None:
+            return None
+        if kind not in PIECES:
+            return ""
+        piece = delta.get(PIECES[kind])
+        if not isinstance(piece, str):
+            return None
+        if block.kind in THOUGHTS:
+            so_far = block.thought.get(PIECES[kind]) or ""
+            block.thought[PIECES[kind]] = piece if kind == "signature_delta" else so_far + piece
             return ""
         block.text += piece
         return piece if block.kind == "text" else ""

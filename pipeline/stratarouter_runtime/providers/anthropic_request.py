@@ -5,6 +5,7 @@ The wire shape is that of https://docs.anthropic.com/en/api/messages. What it la
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -27,6 +28,7 @@ EFFORTS = frozenset({"low", "medium", "high", "xhigh", "max"})
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 TOOL_CHOICES = {"none": "none", "auto": "auto", "required": "any"}
 
+_TOOL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/_-]+={0,2})")
 _MESSAGE_FIELDS = {
     "system": {"content"},
@@ -158,11 +160,17 @@ class _Writer:
         said = message.get("content") or message.get("refusal")
         blocks = self._texts({"role": "assistant", "content": said}) if said or not calls else []
         uses = [self._tool_use(item) for item in calls]
-        called.update(use["id"] for use in uses)
-        return blocks + uses
+        called.update(item["id"] for item in calls)
+        thoughts = [_thoughts_of(item) for item in calls]
+        if calls:
+            # Thoughts come before words: a turn that begins with anything else is refused where thinking is on.
+            blocks = thoughts[0] + blocks + uses[:1]
+        return blocks + [block for at in range(1, len(uses)) for block in (*thoughts[at], uses[at])]
 
     def _tool_use(self, item: object) -> Json:
         function = item.get("function") if isinstance(item, dict) else None
+        if isinstance(item, dict) and item.get("type", "function") != "function":
+            raise self._lacks(f"tool calls of type {item['type']!r}")
         if not isinstance(item, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise self._malformed("a tool call names no function")
         if not isinstance(item.get("id"), str) or not item["id"]:
@@ -173,13 +181,13 @@ class _Writer:
             raise self._malformed(f"the arguments of the call {item['id']!r} are no JSON text") from exc
         if not isinstance(arguments, dict):
             raise self._malformed(f"the arguments of the call {item['id']!r} are no JSON object")
-        return {"type": "tool_use", "id": item["id"], "name": function["name"], "input": arguments}
+        return {"type": "tool_use", "id": _tool_id(item["id"]), "name": function["name"], "input": arguments}
 
     def _tool_result(self, message: Mapping[str, Any], called: set[str]) -> Json:
         call_id = message.get("tool_call_id")
         if not isinstance(call_id, str) or call_id not in called:
             raise self._malformed(f"a tool message answers the call {call_id!r}, which no earlier message makes")
-        return {"type": "tool_result", "tool_use_id": call_id, "content": self._blocks(message)}
+        return {"type": "tool_result", "tool_use_id": _tool_id(call_id), "content": self._blocks(message)}
 
     # --- parameters --------------------------------------------------------------------------------------------
 
@@ -193,6 +201,8 @@ class _Writer:
         stop = self._given.get("stop")
         if stop is None:
             return {}
+        if not isinstance(stop, str | list):
+            raise self._malformed("'stop' is neither a text nor a list of texts")
         return {"stop_sequences": [stop] if isinstance(stop, str) else stop}
 
     def _user(self) -> Json:
@@ -252,6 +262,8 @@ class _Writer:
         declared = {
             name: function[name] for name in ("name", "description", "strict") if function.get(name) is not None
         }
+        if not isinstance(function.get("parameters", {}), dict | None):
+            raise self._malformed(f"the parameters of the tool {function['name']!r} are no JSON schema")
         declared["input_schema"] = function.get("parameters") or {"type": "object", "properties": {}}
         return declared
 
@@ -273,3 +285,17 @@ class _Writer:
 
     def _malformed(self, what: str) -> ProviderRejectedError:
         return ProviderRejectedError(f"the call to provider {self._provider!r} is malformed: {what}")
+
+
+def _tool_id(given: str) -> str:
+    """An id that the vendor takes. Other vendors' have dots and colons, which it answers with a 400
+    (https://github.com/HKUDS/nanobot/pull/4356); the same id always becomes the same one.
+    """
+    return given if _TOOL_ID.fullmatch(given) else f"toolu_{hashlib.sha256(given.encode()).hexdigest()[:24]}"
+
+
+def _thoughts_of(item: Mapping[str, Any]) -> list[Json]:
+    """The blocks of thinking that came before a call, as our answer carried them."""
+    ours = (item.get("extra_content") or {}).get("anthropic")
+    found = ours.get("thinking") if isinstance(ours, dict) else None
+    return [block for block in found if isinstance(block, dict)] if isinstance(found, list) else []

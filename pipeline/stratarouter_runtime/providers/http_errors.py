@@ -37,13 +37,16 @@ QUOTA_CODES = frozenset({
     "billing_not_active",
     "quota_exceeded",
     "insufficient_balance",
+    "contract_spend_limit_reached",
+    "enforced_spend_limit_reached",
 })  # fmt: skip
 """Error codes and types by which servers say that money is gone, not that calls are too fast."""
 DAILY_QUOTA = "PerDay"
 """Within the id of a Google quota that comes back only at midnight, whatever its ``retryDelay`` says (read in Google's
 own gemini-cli, ``googleQuotaErrors.ts``)."""
-SPENT_WORDS = "credit balance is too low"
-"""How Anthropic says so, with status 400: https://github.com/anthropics/anthropic-sdk-typescript/issues/618."""
+SPENT_WORDS = ("credit balance is too low", "reached your specified api usage limits")
+"""How Anthropic says so, with status 400: https://github.com/anthropics/anthropic-sdk-typescript/issues/618 and
+https://github.com/anthropics/claude-code/issues/38035. Its codes for the rest stand in ``details.error_code``."""
 KEY_CODES = frozenset({"API_KEY_INVALID"})
 """Reasons by which Google says with status 400 that the key is wrong:
 https://ai.google.dev/gemini-api/docs/troubleshooting."""
@@ -149,7 +152,7 @@ def _error_class(reply: HttpReply, reason: Reason) -> type[ProviderError]:
 
 def _is_spent(status: int, reason: Reason) -> bool:
     if status == 400:
-        return SPENT_WORDS in reason.text.lower()
+        return any(words in reason.text.lower() for words in SPENT_WORDS)
     named = not QUOTA_CODES.isdisjoint(reason.codes) or any(DAILY_QUOTA in code for code in reason.codes)
     return status == 402 or (status in (403, 429) and named)
 
@@ -178,6 +181,8 @@ def reason_of(body: bytes) -> Reason:
     text = next((found[key] for key in ("message", "detail", "error") if found.get(key)), "")
     details = [each for each in _list(found.get("details")) if isinstance(each, dict)]
     codes = [found.get("code"), found.get("type"), found.get("status"), *_codes_of(details)]
+    if isinstance(found.get("details"), dict):
+        codes.append(found["details"].get("error_code"))
     delays = [each["retryDelay"] for each in details if isinstance(each.get("retryDelay"), str)]
     wait_s = span_s(delays[0]) if delays else None
     return Reason(str(text), frozenset(str(code) for code in codes if isinstance(code, str | int)), wait_s)

@@ -79,8 +79,8 @@ def decode(watermark: int, metadata: str) -> OffsetMap:
 def worst_case_chars(unfinished: int, span: int) -> int:
     """An upper bound on the length of the metadata for any ``unfinished`` offsets within ``span``, in O(1).
 
-    A delta of d takes at most ``1 + d // 128`` varint bytes, and the deltas add up to at most the span; nor does it take
-    more bytes than the span itself.
+    A delta of d takes at most ``1 + d // 128`` varint bytes, and the deltas add up to at most the span; nor does one
+    take more bytes than the span itself.
     """
     deltas = min(unfinished + span // 128, unfinished * len(_varint(span)))
     return _FIXED_CHARS + -(-min(deltas, _bitmap_bytes(span)) * 4 // 3)

@@ -62,11 +62,24 @@ def read_messages(body: Json) -> Ask:
     if not isinstance(stream, bool):
         raise RefusedAskError("stream: Input should be a valid boolean")
     for index, tool in enumerate(body.get("tools") or ()):
-        if not isinstance(tool.get("name"), str) or not isinstance(tool.get("input_schema"), dict):
+        known = isinstance(tool, dict) and isinstance(tool.get("name"), str)
+        if not known or not isinstance(tool.get("input_schema"), dict):
             raise RefusedAskError(f"tools.{index}: name and input_schema are required")
+    output = _object(body, "output_config")
+    if _object(output, "format") and not isinstance(output["format"].get("schema"), dict):
+        raise RefusedAskError("output_config.format.schema: Field required")
+    _object(body, "tool_choice")
     messages = _messages(body.get("system"), body.get("messages"))
     prompt = "\n".join(text_of(m.get("content")) for m in messages)
     return Ask(model, prompt, digest_of(messages), {**body, "messages": messages}, stream)
+
+
+def _object(holder: Json, name: str) -> Json:
+    """What stands under ``name``, an empty object for nothing. Raises RefusedAskError for anything but an object."""
+    found = holder.get(name)
+    if found is not None and not isinstance(found, dict):
+        raise RefusedAskError(f"{name}: Input should be an object")
+    return found or {}
 
 
 def _messages(system: Any, given: Any) -> list[Json]:
