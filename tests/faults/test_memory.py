@@ -20,7 +20,7 @@ from support.fleet import Watch, WorkerProcess, ambiguous_calls, produce, reques
 pytestmark = pytest.mark.stack
 
 CGROUPS = Path("/sys/fs/cgroup")
-LIMIT_BYTES = 16 * 1024 * 1024
+LIMIT_BYTES = 4 * 1024 * 1024
 """What a worker may take from the moment that it is limited; the load below makes it want several times as much."""
 QUERY_BYTES = 20_000
 WAIT_S = 60.0
