@@ -50,6 +50,22 @@ def test_a_restart_takes_again_what_was_unfinished_and_nothing_else(
     assert resumed.snapshot() == OffsetMap(log[-1] + 1, log[-1] + 1)
 
 
+@given(before=st.lists(gaps, min_size=1, max_size=40), data=st.data())
+def test_what_was_deleted_up_to_the_end_is_awaited_no_more_after_a_restart(
+    before: list[int], data: st.DataObject
+) -> None:
+    # Retention took all that the map awaited, and nothing new came: the lag must go to 0, and the room must come back.
+    log = _log(0, before)
+    ledger = OffsetLedger(OffsetMap(0, 0), max_chars=LIMIT)
+    for offset in log:
+        ledger.take(offset)
+    ledger.finish(data.draw(st.sets(st.sampled_from(log), min_size=1)))
+    committed = decode(*_text(ledger))
+    resumed = OffsetLedger(committed, max_chars=LIMIT)
+    resumed.pass_to(committed.end)
+    assert (resumed.watermark, resumed.unfinished, resumed.to_read_again) == (committed.end, 0, 0)
+
+
 @given(before=st.lists(gaps, min_size=1, max_size=60), data=st.data())
 def test_a_commit_taken_back_leaves_what_was_there_before_it(before: list[int], data: st.DataObject) -> None:
     log = _log(0, before)

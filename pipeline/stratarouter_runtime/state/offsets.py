@@ -222,11 +222,11 @@ class OffsetLedger:
         """Note that every record below ``position`` was delivered: what is left out there are gaps (aborted records,
         transaction markers). Returns whether that is news.
         """
-        if position <= max(self._next, self._seen + 1):
+        if position <= self._seen + 1:
             return False
         self._forget_absent(position)
         self._seen = position - 1
-        self._next = position
+        self._next = max(self._next, position)
         return True
 
     def finish(self, offsets: Iterable[int]) -> None:
