@@ -444,6 +444,8 @@ async def test_a_checkpoint_keeps_its_witness_until_it_is_dropped(world: World) 
     seen = Checkpoint("g", "t", 3, 5, "a", (4, "digest"))
     await me.save_checkpoints([seen])
     assert await me.load_checkpoint("g", "t", 3) == seen
+    await me.save_checkpoints([Checkpoint("g", "t", 3, 5, "b")])
+    assert await me.load_checkpoint("g", "t", 3) == Checkpoint("g", "t", 3, 5, "b", seen.witness)
     await me.drop_checkpoint("g", "t", 3)
     assert await me.load_checkpoint("g", "t", 3) is None
 

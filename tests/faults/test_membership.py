@@ -53,7 +53,7 @@ async def test_a_storm_of_rebalances_loses_and_repeats_nothing(bench: Bench) -> 
         churning = asyncio.create_task(_churn(bench, 10))
         third = await bench.worker()
         assert await third.stop() == 0
-        assert await churning >= 10
+        assert await churning >= 5
         await producing
         await watch.until(1200, timeout_s=90)
         await watch.settle(2)

@@ -17,6 +17,7 @@ from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.publisher import TransactionalPublisher
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator
+from support.admin import until_forgotten
 from support.cluster import committed, until_caught_up
 from support.fleet import Watch, produce, request
 
@@ -156,7 +157,7 @@ async def test_a_transactional_id_that_the_broker_forgot_is_taken_anew(
     async with Watch(config) as watch:
         await produce(config, _requests(50, name="before"))
         await watch.until(50, timeout_s=30)
-        await watch.settle(12)
+        await until_forgotten(config, least=4)
         await produce(config, _requests(50, name="after"))
         await watch.until(100, timeout_s=60)
         await watch.settle(1)

@@ -13,7 +13,7 @@ from stratarouter_runtime.processors import lane as lane_module
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.records import Outbound
-from stratarouter_runtime.state.offsets import OffsetMap, decode
+from stratarouter_runtime.state.offsets import OffsetMap, decode, encode
 from stratarouter_runtime.telemetry.metrics import Metrics
 
 
@@ -289,3 +289,37 @@ async def test_after_a_restart_what_the_map_held_is_read_again_first_however_muc
 async def test_a_lane_with_a_small_bound_is_still_asked() -> None:
     lane = await _lane(ScriptedPublisher(), max_in_flight=7)
     assert lane.room(500) == 7
+
+
+async def test_records_far_apart_are_turned_away_before_the_map_could_outgrow_its_limit() -> None:
+    publisher = ScriptedPublisher()
+    lane = await _lane(publisher, max_in_flight=5000)
+    records = [_record(number * 20_000) for number in range(3000)]
+    taken = lane.take_all(records)
+    assert 500 < len(taken) < 3000
+    assert lane.turned_away == records[len(taken)].offset
+    assert lane.room(500) == 0
+    lane.finish(taken[-1].offset, _out(taken[-1].offset))
+    async with asyncio.timeout(5):
+        while publisher.commits < 1:
+            await asyncio.sleep(0)
+    assert len(encode(publisher.stored)) <= 4096
+    await _finish(lane, *(record.offset for record in taken[:-1]))
+    assert lane.take_all(records[len(taken) :][:500]) == records[len(taken) :][:500]
+    assert lane.turned_away is None
+    await lane.close(1.0)
+
+
+async def test_what_retention_deleted_before_it_was_read_again_holds_nothing_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lane_module, "GAP_COMMIT_S", 0.01)
+    publisher = ScriptedPublisher()
+    publisher.stored = OffsetMap(2, 5, frozenset({2, 4}))
+    lane = await _lane(publisher)
+    lane.passed(5)
+    async with asyncio.timeout(5):
+        while publisher.stored.watermark < 5:
+            await asyncio.sleep(0.005)
+    assert lane.room(50) == 50
+    await lane.close(1.0)

@@ -206,7 +206,8 @@ class MemoryJournal:
         for item in items:
             known = self._store.checkpoints.get((item.group, item.topic, item.partition))
             if known is None or item.offset >= known.offset:
-                self._store.checkpoints[item.group, item.topic, item.partition] = item
+                kept = item if known is None or item.witness is not None else replace(item, witness=known.witness)
+                self._store.checkpoints[item.group, item.topic, item.partition] = kept
 
     async def load_checkpoint(self, group: str, topic: str, partition: int) -> Checkpoint | None:
         """Read one checkpoint."""

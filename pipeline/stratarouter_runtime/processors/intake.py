@@ -258,6 +258,8 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             taken = lane.take_all(records)
             if taken:
                 self._hand_over(lane, taken)
+            if lane.turned_away is not None and partition in consumer.assignment():
+                consumer.seek(partition, lane.turned_away)
         for partition in rooms:
             lane = self.lanes.get(partition)
             if lane is not None and partition in consumer.assignment():

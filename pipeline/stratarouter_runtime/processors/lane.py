@@ -99,6 +99,8 @@ class Lane:
         self.ended_at: float | None = None
         self.last_record: Record | None = None
         """What was read last: a checkpoint's witness."""
+        self.turned_away: int | None = None
+        """The first offset that the last ``take_all`` had no room for: to be read again."""
         self.held_bytes = 0
         """Of the records taken and not yet committed, with their outputs once these are there."""
         self._sizes: dict[int, int] = {}
@@ -202,12 +204,23 @@ class Lane:
         return taken
 
     def take_all(self, records: Sequence[Record]) -> list[Record]:
-        """Take what is to be taken of ``records``, which come in the order of their offsets."""
-        if records:
-            self.last_record = records[-1]
-        taken = [record for record in records if self.take(record.offset)]
-        for record in taken:
-            self._hold(record.offset, len(record.value or b""))
+        """Take what is to be taken of ``records``, which come in the order of their offsets.
+
+        Ends before ``turned_away`` where the map might outgrow its limit: how long the gaps are is known only here.
+        """
+        taken: list[Record] = []
+        self.turned_away = None
+        for record in records:
+            if self.state != "running" or self._closing:
+                break
+            self._ledger.pass_to(record.offset)
+            if not self._ledger.has_room(1):
+                self.turned_away = record.offset
+                break
+            if self.take(record.offset):
+                taken.append(record)
+                self._hold(record.offset, len(record.value or b""))
+            self.last_record = record
         return taken
 
     def _hold(self, offset: int, size: int) -> None:

@@ -209,8 +209,10 @@ class OffsetLedger:
         """
         if offset <= self._seen:
             raise OffsetRegressionError(f"offset {offset} came after {self._seen}")
+        self.pass_to(offset)
         self._seen = offset
-        self._forget_absent(offset)
+        if self._expected and self._expected[0] == offset:
+            self._expected.popleft()
         if offset < self._resumed_end:
             return offset in self._unfinished
         self._unfinished.add(offset)
@@ -220,11 +222,12 @@ class OffsetLedger:
 
     def pass_to(self, position: int) -> bool:
         """Note that every record below ``position`` was delivered: what is left out there are gaps (aborted records,
-        transaction markers). Returns whether that is news.
+        transaction markers) or was awaited again and has been deleted. Returns whether that is news.
         """
         if position <= self._seen + 1:
             return False
-        self._forget_absent(position)
+        while self._expected and self._expected[0] < position:
+            self._unfinished.discard(self._expected.popleft())
         self._seen = position - 1
         self._next = max(self._next, position)
         return True
@@ -251,8 +254,10 @@ class OffsetLedger:
     def has_room(self, records: int) -> bool:
         """Whether ``records`` more can be taken with the map still certain to fit its limit.
 
-        Gaps between offsets make the span grow faster than the count, so room is kept for as many again. What the map
-        held when it was committed makes it no longer: after a restart it is read again, or it would never be finished.
+        Gaps between offsets make the span grow faster than the count, so room is kept for as many again. Gaps may be
+        longer, so each record is asked for (``has_room(1)`` after ``pass_to`` its offset) before it is taken. What the
+        map held when it was committed makes it no longer: after a restart it is read again, or it would never be
+        finished.
         """
         if self.to_read_again:
             return True
@@ -262,10 +267,3 @@ class OffsetLedger:
     def to_read_again(self) -> int:
         """How many offsets lie between what was read since the restart and the end of the map as it was then."""
         return max(0, self._resumed_end - self._seen - 1)
-
-    def _forget_absent(self, offset: int) -> None:
-        """Offsets awaited again but passed over by the broker were deleted: they hold nothing up."""
-        while self._expected and self._expected[0] <= offset:
-            expected = self._expected.popleft()
-            if expected < offset:
-                self._unfinished.discard(expected)

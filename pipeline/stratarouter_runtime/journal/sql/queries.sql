@@ -206,7 +206,9 @@ INSERT INTO checkpoints AS c (
 SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::text[], $6::bigint[], $7::text[])
 ON CONFLICT (grp, topic, partition) DO UPDATE
 SET committed_offset = excluded.committed_offset, metadata = excluded.metadata, updated_at = now(),
-    witness_offset = excluded.witness_offset, witness_digest = excluded.witness_digest
+    -- A lane that has read nothing since it was opened names no witness: the last one stands.
+    witness_offset = coalesce(excluded.witness_offset, c.witness_offset),
+    witness_digest = coalesce(excluded.witness_digest, c.witness_digest)
 WHERE excluded.committed_offset >= c.committed_offset;
 
 -- name: load_checkpoint
