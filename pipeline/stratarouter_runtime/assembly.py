@@ -19,6 +19,7 @@ from stratarouter_runtime.engine.calls import Caller
 from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.engine.gates import Gates, Limits
 from stratarouter_runtime.engine.perform import Performer
+from stratarouter_runtime.engine.together import Together
 from stratarouter_runtime.errors import InfrastructureError
 from stratarouter_runtime.journal import create_journal
 from stratarouter_runtime.journal.grouped import GroupedJournal
@@ -70,28 +71,29 @@ class Assembly:
         self._needs_engine = needs_engine
         self._parts = contextlib.AsyncExitStack()
         self._heartbeat: asyncio.Task[None] | None = None
+        self._max_prompts = config.batch_max_size if config.batch_enabled else 1
         self.gates = Gates(
             clock=self.clock,
             metrics=self.metrics,
             keys=self.providers.keys,
             limits=_limits(config, self.routes),
             default=Limits(config.provider_concurrency),
+            seats=lambda provider: self._max_prompts if self.providers.takes_many(provider) else 1,
         )
-        caller = Caller(
+        self.together = Together(
             providers=self.providers,
             gates=self.gates,
             clock=self.clock,
             metrics=self.metrics,
-            retry=RetryPolicy(config.max_retries, config.retry_delay_ms / 1000),
-            may_repeat=config.on_ambiguous == "retry",
-            hedge_of=self._hedge_of,
+            window_s=config.batch_window_ms / 1000,
+            max_size=self._max_prompts,
         )
         self.budgets = Budgets(
             self.routes.budgets, journal=self.grouped, clock=self.clock, is_priced=self.providers.is_priced
         )
         performer = Performer(
             journal=self.grouped,
-            caller=caller,
+            caller=self._caller(),
             gates=self.gates,
             budgets=self.budgets,
             clock=self.clock,
@@ -106,6 +108,18 @@ class Assembly:
             guard=create_guard(),
             clock=self.clock,
             metrics=self.metrics,
+        )
+
+    def _caller(self) -> Caller:
+        return Caller(
+            providers=self.providers,
+            gates=self.gates,
+            together=self.together,
+            clock=self.clock,
+            metrics=self.metrics,
+            retry=RetryPolicy(self.config.max_retries, self.config.retry_delay_ms / 1000),
+            may_repeat=self.config.on_ambiguous == "retry",
+            hedge_of=self._hedge_of,
         )
 
     async def start(self) -> None:
@@ -140,6 +154,7 @@ class Assembly:
     async def stop(self, grace_s: float) -> None:
         """Let running executions end within ``grace_s`` seconds, then stop every part. Idempotent."""
         await self.engine.stop(grace_s)
+        await self.together.stop()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
             await asyncio.gather(self._heartbeat, return_exceptions=True)

@@ -4,6 +4,7 @@
 
     [providers.openai]                 # name: letters, digits, _ and -
     kind = "openai"                    # "openai": chat completions of any compatible server | "openai-responses" |
+                                       # "openai-completions" (several prompts in one call) |
                                        # "anthropic" | "google" | "simulator" (chat completions without a key)
     base_url = "https://api.openai.com/v1"      # default: the vendor's own
     api_key_env = "OPENAI_API_KEY"     # default: the vendor's usual one for its own URL, none for another URL;
@@ -57,6 +58,7 @@ OPENAI_KEY = "OPENAI_API_KEY"
 VENDORS = {
     "openai": (OPENAI_BASE_URL, OPENAI_KEY),
     "openai-responses": (OPENAI_BASE_URL, OPENAI_KEY),
+    "openai-completions": (OPENAI_BASE_URL, OPENAI_KEY),
     "anthropic": ("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
     "google": ("https://generativelanguage.googleapis.com", "GEMINI_API_KEY"),
 }
