@@ -118,18 +118,23 @@ def _digests(message: Mapping[str, Any]) -> Iterator[str]:
 
 def _spaced(text: str) -> str:
     """White space folded outside protected spans; case and end marks kept."""
-    layout = _INDENTED.search(text) is not None
+    layout = "\n" in text and _INDENTED.search(text) is not None
     return "".join(_spaced_span(span, layout) for span in _spans(text)).strip()
 
 
 def _folded(text: str) -> str:
-    layout = _INDENTED.search(text) is not None
+    layout = "\n" in text and _INDENTED.search(text) is not None
     spans = [span if protected else _lowered(_spaced_span((span, False), layout)) for span, protected in _spans(text)]
     return _END_MARKS.sub("", "".join(spans).strip()).rstrip()
 
 
 def _spans(text: str) -> Iterator[tuple[str, bool]]:
     """The pieces of ``text``, each with whether it is protected."""
+    if text.isascii() and not ("`" in text or '"' in text or "'" in text or "~~~" in text):
+        # Nothing here protects a span; most texts are so.
+        if text:
+            yield _LINE_BREAKS.sub("\n", text), False
+        return
     for place, span in enumerate(_PROTECTED.split(_LINE_BREAKS.sub("\n", text))):
         if span:
             yield span, place % 2 == 1
@@ -163,6 +168,8 @@ def _compatible(text: str) -> str:
 
 def _lowered(text: str) -> str:
     # lower(), not casefold(): casefold makes German "Maße" (dimensions) and "Masse" (mass) one word.
+    if text.isascii() and text.lower() == text:
+        return text
     return _WORD.sub(lambda word: _lowered_word(word[0]), text)
 
 

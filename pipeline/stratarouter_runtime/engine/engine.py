@@ -15,6 +15,7 @@ from typing import Any
 from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
+from stratarouter_runtime.engine.aside import Aside
 from stratarouter_runtime.engine.coalesce import Candidate, Leaders
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
@@ -84,6 +85,7 @@ class Engine:
         self._running: dict[JournalKey, _Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._performing: set[_Leader] = set()
+        self._aside = Aside()
         self._closing = False
 
     @property
@@ -251,6 +253,8 @@ class Engine:
             if not leader.outcome.done():
                 leader.outcome.set_result(outcome)
             if outcome.answer is not None:
+                # Until it is stored the leader can be joined, so nobody misses the answer meanwhile.
+                await self._aside.turn()
                 await self._store(leader.work.execution, outcome, alias=False)
         except BaseException as exc:
             # Whoever waits must hear of it; cancellation and unforeseen errors go on to this task's owner too.
