@@ -13,6 +13,7 @@ from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders import create_embedder
+from stratarouter_runtime.embedders.gathered import GatheredEmbedder
 from stratarouter_runtime.engine.accept import Acceptor
 from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.engine.calls import Caller
@@ -63,7 +64,8 @@ class Assembly:
         self.metrics = Metrics(providers=self.routes.providers)
         self.clock = SystemClock()
         self.cache: Cache | None = create_cache(config, clock=self.clock) if config.cache_enabled else None
-        self.embedder: Embedder | None = create_embedder(config)
+        self._max_prompts = config.batch_max_size if config.batch_enabled else 1
+        self.embedder = self._gathered(create_embedder(config))
         self.acceptor = Acceptor(config, self.routes)
         self.journal: Journal = MeteredJournal(create_journal(config, owner=self.owner), self.metrics)
         self.grouped = GroupedJournal(self.journal)
@@ -71,7 +73,6 @@ class Assembly:
         self._needs_engine = needs_engine
         self._parts = contextlib.AsyncExitStack()
         self._heartbeat: asyncio.Task[None] | None = None
-        self._max_prompts = config.batch_max_size if config.batch_enabled else 1
         self.gates = Gates(
             clock=self.clock,
             metrics=self.metrics,
@@ -108,6 +109,16 @@ class Assembly:
             guard=create_guard(),
             clock=self.clock,
             metrics=self.metrics,
+        )
+
+    def _gathered(self, embedder: Embedder | None) -> Embedder | None:
+        if embedder is None or self._max_prompts == 1:
+            return embedder
+        # The local model has one thread; a server takes what the bulkheads' default lets through.
+        max_calls = 1 if self.config.embedder == "local" else self.config.provider_concurrency
+        window_s = self.config.batch_window_ms / 1000
+        return GatheredEmbedder(
+            embedder, clock=self.clock, window_s=window_s, max_size=self._max_prompts, max_calls=max_calls
         )
 
     def _caller(self) -> Caller:

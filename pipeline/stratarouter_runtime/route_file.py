@@ -25,7 +25,7 @@
     params = { max_tokens = 400 }
     min_confidence = 0.5
     cache = { enabled = true, ttl = 3600, threshold = 0.95, share_across_tenants = false }
-    batch = { enabled = true, threshold = 0.98 }
+    batch = { enabled = true, threshold = 0.98, spread = 1 }  # spread: partitions that one scope goes to
     hedge = { after_ms = 2000, max_share = 0.05 }   # a second call where the first is slow; no after_ms: its p95
 
     [budgets.acme]                     # refused with budget_exhausted once spent, across all workers
@@ -65,6 +65,7 @@ VENDORS = {
 """By kind: the vendor's own address, and the variable its tools take the key from."""
 PROVIDER_KINDS = (*VENDORS, "simulator")
 WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MAX_SPREAD = 1024
 MAX_WINDOW_S = 31 * 86_400
 _WINDOW = re.compile(r"(\d{1,7})\s*([smhd])")
 DEFAULT_ROUTE_ID = "default"
@@ -108,10 +109,14 @@ class RouteCache:
 
 @dataclass(frozen=True, slots=True)
 class RouteBatch:
-    """A route's say on batching; None leaves the threshold to the configuration."""
+    """A route's say on batching; None leaves the threshold to the configuration.
+
+    ``spread`` is over how many buckets the executions of one scope go, each by likeness; 1: all meet.
+    """
 
     enabled: bool = True
     threshold: float | None = None
+    spread: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +263,13 @@ def _cache(section: TomlTable) -> RouteCache:
 
 
 def _batch(section: TomlTable) -> RouteBatch:
+    spread = section.count("spread") or 1
+    if spread > MAX_SPREAD:
+        section.problem("spread", f"= {spread} must be at most {MAX_SPREAD}")
     batch = RouteBatch(
         enabled=section.flag("enabled", default=True),
         threshold=section.number("threshold", "a number above 0, at most 1", 0, 1, open_low=True),
+        spread=spread,
     )
     section.close()
     return batch
