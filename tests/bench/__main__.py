@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import (
+    batching,
     bridge_rate,
     in_flight,
     journal,
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[StackAddresses], Awaitable[list[Result]]]] = {
     "kafka_hits": kafka_hits.measure,
     "kafka_latency": kafka_latency.measure,
     "kafka_misses": kafka_misses.measure,
+    "batching": batching.measure,
 }
 
 
