@@ -9,6 +9,7 @@ import uuid
 from typing import Protocol
 
 from stratarouter_runtime.cache import create_cache
+from stratarouter_runtime.cache.controlled import ControlledCache
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
@@ -19,13 +20,16 @@ from stratarouter_runtime.engine.calls import Caller
 from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.engine.gates import Gates, Limits
 from stratarouter_runtime.engine.perform import Performer
-from stratarouter_runtime.errors import InfrastructureError
+from stratarouter_runtime.errors import ConfigurationError, InfrastructureError
 from stratarouter_runtime.journal import create_journal
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.metered import MeteredJournal
-from stratarouter_runtime.ports import Cache, Embedder, Journal
+from stratarouter_runtime.ports import Embedder, Journal
+from stratarouter_runtime.processors.cache_control import ControlDesk, ControlReader, ControlWriter
 from stratarouter_runtime.providers import create_adapters, create_pricer, create_providers
+from stratarouter_runtime.records import CacheCommand
 from stratarouter_runtime.routes import RouteHedge, RouteTable
+from stratarouter_runtime.state.cache_control import CacheControl
 from stratarouter_runtime.state.retry import RetryPolicy
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -53,15 +57,28 @@ class Assembly:
         config: the settings.
         routes: the route table; by default the one that ``config`` names.
         needs_engine: False for a worker that only enriches: it opens no journal and calls no provider.
+        is_worker: True where the cache-control topic is followed by default.
     """
 
-    def __init__(self, config: RuntimeConfig, routes: RouteTable | None = None, *, needs_engine: bool = True) -> None:
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        routes: RouteTable | None = None,
+        *,
+        needs_engine: bool = True,
+        is_worker: bool = False,
+    ) -> None:
         self.config = config
         self.routes = routes or RouteTable.for_config(config)
         self.owner = str(uuid.uuid4())
         self.metrics = Metrics(providers=self.routes.providers)
         self.clock = SystemClock()
-        self.cache: Cache | None = create_cache(config, clock=self.clock) if config.cache_enabled else None
+        self.control = CacheControl()
+        self.cache: ControlledCache | None = None
+        if config.cache_enabled:
+            self.cache = ControlledCache(create_cache(config, clock=self.clock), self.control, self.clock)
+        self.control_writer = ControlWriter(config)
+        self.control_reader = self._new_control_reader(is_worker=is_worker)
         self.embedder: Embedder | None = create_embedder(config)
         self.acceptor = Acceptor(config, self.routes)
         self.journal: Journal = MeteredJournal(create_journal(config, owner=self.owner), self.metrics)
@@ -106,7 +123,25 @@ class Assembly:
             guard=create_guard(),
             clock=self.clock,
             metrics=self.metrics,
+            control=self.control,
         )
+
+    def _new_control_reader(self, *, is_worker: bool) -> ControlReader | None:
+        wanted = self.config.cache_control == "everywhere" or (is_worker and self.config.cache_control == "workers")
+        if self.cache is None or not wanted:
+            return None
+        return ControlReader(
+            self.config, control=self.control, cache=self.cache, clock=self.clock, metrics=self.metrics
+        )
+
+    async def execute_command(self, command: CacheCommand) -> None:
+        """Invalidate, correct or mark kept answers, and say it on the cache-control topic where that is followed.
+
+        Raises SchemaViolationError, BrokerError, and ConfigurationError where there is no cache.
+        """
+        if self.cache is None:
+            raise ConfigurationError("the cache is off", remedy="set cache_enabled = true")
+        await ControlDesk(self.config, self.control, self.cache, writer=self.control_writer).execute(command)
 
     async def start(self) -> None:
         """Start every part; what was started is stopped again where a later one fails."""
@@ -115,7 +150,9 @@ class Assembly:
             if self._needs_engine:
                 await _enter(parts, self.grouped)
                 await _enter(parts, self.providers)
-            for part in (self.embedder, self.cache):
+            # Nothing is served before what was invalidated is known.
+            parts.push_async_callback(self.control_writer.stop)
+            for part in (self.embedder, self.cache, self.control_reader):
                 if part is not None:
                     await _enter(parts, part)
             self._parts = parts.pop_all()

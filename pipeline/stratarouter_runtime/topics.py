@@ -33,7 +33,10 @@ OWN_SETTING = 1
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic of the contract. ``setting`` is the RuntimeConfig field that names it; ``name`` its default."""
+    """One topic of the contract. ``setting`` is the RuntimeConfig field that names it; ``name`` its default.
+
+    ``ordered``: the order over the whole topic counts, so its number of partitions is not for an operator to choose.
+    """
 
     name: str
     setting: str
@@ -45,6 +48,7 @@ class Topic:
     schema: str
     written_by: tuple[str, ...]
     read_by: tuple[str, ...]
+    ordered: bool = False
 
     def settings(self) -> dict[str, str]:
         """The topic's settings as Kafka names and writes them."""
@@ -114,11 +118,12 @@ def compare(
 ) -> list[Difference]:
     """Where ``existing`` departs from ``declared`` (both by full name).
 
-    ``partitions`` stands in for every topic's own number; having more than declared is no difference.
+    ``partitions`` stands in for every topic's own number, but for those that are ``ordered``; having more than declared
+    is no difference.
     """
     differences = []
     for name, topic in declared.items():
-        wanted = topic.partitions if partitions is None else partitions
+        wanted = topic.partitions if partitions is None or topic.ordered else partitions
         found = existing.get(name)
         if found is None:
             differences.append(Difference(name, "topic", str(wanted), None))

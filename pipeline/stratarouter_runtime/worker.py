@@ -62,7 +62,7 @@ class Worker:
                 f"unknown processors {sorted(unknown)}", remedy=f"choose from {', '.join(PROCESSORS)}"
             )
         self.config = config
-        self.assembly = Assembly(config, routes, needs_engine="execute" in processors)
+        self.assembly = Assembly(config, routes, needs_engine="execute" in processors, is_worker=True)
         self.intakes: list[Intake] = []
         self._handlers: list[Enrich | Execute] = []
         self._build(processors)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Protocol
 
+from stratarouter_runtime.cache.controlled import ControllableCache
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.cache.redis import RedisCache
 from stratarouter_runtime.clock import SystemClock
-from stratarouter_runtime.ports import Cache, Clock, Guard
+from stratarouter_runtime.ports import Clock, Guard
 
 __all__ = ["CacheConfig", "create_cache"]
 
@@ -36,7 +37,7 @@ class CacheConfig(Protocol):
         """And of which model."""
 
 
-def create_cache(config: CacheConfig, *, clock: Clock | None = None, guard: Guard | None = None) -> Cache:
+def create_cache(config: CacheConfig, *, clock: Clock | None = None, guard: Guard | None = None) -> ControllableCache:
     """The cache that ``config.cache_backend`` names, not started. Clock and guard default to the real ones."""
     clock = clock or SystemClock()
     guard = guard or create_guard()

@@ -52,6 +52,7 @@ class Acceptor:
             cache_ttl=self._ttl(route, request),
             cache_threshold=self._threshold(route, request),
             batch_threshold=self._batch_threshold(route),
+            cache_tags=tuple(dict.fromkeys(route.cache.tags + request.cache.tags)),
         )
 
     def _ttl(self, route: Route, request: Request) -> int:

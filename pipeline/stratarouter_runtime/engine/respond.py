@@ -26,7 +26,7 @@ def error_info(exc: RuntimeSystemError) -> ErrorInfo:
 
 def from_hit(execution: Execution, hit: CacheHit, timings_ms: dict[str, float]) -> Response:
     """The response for an answer out of the cache: nothing paid, its price saved."""
-    verdict = CacheVerdict(hit.kind, similarity=round(hit.similarity, 4), entry_id=hit.entry_id)
+    verdict = CacheVerdict(hit.kind, round(hit.similarity, 4), hit.entry_id, hit.reason)
     response = _ok(execution, hit.answer, Story(cache=verdict, timings_ms=timings_ms))
     return replace(response, cost_usd=0.0, saved_usd=hit.answer.cost_usd)
 
@@ -48,7 +48,7 @@ def from_error(execution: Execution, error: ErrorInfo, story: Story) -> Response
     """An error response."""
     return replace(
         refused(execution.request, error),
-        cache=story.cache,
+        cache=replace(story.cache, key=execution.content_hash),
         batch=story.batch,
         timings_ms={**execution.enriched_ms, **story.timings_ms},
         source=execution.source,
@@ -81,7 +81,7 @@ def _ok(execution: Execution, answer: Answer, story: Story) -> Response:
         tool_calls=answer.tool_calls,
         usage=answer.usage,
         cost_usd=answer.cost_usd,
-        cache=story.cache,
+        cache=replace(story.cache, key=execution.content_hash),
         batch=story.batch,
         timings_ms={**execution.enriched_ms, **story.timings_ms},
         route_id=request.decision.route_id,

@@ -51,6 +51,7 @@ GUARD_RULES = (
     "entity",
     "insertion",
     "length",
+    "marked_wrong",
     "negation",
     "number",
     "number_order",
@@ -65,7 +66,7 @@ GUARD_RULES = (
     "unit",
     "wording",
 )
-"""The rules of ``cache.guard``, as it names them after ``guard:``."""
+"""The rules of ``cache.guard``, as it names them after ``guard:``, and ``marked_wrong`` for counter-examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,9 @@ JOURNAL_OP = _label(
         "spent",
     },
 )
-BYPASS = _label("reason", {"unavailable", "timeout", "breaker_open", "garbage", "mode", "disabled"})
+BYPASS = _label("reason", {"unavailable", "timeout", "breaker_open", "garbage", "mode", "disabled", "control"})
+CONTROL = _label("action", {"invalidate", "correct", "mark_wrong", "invalid"})
+STALE = _label("at", {"lookup", "store", "join", "backend"})
 HEDGE = _label("taken", {"first", "second", "neither"})
 PAUSED = _label("reason", {"worker_full", "lane_full", "metadata_full", "journal_unavailable"})
 
@@ -163,6 +166,13 @@ DEFINITIONS: tuple[MetricDef, ...] = (
     MetricDef("journal_seconds", "histogram", (JOURNAL_OP,), "seconds", "One journal round trip.", WRITE_BUCKETS_S),
     MetricDef("journal_rows_total", "counter", (JOURNAL_OP,), "rows", "Rows that journal round trips carried."),
     MetricDef("cache_bypass_total", "counter", (BYPASS,), "lookups", "Lookups that were not made, by why."),
+    MetricDef(
+        "cache_control_total", "counter", (CONTROL,), "records", "Records of the cache-control topic that were applied."
+    ),
+    MetricDef(
+        "cache_control_position", "gauge", (), "offset", "Last record of the cache-control topic that was applied."
+    ),
+    MetricDef("cache_stale_total", "counter", (STALE,), "answers", "Invalidated answers that were kept out, by where."),
     MetricDef("intake_paused_total", "counter", (PAUSED,), "pauses", "Times that a processor stopped taking records."),
     MetricDef("watermark_gap", "gauge", (), "records", "Widest span between a watermark and the last offset taken."),
 )
@@ -232,6 +242,9 @@ class Metrics:
     journal_seconds: Family[Histogram]
     journal_rows_total: Family[Counter]
     cache_bypass_total: Family[Counter]
+    cache_control_total: Family[Counter]
+    cache_control_position: Gauge
+    cache_stale_total: Family[Counter]
     intake_paused_total: Family[Counter]
     watermark_gap: Gauge
 
