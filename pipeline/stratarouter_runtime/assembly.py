@@ -57,28 +57,18 @@ class Assembly:
         config: the settings.
         routes: the route table; by default the one that ``config`` names.
         needs_engine: False for a worker that only enriches: it opens no journal and calls no provider.
-        is_worker: True where the cache-control topic is followed by default.
     """
 
-    def __init__(
-        self,
-        config: RuntimeConfig,
-        routes: RouteTable | None = None,
-        *,
-        needs_engine: bool = True,
-        is_worker: bool = False,
-    ) -> None:
+    def __init__(self, config: RuntimeConfig, routes: RouteTable | None = None, *, needs_engine: bool = True) -> None:
         self.config = config
         self.routes = routes or RouteTable.for_config(config)
         self.owner = str(uuid.uuid4())
         self.metrics = Metrics(providers=self.routes.providers)
         self.clock = SystemClock()
         self.control = CacheControl()
-        self.cache: ControlledCache | None = None
-        if config.cache_enabled:
-            self.cache = ControlledCache(create_cache(config, clock=self.clock), self.control, self.clock)
+        self.cache = self._new_cache()
+        self.control_reader: ControlReader | None = None
         self.control_writer = ControlWriter(config)
-        self.control_reader = self._new_control_reader(is_worker=is_worker)
         self.embedder: Embedder | None = create_embedder(config)
         self.acceptor = Acceptor(config, self.routes)
         self.journal: Journal = MeteredJournal(create_journal(config, owner=self.owner), self.metrics)
@@ -126,13 +116,17 @@ class Assembly:
             control=self.control,
         )
 
-    def _new_control_reader(self, *, is_worker: bool) -> ControlReader | None:
-        wanted = self.config.cache_control == "everywhere" or (is_worker and self.config.cache_control == "workers")
-        if self.cache is None or not wanted:
+    def _new_cache(self) -> ControlledCache | None:
+        if not self.config.cache_enabled:
             return None
-        return ControlReader(
-            self.config, control=self.control, cache=self.cache, clock=self.clock, metrics=self.metrics
-        )
+        return ControlledCache(create_cache(self.config, clock=self.clock), self.control, self.clock)
+
+    def follow_control(self) -> None:
+        """Follow the cache-control topic from ``start`` on, where there is a cache."""
+        if self.cache is not None:
+            self.control_reader = ControlReader(
+                self.config, control=self.control, cache=self.cache, clock=self.clock, metrics=self.metrics
+            )
 
     async def execute_command(self, command: CacheCommand) -> None:
         """Invalidate, correct or mark kept answers, and say it on the cache-control topic where that is followed.

@@ -343,6 +343,8 @@ class InlineCarrier:
         from stratarouter_runtime.assembly import Assembly  # noqa: PLC0415
 
         self._assembly = Assembly(config, routes)
+        if config.cache_control == "everywhere":
+            self._assembly.follow_control()
 
     async def start(self) -> None:
         """Start the engine and its edges."""

@@ -62,7 +62,9 @@ class Worker:
                 f"unknown processors {sorted(unknown)}", remedy=f"choose from {', '.join(PROCESSORS)}"
             )
         self.config = config
-        self.assembly = Assembly(config, routes, needs_engine="execute" in processors, is_worker=True)
+        self.assembly = Assembly(config, routes, needs_engine="execute" in processors)
+        if config.cache_control != "off":
+            self.assembly.follow_control()
         self.intakes: list[Intake] = []
         self._handlers: list[Enrich | Execute] = []
         self._build(processors)

@@ -51,7 +51,6 @@ GUARD_RULES = (
     "entity",
     "insertion",
     "length",
-    "marked_wrong",
     "negation",
     "number",
     "number_order",
@@ -66,7 +65,9 @@ GUARD_RULES = (
     "unit",
     "wording",
 )
-"""The rules of ``cache.guard``, as it names them after ``guard:``, and ``marked_wrong`` for counter-examples."""
+"""The rules of ``cache.guard``, as it names them after ``guard:``."""
+MARKED_WRONG = "guard:marked_wrong"
+"""What is said of a counter-example that somebody gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ CODE = _label("code", ERROR_CODES)
 CODE_OR_OK = _label("code", ERROR_CODES | {"ok"})
 STATUS = _label("status", {"ok", "error"})
 VERDICT = _label("verdict", {"exact", "semantic", "miss", "bypass"})
-GUARD_REASON = _label("reason", {f"guard:{rule}" for rule in GUARD_RULES})
+GUARD_REASON = _label("reason", {MARKED_WRONG, *(f"guard:{rule}" for rule in GUARD_RULES)})
 OUTCOME = _label("outcome", {"ok", "given_up"} | ERROR_CODES)
 TOKEN_KIND = _label("kind", {"input", "output", "cached", "reasoning"})
 SAVED_BY = _label("by", {"exact", "semantic", "coalesced", "journal"})
