@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -68,6 +68,11 @@ async def until(condition: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.05)
 
 
+async def kept(workers: Sequence[Worker | None]) -> None:
+    """Until what was answered is kept: that comes after the answer."""
+    await until(lambda: not any(worker.assembly.engine._tasks for worker in workers if worker), "the cache")
+
+
 class Pair:
     """Two workers with a cache each, asked one by one through a topic of its own for each."""
 
@@ -107,6 +112,7 @@ class Pair:
         result = await self.bridges[index].execute(
             route, {"tenant": more.pop("tenant", "acme")}, query=query, timeout_s=DEADLINE_S, **more
         )
+        await kept(self.workers)
         return result, len(self.simulator.paid_calls) - before
 
     async def applied(self, count: int) -> None:
@@ -249,20 +255,27 @@ async def test_an_answer_under_way_when_it_is_invalidated_is_not_kept_nor_joined
         assert worker.assembly.cache.kept_out.stored == 1
 
 
+async def ask_inline(bridge: CoreRuntimeBridge) -> ExecutionResult:
+    result = await bridge.execute("billing", query=QUERY)
+    carrier: Any = bridge._carrier
+    await until(lambda: not carrier._assembly.engine._tasks, "the cache")
+    return result
+
+
 async def test_in_process_without_the_topic_commands_hold_for_this_process(
     shared: RuntimeConfig, routes: RouteTable, simulator: Simulator
 ) -> None:
     async with CoreRuntimeBridge(shared, routes) as bridge:
-        first = await bridge.execute("billing", query=QUERY)
-        assert (await bridge.execute("billing", query=QUERY)).cache.kind == "exact"
+        first = await ask_inline(bridge)
+        assert (await ask_inline(bridge)).cache.kind == "exact"
         await bridge.mark_wrong(first.request_id, reason="wrong")
-        again = await bridge.execute("billing", query=QUERY)
+        again = await ask_inline(bridge)
         assert again.cache.kind == "miss"
-        assert (await bridge.execute("billing", query=QUERY)).cache.kind == "exact"
+        assert (await ask_inline(bridge)).cache.kind == "exact"
         await bridge.invalidate(tag="handbook", reason="new edition")
-        assert (await bridge.execute("billing", query=QUERY)).cache.kind == "miss"
+        assert (await ask_inline(bridge)).cache.kind == "miss"
         await bridge.correct(again, "Here.", reason="shorter")
-        assert (await bridge.execute("billing", query=QUERY)).response == "Here."
+        assert (await ask_inline(bridge)).response == "Here."
         with pytest.raises(SchemaViolationError, match="no response"):
             await bridge.mark_wrong("nobody's", reason="wrong")
         with pytest.raises(SchemaViolationError, match="names none"):
@@ -275,9 +288,9 @@ async def test_in_process_following_the_topic_hears_of_others(
 ) -> None:
     followed = shared.model_copy(update={"cache_control": "everywhere"})
     async with CoreRuntimeBridge(followed, routes) as one, CoreRuntimeBridge(followed, routes) as other:
-        await one.execute("billing", query=QUERY)
-        assert (await one.execute("billing", query=QUERY)).cache.kind == "exact"
+        await ask_inline(one)
+        assert (await ask_inline(one)).cache.kind == "exact"
         await other.invalidate(tag="handbook", reason="new edition")
         carrier: Any = one._carrier
         await until(lambda: carrier._assembly.control.position >= 0, "the other to hear")
-        assert (await one.execute("billing", query=QUERY)).cache.kind == "miss"
+        assert (await ask_inline(one)).cache.kind == "miss"
