@@ -11,6 +11,7 @@ import logging
 import time
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import UnknownTopicOrPartitionError
 
 from stratarouter_runtime.cache.controlled import ControlledCache
 from stratarouter_runtime.config import RuntimeConfig
@@ -77,6 +78,9 @@ class ControlReader:
             self._check_partitions(consumer)
             async with asyncio.timeout(REPLAY_TIMEOUT_S):
                 await self._replay(consumer)
+        except UnknownTopicOrPartitionError as exc:
+            await self.stop()
+            raise self._missing() from exc
         except CLIENT_ERRORS as exc:
             await self.stop()
             raise mapped(exc, f"reading {self._place.topic}") from exc
@@ -103,12 +107,15 @@ class ControlReader:
         topic = self._place.topic
         partitions = consumer.partitions_for_topic(topic)
         if not partitions:
-            raise BrokerError(f"topic {topic!r} does not exist", remedy="stratarouter-runtime topics apply")
+            raise self._missing()
         if len(partitions) > 1:
             raise TopicContractError(
                 f"topic {topic!r} has {len(partitions)} partitions, and its records must have one order",
                 remedy="delete it and make it anew with one partition (topics apply)",
             )
+
+    def _missing(self) -> BrokerError:
+        return BrokerError(f"topic {self._place.topic!r} does not exist", remedy="stratarouter-runtime topics apply")
 
     async def _replay(self, consumer: AIOKafkaConsumer) -> None:
         began = self._clock.monotonic()
