@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import orjson
@@ -16,6 +17,9 @@ MAX_ENTRIES = 50_000
 
 MAX_BYTES = 256 * 1024 * 1024
 """Room for entries: a small share of a worker's memory."""
+
+DROP_CHUNK = 1_000
+"""Entries judged in one go when something was invalidated: 2 ms."""
 
 
 class MemoryCache:
@@ -82,10 +86,16 @@ class MemoryCache:
             self._shelf.remove(place)
 
     async def drop(self, is_stale: Callable[[Origin], bool], turn: str) -> int:  # noqa: ARG002 - nobody shares it
-        """Take out what ``is_stale`` names; returns how many entries. 10 ms for 50,000 entries."""
-        stale = [item.place for item in self._shelf.items() if is_stale(item.origin)]
-        await self.discard(stale)
-        return len(stale)
+        """Take out what ``is_stale`` names; returns how many entries. Gives way to lookups in between."""
+        gone, items = 0, self._shelf.items()
+        for start in range(0, len(items), DROP_CHUNK):
+            for item in items[start : start + DROP_CHUNK]:
+                # One that was stored again since is another item.
+                if is_stale(item.origin) and self._shelf.has(item):
+                    self._shelf.remove(item.place)
+                    gone += 1
+            await asyncio.sleep(0)
+        return gone
 
     def _find(self, query: CacheQuery, now: float) -> CacheHit | CacheMiss:
         same = self._shelf.exact(query, now)

@@ -127,6 +127,10 @@ class Shelf:
         """Everything on the shelf, the least recently used first."""
         return list(self._items.values())
 
+    def has(self, item: Item) -> bool:
+        """Whether this very item is here. Does not count as use."""
+        return self._items.get(item.place) is item
+
     def exact(self, query: CacheQuery, now: float) -> Item | None:
         """The entry of the same words, if it is here."""
         self.expire(now)

@@ -29,7 +29,7 @@ log = logging.getLogger("stratarouter.cache_control")
 
 START_TIMEOUT_S = 30.0
 REPLAY_TIMEOUT_S = 120.0
-"""For reading the whole topic at the start: 100,000 records take about 5 s."""
+"""For reading the whole topic at the start: a million records take about 20 s."""
 STOP_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 30.0
 POLL_MS = 500

@@ -23,7 +23,7 @@ that costs hits, never a wrong answer."""
 MAX_CORRECTIONS = 10_000
 """Corrected answers kept in memory. Beyond it the oldest become invalidations."""
 MAX_PAIRS = 50_000
-"""Counter-examples kept, about 20 MB; the oldest go first."""
+"""Counter-examples kept, about 45 MB; the oldest go first."""
 MAX_SILENCE_S = 30.0
 """How long the topic may be out of reach before nothing is served from the cache: somebody may have invalidated it."""
 
