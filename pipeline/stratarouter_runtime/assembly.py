@@ -67,7 +67,6 @@ class Assembly:
         self.clock = SystemClock()
         self.control = CacheControl()
         self.cache = self._new_cache()
-        self.control_reader: ControlReader | None = None
         self.control_writer = ControlWriter(config)
         self.embedder: Embedder | None = create_embedder(config)
         self.acceptor = Acceptor(config, self.routes)
@@ -121,12 +120,16 @@ class Assembly:
             return None
         return ControlledCache(create_cache(self.config, clock=self.clock), self.control, self.clock)
 
-    def follow_control(self) -> None:
-        """Follow the cache-control topic from ``start`` on, where there is a cache."""
+    async def follow_control(self) -> None:
+        """Learn what was said on the cache-control topic, and follow it until ``stop``. After ``start``, and before
+        anything is served; may be tried again where it fails. Raises BrokerError, TopicContractError.
+        """
         if self.cache is not None:
-            self.control_reader = ControlReader(
+            reader = ControlReader(
                 self.config, control=self.control, cache=self.cache, clock=self.clock, metrics=self.metrics
             )
+            await reader.start()
+            self._parts.push_async_callback(reader.stop)
 
     async def execute_command(self, command: CacheCommand) -> None:
         """Invalidate, correct or mark kept answers, and say it on the cache-control topic where that is followed.
@@ -144,9 +147,8 @@ class Assembly:
             if self._needs_engine:
                 await _enter(parts, self.grouped)
                 await _enter(parts, self.providers)
-            # Nothing is served before what was invalidated is known.
             parts.push_async_callback(self.control_writer.stop)
-            for part in (self.embedder, self.cache, self.control_reader):
+            for part in (self.embedder, self.cache):
                 if part is not None:
                     await _enter(parts, part)
             self._parts = parts.pop_all()

@@ -343,12 +343,16 @@ class InlineCarrier:
         from stratarouter_runtime.assembly import Assembly  # noqa: PLC0415
 
         self._assembly = Assembly(config, routes)
-        if config.cache_control == "everywhere":
-            self._assembly.follow_control()
 
     async def start(self) -> None:
         """Start the engine and its edges."""
         await self._assembly.start()
+        if self._assembly.config.cache_control == "everywhere":
+            try:
+                await self._assembly.follow_control()
+            except BaseException:
+                await self._assembly.stop(0.0)
+                raise
 
     async def stop(self, grace_s: float) -> None:
         """Stop them."""

@@ -63,8 +63,6 @@ class Worker:
             )
         self.config = config
         self.assembly = Assembly(config, routes, needs_engine="execute" in processors)
-        if config.cache_control != "off":
-            self.assembly.follow_control()
         self.intakes: list[Intake] = []
         self._handlers: list[Enrich | Execute] = []
         self._build(processors)
@@ -150,6 +148,8 @@ class Worker:
             enabled=self.config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint)
         )
         await self._patiently(self.assembly.start)
+        if self.config.cache_control != "off":
+            await self._patiently(self.assembly.follow_control)
         await asyncio.gather(*(self._patiently(intake.start) for intake in self.intakes))
         self._waiting_for = None
         self._tasks = [
