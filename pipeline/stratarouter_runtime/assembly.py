@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from functools import partial
 from typing import Protocol
 
 from stratarouter_runtime.cache import create_cache
@@ -26,6 +27,8 @@ from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.metered import MeteredJournal
 from stratarouter_runtime.ports import Embedder, Journal
 from stratarouter_runtime.processors.cache_control import ControlDesk, ControlReader, ControlWriter
+from stratarouter_runtime.processors.control_resolve import Resolver
+from stratarouter_runtime.processors.find_response import find_response
 from stratarouter_runtime.providers import create_adapters, create_pricer, create_providers
 from stratarouter_runtime.records import CacheCommand
 from stratarouter_runtime.routes import RouteHedge, RouteTable
@@ -126,7 +129,12 @@ class Assembly:
         """
         if self.cache is not None:
             reader = ControlReader(
-                self.config, control=self.control, cache=self.cache, clock=self.clock, metrics=self.metrics
+                self.config,
+                control=self.control,
+                cache=self.cache,
+                clock=self.clock,
+                metrics=self.metrics,
+                resolver=Resolver(partial(find_response, self.config), self.control_writer.send),
             )
             await reader.start()
             self._parts.push_async_callback(reader.stop)

@@ -66,7 +66,7 @@ def _check_together(command: CacheCommand, found: dict[str, Any]) -> None:
         if len(named) != 1 and named != ["request_id", "tenant"]:
             said = ", ".join(named) or "none"
             raise SchemaViolationError(f"$ names {said} of {', '.join(SELECTORS)}; an invalidation names one of them")
-    elif command.key is None:
+    elif command.key is None and (command.action == "correct" or command.request_id is None):
         raise check.missing("$.key")
     if command.action == "correct" and command.text is None:
         raise check.missing("$.text")

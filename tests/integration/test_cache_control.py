@@ -16,7 +16,9 @@ from redis.asyncio import Redis
 from stratarouter_runtime import CoreRuntimeBridge, RuntimeConfig, topics
 from stratarouter_runtime.bridge import ExecutionResult
 from stratarouter_runtime.errors import SchemaViolationError
+from stratarouter_runtime.feedback import command
 from stratarouter_runtime.journal.migrations import migrate
+from stratarouter_runtime.processors.cache_control import ControlWriter
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from stratarouter_runtime.worker import Worker
@@ -191,8 +193,9 @@ async def test_a_corrected_answer_is_served_by_both_and_after_a_restart(
         assert "Invoices" not in found.response
 
 
+@pytest.mark.parametrize("by_id", ["bridge", "record"])
 async def test_an_answer_marked_wrong_is_not_given_to_the_like_question_again(
-    shared: RuntimeConfig, routes: RouteTable, simulator: Simulator
+    shared: RuntimeConfig, routes: RouteTable, simulator: Simulator, by_id: str
 ) -> None:
     near, nearer = vector(1.0, 0.0), vector(1.0, 0.02)
     like = "Where do I find my invoices?"
@@ -200,10 +203,18 @@ async def test_an_answer_marked_wrong_is_not_given_to_the_like_question_again(
         await warm(pair, embedding=near)
         served, calls = await pair.ask(0, like, embedding=nearer)
         assert (served.cache.kind, calls) == ("semantic", 0)
-        # By its id alone, from another process: the response tells what answered it.
-        async with CoreRuntimeBridge(pair.configs[1]) as stranger:
-            await stranger.mark_wrong(served.request_id, reason="it is about several", by="ann")
-        await pair.applied(1)
+        if by_id == "bridge":
+            # From another process: the response tells what answered it.
+            async with CoreRuntimeBridge(pair.configs[1]) as stranger:
+                await stranger.mark_wrong(served.request_id, reason="it is about several", by="ann")
+            await pair.applied(1)
+        else:
+            # As a record that says no more; the workers find out what it means.
+            raw = command("mark_wrong", "ann", "it is about several", request_id=served.request_id, tenant="acme")
+            writer = ControlWriter(shared)
+            await writer.send(raw)
+            await writer.stop()
+            await pair.applied(2)
         for index in (0, 1):
             again, calls = await pair.ask(index, QUERY, embedding=near, cache={"mode": "refresh"})
             assert calls == 1, "the entry itself is gone too"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stratarouter_runtime.errors import SchemaViolationError
 from stratarouter_runtime.feedback import Recent, wrong_answer
+from stratarouter_runtime.processors.control_resolve import MAX_AGE_MS, MAX_PENDING, Resolver
 from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response
 from stratarouter_runtime.state.cache_control import (
     BEFORE_ALL,
@@ -214,3 +215,73 @@ def test_responses_are_remembered_without_their_texts_and_not_for_ever() -> None
     kept = recent.get("r2")
     assert kept is not None
     assert (kept.text, kept.cache.key) == (None, "q")
+
+
+# --- marks by request id alone ---------------------------------------------------------------------------------
+
+NOW_MS = 10 * MAX_AGE_MS
+
+
+class Topic:
+    """Responses to find, and what was written."""
+
+    def __init__(self, *responses: Response) -> None:
+        self.responses = {one.request_id: one for one in responses}
+        self.written: list[CacheCommand] = []
+        self.resolver = Resolver(self.find, self.say)
+
+    async def find(self, request_id: str, tenant: str | None) -> Response | None:
+        found = self.responses.get(request_id)
+        return found if found is not None and tenant in {None, found.tenant} else None
+
+    async def say(self, command: CacheCommand) -> int:
+        self.written.append(command)
+        return len(self.written)
+
+    async def resolve(self) -> list[tuple[str | None, str | None, str]]:
+        self.resolver.begin()
+        if self.resolver._task is not None:
+            await self.resolver._task
+        await self.resolver.stop()
+        return [(one.key, one.answered_by, one.by) for one in self.written]
+
+
+def marked(request_id: str, **more: Any) -> CacheCommand:
+    return said("mark_wrong", request_id=request_id, **more)
+
+
+async def test_a_mark_by_request_id_is_said_again_with_its_keys() -> None:
+    topic = Topic(response("semantic", entry="s"))
+    topic.resolver.note(marked("r1", tenant="default"), NOW_MS, NOW_MS)
+    assert await topic.resolve() == [("q", "s", "ann")]
+
+
+async def test_a_mark_that_was_resolved_is_not_resolved_again() -> None:
+    topic = Topic(response("semantic", entry="s"))
+    for tenant in ("default", None):
+        topic.resolver.note(marked("r1", tenant=tenant), NOW_MS, NOW_MS)
+    topic.resolver.note(marked("r1", tenant="default", key="q", answered_by="s"), NOW_MS, NOW_MS)
+    assert await topic.resolve() == []
+
+
+async def test_marks_that_cannot_be_resolved_do_not_hold_up_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    topic = Topic(response("bypass", key=None), Response("r2", "ok", cache=CacheVerdict("miss", key="q2")))
+    for request_id in ("r0", "r1", "r2"):
+        topic.resolver.note(marked(request_id), NOW_MS, NOW_MS)
+    topic.resolver.note(marked("r3"), NOW_MS - MAX_AGE_MS - 1, NOW_MS)
+    assert await topic.resolve() == [("q2", None, "ann")]
+    assert [record.getMessage() for record in caplog.records] == ["mark not resolved"] * 2
+
+
+async def test_marks_waiting_to_be_resolved_are_bounded() -> None:
+    topic = Topic(*(Response(f"r{n}", "ok", cache=CacheVerdict("miss", key=f"q{n}")) for n in range(MAX_PENDING + 5)))
+    for number in range(MAX_PENDING + 5):
+        topic.resolver.note(marked(f"r{number}"), NOW_MS, NOW_MS)
+    assert len(await topic.resolve()) == MAX_PENDING
+
+
+def test_a_mark_by_request_id_takes_what_that_request_left() -> None:
+    control = CacheControl()
+    control.apply(marked("r1", tenant="acme"), 0, 0, TTL_S)
+    assert control.is_stale(Origin(BEFORE_ALL, (label("key", "q"), label("request", "acme", "r1"))))
+    assert control.counter_examples == 0

@@ -340,6 +340,15 @@ commands = st.one_of(
         asked=st.none() | texts,
         stored=st.none() | texts,
     ),
+    st.builds(
+        CacheCommand,
+        action=st.just("mark_wrong"),
+        by=ids,
+        reason=reasons,
+        at_ms=epoch_ms,
+        request_id=ids,
+        tenant=st.none() | ids,
+    ),
 )
 
 

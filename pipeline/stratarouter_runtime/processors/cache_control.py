@@ -18,6 +18,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, InvalidRecordError, TopicContractError
 from stratarouter_runtime.ports import Clock
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.control_resolve import Resolver
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 from stratarouter_runtime.records import CacheCommand
 from stratarouter_runtime.state.cache_control import CacheControl, labels_of
@@ -50,11 +51,20 @@ class ControlReader:
         cache: what is invalidated is taken out of it.
         clock: monotonic seconds.
         metrics: counts what was applied.
+        resolver: looks up marks by request id alone; None leaves that to others.
     """
 
     def __init__(
-        self, config: RuntimeConfig, *, control: CacheControl, cache: ControlledCache, clock: Clock, metrics: Metrics
+        self,
+        config: RuntimeConfig,
+        *,
+        control: CacheControl,
+        cache: ControlledCache,
+        clock: Clock,
+        metrics: Metrics,
+        resolver: Resolver | None = None,
     ) -> None:
+        self._resolver = resolver
         self._config = config
         self._control = control
         self._cache = cache
@@ -95,6 +105,8 @@ class ControlReader:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        if self._resolver is not None:
+            await self._resolver.stop()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             try:
@@ -189,9 +201,13 @@ class ControlReader:
             return
         self._control.apply(command, record.offset, record.timestamp, self._config.cache_ttl)
         self._metrics.cache_control_total.labels(command.action).inc()
+        if self._resolver is not None:
+            self._resolver.note(command, record.timestamp, self._clock.wall_ms())
         audit(command, place, level=logging.DEBUG if replayed else logging.INFO)
 
     async def _settle(self) -> None:
+        if self._resolver is not None:
+            self._resolver.begin()
         gone = await self._cache.drop_stale()
         self._metrics.cache_stale_total.labels("backend").inc(gone)
 

@@ -74,7 +74,7 @@ def labels_of(command: CacheCommand) -> tuple[str, ...]:
     """The labels that ``command`` invalidates; none where it means everything."""
     if command.everything:
         return ()
-    if command.action == "mark_wrong":
+    if command.action == "mark_wrong" and command.key is not None:
         return tuple(label("key", key) for key in dict.fromkeys((command.key, command.answered_by)) if key)
     if command.request_id is not None:
         return (label("request", command.tenant or "default", command.request_id),)
