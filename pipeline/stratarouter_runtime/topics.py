@@ -81,6 +81,11 @@ class Difference:
     declared: str
     found: str | None
 
+    @property
+    def can_be_made(self) -> bool:
+        """Whether the broker can be made to agree: partitions can be added, not taken away."""
+        return self.what != "partitions" or int(self.found or 0) < int(self.declared)
+
     def __str__(self) -> str:
         if self.what == "topic":
             return f"topic {self.topic} is missing"
@@ -97,6 +102,8 @@ class Change:
         one = self.difference
         if one.what == "topic":
             return f"create topic {one.topic} with {one.declared} partitions"
+        if one.what == "partitions" and not one.can_be_made:
+            return f"leave topic {one.topic} with {one.found} partitions; delete it to have it made with {one.declared}"
         verb = "raise" if one.what == "partitions" else "set"
         return f"{verb} {one.what} of topic {one.topic} from {one.found} to {one.declared}"
 
@@ -128,7 +135,7 @@ def compare(
         if found is None:
             differences.append(Difference(name, "topic", str(wanted), None))
             continue
-        if found.partitions < wanted:
+        if found.partitions < wanted or (topic.ordered and found.partitions != wanted):
             differences.append(Difference(name, "partitions", str(wanted), str(found.partitions)))
         differences += [
             Difference(name, setting, value, found.settings.get(setting))
@@ -224,7 +231,11 @@ def _new_topic(name: str, partitions: int, replication: int, settings: Mapping[s
 
 
 async def _add_partitions(client: AIOKafkaAdminClient, differences: Sequence[Difference]) -> None:
-    more = {one.topic: NewPartitions(int(one.declared)) for one in differences if one.what == "partitions"}
+    more = {
+        one.topic: NewPartitions(int(one.declared))
+        for one in differences
+        if one.what == "partitions" and one.can_be_made
+    }
     if more:
         await client.create_partitions(more)
 

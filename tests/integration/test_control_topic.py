@@ -84,6 +84,8 @@ async def test_a_topic_of_several_partitions_is_refused(config: RuntimeConfig) -
     with pytest.raises(TopicContractError, match="3 partitions"):
         async with reading(config):
             raise AssertionError
+    assert any("with 3 partitions" in str(one) for one in await topics.apply(config))
+    assert [str(one) for one in await topics.check(config) if "partitions is 3, declared is 1" in str(one)]
 
 
 async def test_the_contract_s_own_number_of_partitions_holds_whatever_is_chosen(config: RuntimeConfig) -> None:
