@@ -75,6 +75,11 @@ async def kept(workers: Sequence[Worker | None]) -> None:
     await until(lambda: not any(worker.assembly.engine._tasks for worker in workers if worker), "the cache")
 
 
+def enrichers(pair: Pair) -> list[Any]:
+    """The first processors of both."""
+    return [worker._handlers[0] for worker in pair.workers if worker is not None]
+
+
 class Pair:
     """Two workers with a cache each, asked one by one through a topic of its own for each."""
 
@@ -203,6 +208,12 @@ async def test_an_answer_marked_wrong_is_not_given_to_the_like_question_again(
         await warm(pair, embedding=near)
         served, calls = await pair.ask(0, like, embedding=nearer)
         assert (served.cache.kind, calls) == ("semantic", 0)
+        await until(lambda: all(not handler._tasks for handler in enrichers(pair)), "the alias")
+        # Its repeat finds the alias by its words alone, and tells whose answer it is.
+        entry, key = served.cache.entry_id, served.cache.key
+        served, calls = await pair.ask(0, like)
+        assert (served.cache.kind, served.cache.entry_id, served.cache.key, calls) == ("exact", entry, key, 0)
+        assert entry != key
         if by_id == "bridge":
             # From another process: the response tells what answered it.
             async with CoreRuntimeBridge(pair.configs[1]) as stranger:

@@ -318,6 +318,8 @@ class Engine:
 
     async def _store(self, execution: Execution, entry: CacheEntry) -> None:
         if self._cache is not None and lookup.may_write(execution):
+            if self._control.is_stale(entry.origin):
+                self._metrics.cache_stale_total.labels("store").inc()
             await self._cache.store([entry])
 
     # -- time and tasks ----------------------------------------------------------------------------------------

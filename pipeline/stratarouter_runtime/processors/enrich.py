@@ -19,7 +19,7 @@ from stratarouter_runtime.errors import (
     PoisonRecordError,
     ReplyTopicNotAllowedError,
 )
-from stratarouter_runtime.ports import Cache, CacheHit, CacheMiss, CacheQuery, Embedder
+from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery, Embedder
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.processors.publish import Outputs, coordinates
@@ -195,11 +195,26 @@ class Enrich:
 
     def _settle(self, lane: Lane, accepted: list[Accepted], found: Sequence[CacheHit | CacheMiss]) -> None:
         """Answer the hits, pass on the rest. ``found`` is for those that may read, in their order."""
-        results = iter(found)
+        results, aliases = iter(found), []
         for item in accepted:
             result = next(results, FAILED) if lookup.may_read(item.execution) else _unread(item.execution)
             lookup.count(self._metrics, result)
+            if isinstance(result, CacheHit) and result.kind == "semantic" and lookup.may_write(item.execution):
+                aliases.append(lookup.alias(item.execution, result.answer, result.entry_id, result.origin))
             self._write(lane, item, result)
+        if aliases:
+            task = asyncio.create_task(self._store(aliases), name="store aliases")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _store(self, aliases: list[CacheEntry]) -> None:
+        """Keep what was served to paraphrases under their own words."""
+        assert self._cache is not None
+        try:
+            await self._cache.store(aliases)
+        except Exception:
+            # A defect in the cache must not cost more than the hits that these would have been.
+            log.exception("aliases not stored")
 
     def _write(self, lane: Lane, item: Accepted, result: CacheHit | CacheMiss) -> None:
         """Publish what became of ``item``; a record that no writer foresaw must not stop the others."""
