@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -152,3 +153,23 @@ async def test_a_silent_topic_is_noticed(config: RuntimeConfig, monkeypatch: pyt
     async with reading(config) as process:
         first = process.control._heard_at
         await until(lambda: process.control._heard_at > first, "the topic to be heard again")
+
+
+async def test_a_record_that_broke_the_reader_is_read_again(
+    config: RuntimeConfig, writer: ControlWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await topics.apply(config)
+    async with reading(config) as process:
+        apply, broken = process.control.apply, [RuntimeError("a defect"), KeyError("another")]
+
+        def breaks(*arguments: Any) -> None:
+            if broken:
+                raise broken.pop()
+            apply(*arguments)
+
+        monkeypatch.setattr(process.control, "apply", breaks)
+        for tag in ("one", "two"):
+            await writer.send(command("invalidate", "ann", "because", tag=tag))
+        await until(lambda: process.control.position == 1, "both records")
+        assert process.control.is_stale(kept("one", -1).origin)
+        assert process.control.is_stale(kept("two", -1).origin)

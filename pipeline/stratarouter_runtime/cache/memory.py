@@ -109,7 +109,7 @@ class MemoryCache:
 
 
 def _item(entry: CacheEntry, now: float) -> Item:
-    size = size_of(entry.text, entry.vector) + _answer_bytes(entry.answer)
+    size = size_of(entry.text, entry.vector) + _answer_bytes(entry.answer) + sum(map(len, entry.origin.labels))
     return Item(
         entry.entry_id,
         entry.scope,

@@ -145,15 +145,25 @@ class ControlReader:
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         while True:
             try:
-                records = await self._poll(consumer)
-                if records and records[0].offset <= self._control.position:
-                    await self._begin_anew()
-                if self._take(records, replayed=False):
-                    await self._settle()
-                await self._probe(consumer)
+                await self._follow_on(consumer)
             except CLIENT_ERRORS as exc:
                 event(log, logging.WARNING, "cache control out of reach", cause=repr(exc))
-                await asyncio.sleep(RETRY_S)
+            except Exception:
+                # The outermost loop. Silent from here on would mean: nothing is served from the cache.
+                log.exception("cache control failed")
+            else:
+                continue
+            await asyncio.sleep(RETRY_S)
+            # A record that was taken and not applied must come again: to miss one would be to serve what it takes away.
+            consumer.seek(self._place, self._control.position + 1)
+
+    async def _follow_on(self, consumer: AIOKafkaConsumer) -> None:
+        records = await self._poll(consumer)
+        if records and records[0].offset <= self._control.position:
+            await self._begin_anew()
+        if self._take(records, replayed=False):
+            await self._settle()
+        await self._probe(consumer)
 
     async def _poll(self, consumer: AIOKafkaConsumer) -> list[Record]:
         polled = await consumer.getmany(timeout_ms=POLL_MS)
