@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from stratarouter_runtime import RuntimeConfig, topics
 from stratarouter_runtime.cache.controlled import ControlledCache
@@ -173,3 +175,18 @@ async def test_a_record_that_broke_the_reader_is_read_again(
         await until(lambda: process.control.position == 1, "both records")
         assert process.control.is_stale(kept("one", -1).origin)
         assert process.control.is_stale(kept("two", -1).origin)
+
+
+async def test_records_that_are_gone_make_older_answers_stale_and_no_others(
+    config: RuntimeConfig, writer: ControlWriter
+) -> None:
+    await topics.apply(config)
+    for number in range(3):
+        await writer.send(command("invalidate", "ann", "because", tag=f"t{number}"))
+    place = TopicPartition(config.topic(config.cache_control_topic), 0)
+    async with admin(config) as client:
+        await client.delete_records({place: RecordsToDelete(before_offset=3)})
+    async with reading(config) as process:
+        assert process.control.position == 2
+        assert process.control.is_stale(kept("t1", 0).origin)
+        assert not process.control.is_stale(kept("t1", 2).origin)

@@ -110,6 +110,15 @@ def test_no_invalidated_answer_is_fresh_however_little_is_remembered(
         assert small.is_stale(origin) or not expected
 
 
+def test_what_the_topic_no_longer_holds_may_have_covered_what_had_not_seen_it() -> None:
+    control = CacheControl()
+    control.forget_before(0)
+    assert not control.is_stale(answer(BEFORE_ALL))
+    control.forget_before(6)
+    assert control.is_stale(answer(4))
+    assert not control.is_stale(answer(5))
+
+
 def test_a_correction_stands_for_its_time_and_until_it_is_invalidated() -> None:
     control = CacheControl()
     control.apply(said("correct", key="k", text="right", tenant="acme"), 0, 1000, TTL_S)

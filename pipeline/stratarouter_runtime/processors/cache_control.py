@@ -132,6 +132,8 @@ class ControlReader:
     async def _replay(self, consumer: AIOKafkaConsumer) -> None:
         began = self._clock.monotonic()
         await consumer.seek_to_beginning(self._place)
+        first = int((await consumer.beginning_offsets([self._place]))[self._place])
+        self._control.forget_before(first)
         end = await self._end(consumer)
         count = 0
         while await consumer.position(self._place) < end:

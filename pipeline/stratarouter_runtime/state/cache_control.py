@@ -151,6 +151,10 @@ class CacheControl:
         """Everything up to ``position`` was read: what stood between were no records."""
         self.position = max(self.position, position)
 
+    def forget_before(self, first: int) -> None:
+        """The topic no longer holds what stood before position ``first``: answers that had not seen it are stale."""
+        self._floor = max(self._floor, first - 1)
+
     def _fence(self, one: str, position: int) -> None:
         self._fences[one] = position
         self._fences.move_to_end(one)
