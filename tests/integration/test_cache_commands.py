@@ -38,10 +38,10 @@ class Place:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.worker.port}"
 
-    async def type(self, *arguments: str, code: int = 0) -> str:
+    async def type(self, *arguments: str, code: int = 0, group: tuple[str, ...] = ("cache",)) -> str:
         """Run one command; its output, or its complaint where it is to fail with ``code``."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "stratarouter_runtime.cli", "cache", *arguments),
+            *(sys.executable, "-m", "stratarouter_runtime.cli", *group, *arguments),
             env={**os.environ, **self.environment},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -122,7 +122,14 @@ async def test_an_operator_finds_invalidates_corrects_and_marks(place: Place) ->
     metrics = (await place.json("stats", "--worker", place.url))["metrics"]
     assert metrics["stratarouter_cache_control_position"] == 2
     assert metrics["stratarouter_cache_control_total{action=mark_wrong}"] == 1
-    # 5. The audit, in the worker's log.
+    # 5. The audit, on the topic and in the worker's log.
+    topic = await place.type("--from-beginning", "--limit", "3", group=("tail", "cache-control"))
+    values = [orjson.loads(line)["value"] for line in topic.splitlines()]
+    assert [(value["action"], value["reason"]) for value in values] == [
+        ("invalidate", "changed"),
+        ("correct", "stale"),
+        ("mark_wrong", "no such page"),
+    ]
     log = [orjson.loads(line) for line in place.worker.log.read_text().splitlines() if line.startswith("{")]
     audited = [line for line in log if line["event"] == "cache control applied"]
     assert [line["action"] for line in audited] == ["invalidate", "correct", "mark_wrong"]

@@ -242,6 +242,9 @@ async def test_an_answer_marked_wrong_is_not_given_to_the_like_question_again(
         for index in (0, 1):
             again, calls = await pair.ask(index, like, embedding=nearer, cache={"mode": "read_only"})
             assert (again.cache.reason, calls) == ("guard:marked_wrong", 1)
+            worker = pair.workers[index]
+            assert worker is not None
+            assert worker.assembly.metrics.guard_refusals_total.labels("guard:marked_wrong")._value.get() > 0
 
 
 async def test_a_worker_that_was_down_does_not_serve_what_was_invalidated_meanwhile(
