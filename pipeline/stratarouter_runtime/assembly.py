@@ -15,12 +15,14 @@ from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders import create_embedder
+from stratarouter_runtime.embedders.gathered import GatheredEmbedder
 from stratarouter_runtime.engine.accept import Acceptor
 from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.engine.calls import Caller
 from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.engine.gates import Gates, Limits
 from stratarouter_runtime.engine.perform import Performer
+from stratarouter_runtime.engine.together import Together
 from stratarouter_runtime.errors import ConfigurationError, InfrastructureError
 from stratarouter_runtime.journal import create_journal
 from stratarouter_runtime.journal.grouped import GroupedJournal
@@ -71,7 +73,8 @@ class Assembly:
         self.control = CacheControl()
         self.cache = self._new_cache()
         self.control_writer = ControlWriter(config)
-        self.embedder: Embedder | None = create_embedder(config)
+        self._max_prompts = config.batch_max_size if config.batch_enabled else 1
+        self.embedder = self._gathered(create_embedder(config))
         self.acceptor = Acceptor(config, self.routes)
         self.journal: Journal = MeteredJournal(create_journal(config, owner=self.owner), self.metrics)
         self.grouped = GroupedJournal(self.journal)
@@ -85,22 +88,22 @@ class Assembly:
             keys=self.providers.keys,
             limits=_limits(config, self.routes),
             default=Limits(config.provider_concurrency),
+            seats=lambda provider: self._max_prompts if self.providers.takes_many(provider) else 1,
         )
-        caller = Caller(
+        self.together = Together(
             providers=self.providers,
             gates=self.gates,
             clock=self.clock,
             metrics=self.metrics,
-            retry=RetryPolicy(config.max_retries, config.retry_delay_ms / 1000),
-            may_repeat=config.on_ambiguous == "retry",
-            hedge_of=self._hedge_of,
+            window_s=config.batch_window_ms / 1000,
+            max_size=self._max_prompts,
         )
         self.budgets = Budgets(
             self.routes.budgets, journal=self.grouped, clock=self.clock, is_priced=self.providers.is_priced
         )
         performer = Performer(
             journal=self.grouped,
-            caller=caller,
+            caller=self._caller(),
             gates=self.gates,
             budgets=self.budgets,
             clock=self.clock,
@@ -148,6 +151,28 @@ class Assembly:
             raise ConfigurationError("the cache is off", remedy="set cache_enabled = true")
         await ControlDesk(self.config, self.control, self.cache, writer=self.control_writer).execute(command)
 
+    def _gathered(self, embedder: Embedder | None) -> Embedder | None:
+        if embedder is None or self._max_prompts == 1:
+            return embedder
+        # The local model has one thread; a server takes what the bulkheads' default lets through.
+        max_calls = 1 if self.config.embedder == "local" else self.config.provider_concurrency
+        window_s = self.config.batch_window_ms / 1000
+        return GatheredEmbedder(
+            embedder, clock=self.clock, window_s=window_s, max_size=self._max_prompts, max_calls=max_calls
+        )
+
+    def _caller(self) -> Caller:
+        return Caller(
+            providers=self.providers,
+            gates=self.gates,
+            together=self.together,
+            clock=self.clock,
+            metrics=self.metrics,
+            retry=RetryPolicy(self.config.max_retries, self.config.retry_delay_ms / 1000),
+            may_repeat=self.config.on_ambiguous == "retry",
+            hedge_of=self._hedge_of,
+        )
+
     async def start(self) -> None:
         """Start every part; what was started is stopped again where a later one fails."""
         async with contextlib.AsyncExitStack() as parts:
@@ -181,6 +206,7 @@ class Assembly:
     async def stop(self, grace_s: float) -> None:
         """Let running executions end within ``grace_s`` seconds, then stop every part. Idempotent."""
         await self.engine.stop(grace_s)
+        await self.together.stop()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
             await asyncio.gather(self._heartbeat, return_exceptions=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Vector
 from stratarouter_runtime.state.cache_control import UNKNOWN, Origin
@@ -376,6 +376,20 @@ class ProviderAdapter(Protocol):
         """A reader for the reply to ``to_http(call, stream=True)``, once its status is 2xx."""
 
 
+@runtime_checkable
+class ManyPrompts(ProviderAdapter, Protocol):
+    """An adapter whose server takes several prompts in one call."""
+
+    def check(self, call: ProviderCall) -> None:
+        """Raises what ``to_http`` would, so that a prompt that cannot be sent is told before it joins others."""
+
+    def to_http_many(self, calls: Sequence[ProviderCall]) -> HttpCall:
+        """Translate calls that share model and parameters. Raises UnsupportedParameterError."""
+
+    def from_http_many(self, reply: HttpReply, calls: Sequence[ProviderCall]) -> list[Answer]:
+        """An answer for each of ``calls`` in their order (cost_usd unset). Raises a ProviderError."""
+
+
 class Providers(Protocol):
     """Every configured provider, by name."""
 
@@ -396,6 +410,22 @@ class Providers(Protocol):
         ``on_text`` asks for a streamed reply and gets its text in pieces; ``on_rates`` gets what the reply's headers
         say of rate limits, whatever its status.
         """
+
+    def takes_many(self, provider: str) -> bool:
+        """Whether the provider takes several prompts in one call."""
+
+    def check(self, provider: str, call: ProviderCall) -> None:
+        """Raises what a call of a provider that takes many would be refused for before it is sent."""
+
+    async def call_many(
+        self,
+        provider: str,
+        calls: Sequence[ProviderCall],
+        *,
+        key: int = 0,
+        on_rates: Callable[[RateHint], None] | None = None,
+    ) -> list[Answer]:
+        """One call for all of ``calls``, which share model and parameters; priced. Raises a ProviderError for all."""
 
 
 class Publisher(Protocol):

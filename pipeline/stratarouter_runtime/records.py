@@ -122,6 +122,7 @@ class Execution:
         cache_ttl: seconds an answer may be served, after route and request had their say.
         cache_threshold: cosine similarity for a semantic hit, likewise.
         batch_threshold: cosine similarity from which it follows a leader in flight; None: it follows nobody.
+        spread: over how many buckets its scope's executions go (``engine/spread.py``); not part of the record.
         enriched_ms: what earlier steps took, by step name, in milliseconds.
         cache_tags: what the answer can be invalidated by: the route's tags and the request's.
     """
@@ -136,6 +137,7 @@ class Execution:
     cache_ttl: int = 3600
     cache_threshold: float = 0.95
     batch_threshold: float | None = None
+    spread: int = 1
     enriched_ms: dict[str, float] = field(default_factory=dict)
     cache_tags: tuple[str, ...] = ()
 

@@ -4,6 +4,7 @@
 
     [providers.openai]                 # name: letters, digits, _ and -
     kind = "openai"                    # "openai": chat completions of any compatible server | "openai-responses" |
+                                       # "openai-completions" (several prompts in one call) |
                                        # "anthropic" | "google" | "simulator" (chat completions without a key)
     base_url = "https://api.openai.com/v1"      # default: the vendor's own
     api_key_env = "OPENAI_API_KEY"     # default: the vendor's usual one for its own URL, none for another URL;
@@ -24,7 +25,7 @@
     params = { max_tokens = 400 }
     min_confidence = 0.5
     cache = { enabled = true, ttl = 3600, threshold = 0.95, share_across_tenants = false, tags = ["handbook-v3"] }
-    batch = { enabled = true, threshold = 0.98 }
+    batch = { enabled = true, threshold = 0.98, spread = 1 }  # spread: partitions that one scope goes to
     hedge = { after_ms = 2000, max_share = 0.05 }   # a second call where the first is slow; no after_ms: its p95
 
     [budgets.acme]                     # refused with budget_exhausted once spent, across all workers
@@ -57,12 +58,14 @@ OPENAI_KEY = "OPENAI_API_KEY"
 VENDORS = {
     "openai": (OPENAI_BASE_URL, OPENAI_KEY),
     "openai-responses": (OPENAI_BASE_URL, OPENAI_KEY),
+    "openai-completions": (OPENAI_BASE_URL, OPENAI_KEY),
     "anthropic": ("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
     "google": ("https://generativelanguage.googleapis.com", "GEMINI_API_KEY"),
 }
 """By kind: the vendor's own address, and the variable its tools take the key from."""
 PROVIDER_KINDS = (*VENDORS, "simulator")
 WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MAX_SPREAD = 1024
 MAX_WINDOW_S = 31 * 86_400
 MAX_TAG_CHARS = 256
 """As for the tags of a request."""
@@ -112,10 +115,14 @@ class RouteCache:
 
 @dataclass(frozen=True, slots=True)
 class RouteBatch:
-    """A route's say on batching; None leaves the threshold to the configuration."""
+    """A route's say on batching; None leaves the threshold to the configuration.
+
+    ``spread`` is over how many buckets the executions of one scope go, each by likeness; 1: all meet.
+    """
 
     enabled: bool = True
     threshold: float | None = None
+    spread: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +272,13 @@ def _cache(section: TomlTable) -> RouteCache:
 
 
 def _batch(section: TomlTable) -> RouteBatch:
+    spread = section.count("spread") or 1
+    if spread > MAX_SPREAD:
+        section.problem("spread", f"= {spread} must be at most {MAX_SPREAD}")
     batch = RouteBatch(
         enabled=section.flag("enabled", default=True),
         threshold=section.number("threshold", "a number above 0, at most 1", 0, 1, open_low=True),
+        spread=spread,
     )
     section.close()
     return batch

@@ -31,9 +31,7 @@ async def measure(addresses: StackAddresses) -> list[Result]:
         await transport.start()
 
         async def bare(number: int) -> None:
-            body = orjson.dumps(
-                {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": f"question {number}"}]}
-            )
+            body = orjson.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": _question(number)}]})
             headers = {"content-type": "application/json"}
             reply = await transport.send(HttpCall("POST", f"{base_url}/chat/completions", headers, body, 30.0))
             assert reply.status == 200
@@ -41,7 +39,7 @@ async def measure(addresses: StackAddresses) -> list[Result]:
         async with bridge(url, routes(base_url)) as running:
 
             async def ours(number: int) -> None:
-                await running.execute("bench", query=f"{uuid.uuid4()} question {number}")
+                await running.execute("bench", query=_question(number))
 
             overhead: dict[str, list[float]] = {name: [] for name in SHARES}
             for number in range(ROUNDS):
@@ -51,6 +49,11 @@ async def measure(addresses: StackAddresses) -> list[Result]:
                     overhead[name].append(percentile(latencies["ours"], share) - percentile(latencies["bare"], share))
         await transport.stop()
     return [_result(name, values) for name, values in overhead.items()]
+
+
+def _question(number: int) -> str:
+    """One that was never asked before."""
+    return f"{uuid.uuid4()} question {number}"
 
 
 def _result(name: str, overhead_ms: list[float]) -> Result:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from stratarouter_runtime.ports import ProviderCall
 from stratarouter_runtime.providers import create_transport
 from stratarouter_runtime.providers.openai import OpenAIAdapter
+from stratarouter_runtime.providers.openai_completions import OpenAICompletionsAdapter
 from stratarouter_runtime.providers.openai_responses import OpenAIResponsesAdapter
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
 from stratarouter_runtime.testing.simulator_endpoints import embed, expected_answer
@@ -308,3 +309,31 @@ async def test_both_shapes_are_answered_alike(given, transport):
             adapter, call = make("p", simulator.base_url), provider_call(**given)
             answers.append(adapter.from_http(await transport.send(adapter.to_http(call)), call))
     assert answers[0] == answers[1]
+
+
+async def test_the_official_client_reads_completions_of_several_prompts_and_streams():
+    async with client_of(SimulatorSettings(output_tokens=20)) as (_, client):
+        whole = await client.completions.create(model=MODEL, prompt=["first?", "second?"], max_tokens=500)
+        assert [choice.index for choice in whole.choices] == [0, 1]
+        for choice, prompt in zip(whole.choices, ["first?", "second?"], strict=True):
+            assert choice.text == expected_answer(MODEL, [{"role": "user", "content": prompt}], 20)
+            assert choice.finish_reason == "stop"
+        assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+        stream = await client.completions.create(model=MODEL, prompt="first?", stream=True)
+        assert "".join([chunk.choices[0].text async for chunk in stream]) == whole.choices[0].text
+
+
+def test_the_official_types_know_every_field_of_a_completions_call():
+    from openai.types import completion_create_params as params
+
+    adapter = OpenAICompletionsAdapter("vllm", "http://localhost/v1")
+    given = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 64, "user": "u", **CHAT_ONLY}
+    call = provider_call(**given)
+    for shape, sent in (
+        (params.CompletionCreateParamsNonStreaming, adapter.to_http(call)),
+        (params.CompletionCreateParamsNonStreaming, adapter.to_http_many([call, call])),
+        (params.CompletionCreateParamsStreaming, adapter.to_http(call, stream=True)),
+    ):
+        body = orjson.loads(sent.body)
+        assert set(body) <= set(shape.__annotations__) | set(params.CompletionCreateParamsBase.__annotations__)
+        assert TypeAdapter(shape).validate_python(body) == body

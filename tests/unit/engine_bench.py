@@ -15,6 +15,7 @@ from stratarouter_runtime.engine.calls import Caller
 from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.engine.gates import Gates, Limits
 from stratarouter_runtime.engine.perform import Performer
+from stratarouter_runtime.engine.together import Together
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
 from stratarouter_runtime.ports import ProviderCall
@@ -47,6 +48,15 @@ class Provider:
 
     def keys(self, _provider: str) -> int:
         return 1
+
+    def takes_many(self, _provider: str) -> bool:
+        return False
+
+    def check(self, provider: str, call: ProviderCall) -> None:
+        """Every call is well-formed."""
+
+    async def call_many(self, provider: str, calls: Sequence[ProviderCall], **_: Any) -> list[Answer]:
+        return [await self.call(provider, call) for call in calls]
 
     async def call(
         self, provider: str, call: ProviderCall, *, on_text: Callable[[str], None] | None = None, **_: Any
@@ -91,10 +101,15 @@ class Bench:
         self.grouped = GroupedJournal(self.journal)
         clock = SystemClock()
         self.gates = Gates(
-            clock=clock, metrics=self.metrics, keys=provider.keys, limits=limits or {}, default=Limits(slots)
-        )
-        caller = Caller(
+            clock=clock, metrics=self.metrics, keys=provider.keys, limits=limits or {}, default=Limits(slots),
+            seats=lambda name: config.batch_max_size if provider.takes_many(name) else 1,
+        )  # fmt: skip
+        self.together = Together(
             providers=provider, gates=self.gates, clock=clock, metrics=self.metrics,
+            window_s=config.batch_window_ms / 1000, max_size=config.batch_max_size,
+        )  # fmt: skip
+        caller = Caller(
+            providers=provider, gates=self.gates, together=self.together, clock=clock, metrics=self.metrics,
             retry=RetryPolicy(config.max_retries, 0.0), may_repeat=config.on_ambiguous == "retry",
             hedge_of=lambda _: hedge,
         )  # fmt: skip
@@ -116,6 +131,7 @@ class Bench:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.engine.stop(0.0)
+        await self.together.stop()
         await self.grouped.stop()
         await self.journal.stop()
 

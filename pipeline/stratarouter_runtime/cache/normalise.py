@@ -36,6 +36,7 @@ _INNER_BLANKS = re.compile(r"(?<=\S)[^\S\n]+")
 # Linear in the text: the quantified classes share no character with what follows them.
 _END_MARKS = re.compile(r"(?:(?<=[^\W\d_]{2})[!…！]+|(?<=[\w)\]}'\"%`])[.?。？][.?!。？]*)\Z")  # noqa: RUF001 - full-width
 _LINE_END_BLANKS = re.compile(r" \n")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _WORD = re.compile(r"[^\s\"'“”(),;]+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _CASE_MATTERS = re.compile(r"https?://|[/~.]*/|-|.*[_\\]|(?=.*\d)(?=.*[a-z])(?=.*[A-Z])")
@@ -118,18 +119,23 @@ def _digests(message: Mapping[str, Any]) -> Iterator[str]:
 
 def _spaced(text: str) -> str:
     """White space folded outside protected spans; case and end marks kept."""
-    layout = _INDENTED.search(text) is not None
+    layout = "\n" in text and _INDENTED.search(text) is not None
     return "".join(_spaced_span(span, layout) for span in _spans(text)).strip()
 
 
 def _folded(text: str) -> str:
-    layout = _INDENTED.search(text) is not None
+    layout = "\n" in text and _INDENTED.search(text) is not None
     spans = [span if protected else _lowered(_spaced_span((span, False), layout)) for span, protected in _spans(text)]
     return _END_MARKS.sub("", "".join(spans).strip()).rstrip()
 
 
 def _spans(text: str) -> Iterator[tuple[str, bool]]:
     """The pieces of ``text``, each with whether it is protected."""
+    if text.isascii() and not ("`" in text or '"' in text or "'" in text or "~~~" in text):
+        # Nothing here protects a span; most texts are so.
+        if text:
+            yield _LINE_BREAKS.sub("\n", text), False
+        return
     for place, span in enumerate(_PROTECTED.split(_LINE_BREAKS.sub("\n", text))):
         if span:
             yield span, place % 2 == 1
@@ -152,17 +158,21 @@ def _compatible(text: str) -> str:
     """NFKC, but for characters whose plain form is another number or formula."""
     if text.isascii():
         return text
-    plain = "".join(
-        character
-        if unicodedata.decomposition(character).startswith(_KEPT_COMPATIBILITY)
-        else unicodedata.normalize("NFKC", character)
-        for character in unicodedata.normalize("NFC", text)
-    )
+    plain = _NOT_ASCII.sub(_compatible_character, unicodedata.normalize("NFC", text))
     return unicodedata.normalize("NFC", plain)
+
+
+def _compatible_character(found: re.Match[str]) -> str:
+    character = found[0]
+    if unicodedata.decomposition(character).startswith(_KEPT_COMPATIBILITY):
+        return character
+    return unicodedata.normalize("NFKC", character)
 
 
 def _lowered(text: str) -> str:
     # lower(), not casefold(): casefold makes German "Maße" (dimensions) and "Masse" (mass) one word.
+    if text.isascii() and text.lower() == text:
+        return text
     return _WORD.sub(lambda word: _lowered_word(word[0]), text)
 
 

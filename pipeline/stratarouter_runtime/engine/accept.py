@@ -53,6 +53,7 @@ class Acceptor:
             cache_threshold=self._threshold(route, request),
             batch_threshold=self._batch_threshold(route, request),
             cache_tags=tuple(dict.fromkeys(route.cache.tags + request.cache.tags)),
+            spread=route.batch.spread,
         )
 
     def _ttl(self, route: Route, request: Request) -> int:

@@ -1,4 +1,4 @@
-"""Calls a leader's targets in their order: retries, fallbacks, hedges. What a call has to pass is in ``gates``."""
+"""Calls a leader's targets in their order: retries, fallbacks, hedges, shared calls. What they pass is in ``gates``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from stratarouter_runtime.engine.gates import Gates, Hold, Passage
 from stratarouter_runtime.engine.respond import error_info
+from stratarouter_runtime.engine.together import Together
 from stratarouter_runtime.engine.work import Work
 from stratarouter_runtime.errors import (
     AmbiguousCallError,
@@ -44,6 +45,7 @@ class Caller:
         *,
         providers: Providers,
         gates: Gates,
+        together: Together,
         clock: Clock,
         metrics: Metrics,
         retry: RetryPolicy,
@@ -52,6 +54,7 @@ class Caller:
     ) -> None:
         self._providers = providers
         self._gates = gates
+        self._together = together
         self._clock = clock
         self._metrics = metrics
         self._retry = retry
@@ -123,6 +126,8 @@ class Caller:
     # -- one call, and perhaps a second beside it --------------------------------------------------------------
 
     async def _call_or_hedge(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
+        if work.spoken is None and self._together.takes(target.provider):
+            return await self._call_together(work, target, remaining_s, waited_s)
         hedge = self._hedge_of(work.execution.request.decision.route_id)
         after_s = None if hedge is None or work.spoken is not None else self._hedge_after_s(hedge, target)
         if hedge is None or after_s is None or after_s >= remaining_s:
@@ -194,6 +199,24 @@ class Caller:
         finally:
             self._gates.leave(passage, ended)
             self._note(work, passage, code, status, waited_s)
+
+    async def _call_together(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
+        """One prompt of a call that others may share; what it waits for company counts as part of it."""
+        began = self._clock.monotonic()
+        code, status = "given_up", None
+        try:
+            answer = await self._together.call(target, _provider_call(work, target, remaining_s), _tokens(work))
+        except ProviderError as exc:
+            code, status = exc.code, exc.status
+            raise
+        else:
+            code = "ok"
+            return answer
+        finally:
+            took = self._clock.monotonic() - began
+            work.attempts.append(
+                Attempt(target.provider, target.model, code, _ms(took), status, waited_ms=_ms(waited_s))
+            )
 
     def _note(self, work: Work, passage: Passage, code: str, status: int | None, waited_s: float) -> None:
         took = self._clock.monotonic() - passage.began

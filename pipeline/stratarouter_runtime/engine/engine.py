@@ -15,13 +15,14 @@ from typing import Any
 from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
+from stratarouter_runtime.engine.aside import Aside
 from stratarouter_runtime.engine.coalesce import Candidate, Leaders
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.engine.work import Spoken, Work
 from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError, ShuttingDownError
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
-from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
+from stratarouter_runtime.records import BatchVerdict, CacheVerdict, ErrorInfo, Execution, Response
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Origin
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -97,6 +98,7 @@ class Engine:
         self._running: dict[JournalKey, _Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._performing: set[_Leader] = set()
+        self._aside = Aside()
         self._closing = False
 
     @property
@@ -159,7 +161,7 @@ class Engine:
 
     async def _execute(self, execution: Execution, key: JournalKey, manner: _Manner) -> Response:
         began = self._clock.monotonic()
-        story = Story()
+        story = Story(CacheVerdict("bypass", key=execution.content_hash))
         try:
             async with asyncio.timeout(self._remaining_s(execution)):
                 response = await self._find_or_lead(execution, key, story, manner)
@@ -207,7 +209,7 @@ class Engine:
         queries = [lookup.query(execution, text)]
         found = self._cache.lookup_now(queries)
         [result] = await self._cache.lookup(queries) if found is None else found
-        story.cache = lookup.verdict(result)
+        story.cache = lookup.verdict(result, execution.content_hash)
         story.timings_ms["lookup"] = round((self._clock.monotonic() - began) * 1000, 3)
         lookup.count(self._metrics, result)
         if not isinstance(result, CacheHit):
@@ -270,8 +272,10 @@ class Engine:
             if not leader.outcome.done():
                 leader.outcome.set_result(outcome)
             if outcome.answer is not None:
-                answer, began_at = outcome.answer, leader.origin.begun
-                await self._store(leader.work.execution, lookup.entry(leader.work.execution, answer, began_at))
+                # Until it is stored the leader can be joined, so nobody misses the answer meanwhile.
+                await self._aside.turn()
+                entry = lookup.entry(leader.work.execution, outcome.answer, leader.origin.begun)
+                await self._store(leader.work.execution, entry)
         except BaseException as exc:
             # Whoever waits must hear of it; cancellation and unforeseen errors go on to this task's owner too.
             if not leader.outcome.done():

@@ -105,6 +105,7 @@ class Gates:
     Args:
         keys: how many keys a provider has.
         limits: by provider; ``default`` for the others.
+        seats: how many prompts a provider takes in one call: the bulkhead has room for so many in each of its calls.
     """
 
     def __init__(
@@ -115,12 +116,14 @@ class Gates:
         keys: Callable[[str], int],
         limits: Mapping[str, Limits],
         default: Limits,
+        seats: Callable[[str], int] = lambda _: 1,
     ) -> None:
         self._clock = clock
         self._metrics = metrics
         self._count_keys = keys
         self._limits = dict(limits)
         self._default = default
+        self._seats = seats
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._keys: dict[str, list[_Key]] = {}
         self._health: dict[tuple[str, str], _Health] = {}
@@ -153,9 +156,12 @@ class Gates:
     def _slot(self, provider: str) -> asyncio.Semaphore:
         slot = self._slots.get(provider)
         if slot is None:
-            limit = self._limits.get(provider, self._default).max_concurrency
-            slot = self._slots[provider] = asyncio.Semaphore(limit)
+            slot = self._slots[provider] = asyncio.Semaphore(self.max_calls(provider) * self._seats(provider))
         return slot
+
+    def max_calls(self, provider: str) -> int:
+        """Calls of ``provider`` at once."""
+        return self._limits.get(provider, self._default).max_concurrency
 
     # -- one call ----------------------------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ def _entry(execution: Execution, answer: Answer, entry_id: str, origin: Origin, 
 
 def count(metrics: Metrics, found: CacheHit | CacheMiss) -> None:
     """Count one lookup: what it came to, and why a near entry was refused or the backend not asked."""
-    metrics.cache_lookups_total.labels(verdict(found).kind).inc()
+    metrics.cache_lookups_total.labels(verdict(found, None).kind).inc()
     if isinstance(found, CacheMiss):
         if found.bypassed:
             metrics.cache_bypass_total.labels(found.reason or "unavailable").inc()
@@ -85,9 +85,9 @@ def count(metrics: Metrics, found: CacheHit | CacheMiss) -> None:
             metrics.guard_refusals_total.labels(found.reason).inc()
 
 
-def verdict(found: CacheHit | CacheMiss) -> CacheVerdict:
-    """What a response says of its lookup."""
+def verdict(found: CacheHit | CacheMiss, key: str | None) -> CacheVerdict:
+    """What a response says of its lookup; ``key`` is the question's own."""
     if isinstance(found, CacheHit):
-        return CacheVerdict(found.kind, round(found.similarity, 4), found.entry_id, found.reason)
+        return CacheVerdict(found.kind, round(found.similarity, 4), found.entry_id, found.reason, key)
     similarity = None if found.similarity is None else round(found.similarity, 4)
-    return CacheVerdict("bypass" if found.bypassed else "miss", similarity, found.entry_id, found.reason)
+    return CacheVerdict("bypass" if found.bypassed else "miss", similarity, found.entry_id, found.reason, key)

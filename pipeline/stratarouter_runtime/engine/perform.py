@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from stratarouter_runtime.engine.aside import Aside
 from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.engine.calls import Caller
 from stratarouter_runtime.engine.gates import Gates, Hold
@@ -35,6 +36,8 @@ BUSY_REJUDGE_S = 2.0
 """How often such a request is asked for anew: its owner may have died meanwhile."""
 MAX_LATER = 2000
 """Results that wait to be journaled after their callers went on; beyond it callers wait for the journal."""
+LATER_S = 0.02
+"""How long such results gather, to share their statements: alone, each would cost the process 0.7 ms."""
 JOURNAL_FIRST_BACKOFF_S = 0.05
 JOURNAL_MAX_BACKOFF_S = 2.0
 
@@ -67,6 +70,7 @@ class Performer:
         self._metrics = metrics
         self._owner = owner
         self._may_repeat = on_ambiguous == "retry"
+        self._aside = Aside(LATER_S)
         self._later: set[asyncio.Task[Any]] = set()
         self._room_for_later = asyncio.Semaphore(MAX_LATER)
 
@@ -179,6 +183,7 @@ class Performer:
         return Finish(work.key, answer, error, tuple(work.attempts), charges)
 
     async def _begin_and_finish(self, execution: Execution, finish: Finish) -> None:
+        await self._aside.turn()
         await self.begin(execution, finish.key, leader=None)
         await self.record(finish)
 

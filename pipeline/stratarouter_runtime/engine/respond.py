@@ -6,7 +6,16 @@ from dataclasses import dataclass, field, replace
 
 from stratarouter_runtime.errors import RuntimeSystemError
 from stratarouter_runtime.ports import CacheHit, Recorded
-from stratarouter_runtime.records import Answer, BatchVerdict, CacheVerdict, ErrorInfo, Execution, Request, Response
+from stratarouter_runtime.records import (
+    Answer,
+    Attempt,
+    BatchVerdict,
+    CacheVerdict,
+    ErrorInfo,
+    Execution,
+    Request,
+    Response,
+)
 
 
 @dataclass(slots=True)
@@ -26,9 +35,9 @@ def error_info(exc: RuntimeSystemError) -> ErrorInfo:
 
 def from_hit(execution: Execution, hit: CacheHit, timings_ms: dict[str, float]) -> Response:
     """The response for an answer out of the cache: nothing paid, its price saved."""
-    verdict = CacheVerdict(hit.kind, round(hit.similarity, 4), hit.entry_id, hit.reason)
-    response = _ok(execution, hit.answer, Story(cache=verdict, timings_ms=timings_ms))
-    return replace(response, cost_usd=0.0, saved_usd=hit.answer.cost_usd)
+    verdict = CacheVerdict(hit.kind, round(hit.similarity, 4), hit.entry_id, hit.reason, execution.content_hash)
+    story = Story(cache=verdict, timings_ms=timings_ms)
+    return _ok(execution, hit.answer, story, cost_usd=0.0, saved_usd=hit.answer.cost_usd)
 
 
 def from_outcome(execution: Execution, outcome: Recorded, story: Story) -> Response:
@@ -38,17 +47,17 @@ def from_outcome(execution: Execution, outcome: Recorded, story: Story) -> Respo
         assert outcome.error is not None
         failed = from_error(execution, outcome.error, story)
         return failed if follows else replace(failed, attempts=outcome.attempts)
-    response = _ok(execution, outcome.answer, story)
+    answer = outcome.answer
     if follows:
-        return replace(response, cost_usd=0.0, saved_usd=outcome.answer.cost_usd)
-    return replace(response, attempts=outcome.attempts, saved_usd=0.0)
+        return _ok(execution, answer, story, cost_usd=0.0, saved_usd=answer.cost_usd)
+    return _ok(execution, answer, story, cost_usd=answer.cost_usd, saved_usd=0.0, attempts=outcome.attempts)
 
 
 def from_error(execution: Execution, error: ErrorInfo, story: Story) -> Response:
     """An error response."""
     return replace(
         refused(execution.request, error),
-        cache=replace(story.cache, key=execution.content_hash),
+        cache=story.cache,
         batch=story.batch,
         timings_ms={**execution.enriched_ms, **story.timings_ms},
         source=execution.source,
@@ -69,7 +78,15 @@ def refused(request: Request, error: ErrorInfo) -> Response:
     )
 
 
-def _ok(execution: Execution, answer: Answer, story: Story) -> Response:
+def _ok(
+    execution: Execution,
+    answer: Answer,
+    story: Story,
+    *,
+    cost_usd: float | None,
+    saved_usd: float | None,
+    attempts: tuple[Attempt, ...] = (),
+) -> Response:
     request = execution.request
     return Response(
         request_id=request.request_id,
@@ -80,8 +97,10 @@ def _ok(execution: Execution, answer: Answer, story: Story) -> Response:
         finish_reason=answer.finish_reason,
         tool_calls=answer.tool_calls,
         usage=answer.usage,
-        cost_usd=answer.cost_usd,
-        cache=replace(story.cache, key=execution.content_hash),
+        cost_usd=cost_usd,
+        saved_usd=saved_usd,
+        attempts=attempts,
+        cache=story.cache,
         batch=story.batch,
         timings_ms={**execution.enriched_ms, **story.timings_ms},
         route_id=request.decision.route_id,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import respond
+from stratarouter_runtime.engine.spread import meeting_key
 from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, ResponseTooLargeError
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Response
@@ -48,7 +49,7 @@ class Outputs:
         """The execution as a record, keyed so that similar requests meet in one partition."""
         topic = self._config.topic(self._config.executions_topic)
         headers = _trace_headers(execution.request.traceparent)
-        return Outbound(topic, execution.scope.encode(), wire.encode_execution(execution), headers)
+        return Outbound(topic, meeting_key(execution), wire.encode_execution(execution), headers)
 
     def dead_letter(self, exc: InvalidRecordError, record: Record) -> Outbound:
         """``record`` as it came, with why it could not be used."""

@@ -14,6 +14,7 @@ from stratarouter_runtime.ports import ProviderAdapter, Transport
 from stratarouter_runtime.providers.anthropic import AnthropicAdapter
 from stratarouter_runtime.providers.google import GoogleAdapter
 from stratarouter_runtime.providers.openai import OpenAIAdapter
+from stratarouter_runtime.providers.openai_completions import OpenAICompletionsAdapter
 from stratarouter_runtime.providers.openai_responses import OpenAIResponsesAdapter
 from stratarouter_runtime.providers.pricing import Pricer, Rates
 from stratarouter_runtime.providers.provider_set import Adapters, ProviderSet
@@ -33,6 +34,7 @@ __all__ = [
 ADAPTERS: dict[str, Callable[[str, str, SecretStr | None], ProviderAdapter]] = {
     "openai": OpenAIAdapter,
     "openai-responses": OpenAIResponsesAdapter,
+    "openai-completions": OpenAICompletionsAdapter,
     "simulator": OpenAIAdapter,
     "anthropic": AnthropicAdapter,
     "google": GoogleAdapter,

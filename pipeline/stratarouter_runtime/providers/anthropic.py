@@ -71,6 +71,7 @@ SUPPORT: Mapping[str, str] = {
     "images in base64": "yes, JPEG, PNG, GIF and WebP",
     "reasoning_effort": "yes, low to max",
     "streaming": "yes",
+    "several prompts in one call": "no",
     "cached tokens in usage": "yes",
     "reasoning tokens in usage": "yes",
 }

@@ -20,8 +20,10 @@ FEATURES = (
     "images in base64",
     "reasoning_effort",
     "streaming",
+    "several prompts in one call",
     "cached tokens in usage",
     "reasoning tokens in usage",
 )
 """The rows of the table of providers. An adapter's ``SUPPORT`` maps each to ``yes``, to ``error`` (asking for it is an
-UnsupportedParameterError) or to a note that begins with ``yes,`` (and says what is different)."""
+UnsupportedParameterError), to ``no`` (nobody can ask for it: it is just not there) or to a note that begins with
+``yes,`` (and says what is different)."""

@@ -51,6 +51,7 @@ SUPPORT: Mapping[str, str] = {
     "images in base64": "yes, 'detail' is an error",
     "reasoning_effort": "yes, as a budget for Gemini 2.5 and a level from Gemini 3 on",
     "streaming": "yes",
+    "several prompts in one call": "no",
     "cached tokens in usage": "yes",
     "reasoning tokens in usage": "yes",
 }

@@ -70,6 +70,7 @@ SUPPORT: Mapping[str, str] = {
     "images in base64": "yes",
     "reasoning_effort": "yes",
     "streaming": "yes",
+    "several prompts in one call": "no",
     "cached tokens in usage": "yes",
     "reasoning tokens in usage": "yes",
 }

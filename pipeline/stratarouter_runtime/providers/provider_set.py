@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from stratarouter_runtime.errors import ProviderRejectedError
-from stratarouter_runtime.ports import HttpReply, ProviderAdapter, ProviderCall, Transport
+from stratarouter_runtime.ports import HttpReply, ManyPrompts, ProviderAdapter, ProviderCall, Transport
 from stratarouter_runtime.providers.pricing import Pricer
 from stratarouter_runtime.providers.rate_headers import rate_headers
 from stratarouter_runtime.records import Answer
@@ -29,12 +29,13 @@ class ProviderSet:
     def __init__(self, adapters: Callable[[], Adapters], transport: Transport, pricer: Pricer) -> None:
         self._make_adapters = adapters
         self._adapters: dict[str, Sequence[ProviderAdapter]] = {}
+        self._takes_many: frozenset[str] = frozenset()
         self._transport = transport
         self._pricer = pricer
 
     async def start(self) -> None:
         """Read the keys and the prices, open the transport. Raises ConfigurationError where a key is missing."""
-        self._adapters = dict(self._make_adapters())
+        self._take_up(self._make_adapters())
         self._pricer.load()
         await self._transport.start()
 
@@ -44,8 +45,15 @@ class ProviderSet:
 
     def update(self, adapters: Adapters, pricer: Pricer) -> None:
         """Take a changed configuration up. Names that it lacks stay: records resolved before may still name them."""
-        self._adapters = self._adapters | dict(adapters)
+        self._take_up(self._adapters | dict(adapters))
         self._pricer = pricer
+
+    def _take_up(self, adapters: Adapters) -> None:
+        self._adapters = dict(adapters)
+        # Asked on every call; looking at the adapter's methods anew would cost more than all the rest of the choice.
+        self._takes_many = frozenset(
+            name for name, keys in self._adapters.items() if keys and isinstance(keys[0], ManyPrompts)
+        )
 
     def is_priced(self, provider: str, model: str) -> bool:
         """Whether an answer of ``model`` will have a price."""
@@ -76,6 +84,42 @@ class ProviderSet:
         else:
             answer = await self._stream(adapter, call, on_text, on_rates)
         return replace(answer, cost_usd=self._pricer.cost_usd(provider, call.model, answer.usage))
+
+    def takes_many(self, provider: str) -> bool:
+        """Whether the provider takes several prompts in one call."""
+        return provider in self._takes_many
+
+    def check(self, provider: str, call: ProviderCall) -> None:
+        """Raises what a call of ``provider``, which takes many, would be refused for before it is sent."""
+        self._many(provider, 0).check(call)
+
+    async def call_many(
+        self,
+        provider: str,
+        calls: Sequence[ProviderCall],
+        *,
+        key: int = 0,
+        on_rates: Callable[[RateHint], None] | None = None,
+    ) -> list[Answer]:
+        """One HTTP call for ``calls``, which share model and parameters; an answer for each, priced, in their order.
+
+        Raises a ProviderError, for all of them.
+        """
+        adapter = self._many(provider, key)
+        reply = await self._transport.send(adapter.to_http_many(calls))
+        _tell(on_rates, reply.headers)
+        answers = adapter.from_http_many(reply, calls)
+        return [
+            replace(answer, cost_usd=self._pricer.cost_usd(provider, call.model, answer.usage))
+            for call, answer in zip(calls, answers, strict=True)
+        ]
+
+    def _many(self, provider: str, key: int) -> ManyPrompts:
+        adapters = self._adapters.get(provider, ())
+        adapter = adapters[key % len(adapters)] if adapters else None
+        if not isinstance(adapter, ManyPrompts):
+            raise ProviderRejectedError(f"no provider named {provider!r} takes several prompts in one call")
+        return adapter
 
     async def _stream(
         self,

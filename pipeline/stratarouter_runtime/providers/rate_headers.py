@@ -33,7 +33,10 @@ def rate_headers(headers: Mapping[str, str], wall: Callable[[], float] = time.ti
         headers: of a reply, good or bad.
         wall: epoch seconds, for times of reset where the reply has no ``date`` of its own.
     """
-    if any(name.startswith("anthropic-ratelimit-") for name in headers):
+    named = [name for name in headers if "ratelimit-" in name]
+    if not named:
+        return None
+    if any(name.startswith("anthropic-ratelimit-") for name in named):
         hint = _anthropic(headers, wall)
     else:
         hint = RateHint(_openai_window(headers, "requests"), _openai_window(headers, "tokens"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stratarouter_runtime.providers import anthropic, google, openai, openai_responses
+from stratarouter_runtime.providers import anthropic, google, openai, openai_completions, openai_responses
 from stratarouter_runtime.providers.features import FEATURES
 
 BEGIN = "<!-- providers: written by make docs -->"
@@ -12,6 +12,7 @@ END = "<!-- end of providers -->"
 TABLES: Mapping[str, Mapping[str, str]] = {
     "`openai`": openai.SUPPORT,
     "`openai-responses`": openai_responses.SUPPORT,
+    "`openai-completions`": openai_completions.SUPPORT,
     "`anthropic`": anthropic.SUPPORT,
     "`google`": google.SUPPORT,
 }
@@ -19,7 +20,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 
 
 def markdown() -> str:
-    """One row for each feature; what is not plainly yes or an error is a numbered note below."""
+    """One row for each feature; what is not plainly yes, no or an error is a numbered note below."""
     notes: list[str] = []
     rows = [
         f"| {feature} | {' | '.join(_cell(table[feature], notes) for table in TABLES.values())} |"
@@ -31,7 +32,7 @@ def markdown() -> str:
 
 
 def _cell(says: str, notes: list[str]) -> str:
-    if says in {"yes", "error"}:
+    if says in {"yes", "no", "error"}:
         return says
     note = says.removeprefix("yes, ")
     if note not in notes:

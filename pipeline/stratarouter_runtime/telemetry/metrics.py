@@ -139,6 +139,9 @@ DEFINITIONS: tuple[MetricDef, ...] = (
     MetricDef("coalesced_total", "counter", (), "requests", "Requests that followed a leader instead of paying."),
     MetricDef("provider_calls_total", "counter", (PROVIDER, OUTCOME), "calls", "Calls made, retries among them."),
     MetricDef("provider_call_seconds", "histogram", (PROVIDER,), "seconds", "How long one call took.", CALL_BUCKETS_S),
+    MetricDef(
+        "prompts_per_call", "histogram", (), "prompts", "Prompts in one call, where several can go.", RECORD_BUCKETS
+    ),
     MetricDef("tokens_total", "counter", (TOKEN_KIND,), "tokens", "Tokens paid for, as the provider counted them."),
     MetricDef("cost_usd_total", "counter", (), "US dollars", "Money spent on calls whose price is known."),
     MetricDef("saved_usd_total", "counter", (SAVED_BY,), "US dollars", "Money that calls not made would have cost."),
@@ -224,6 +227,7 @@ class Metrics:
     coalesced_total: Counter
     provider_calls_total: Family[Counter]
     provider_call_seconds: Family[Histogram]
+    prompts_per_call: Histogram
     tokens_total: Family[Counter]
     cost_usd_total: Counter
     saved_usd_total: Family[Counter]

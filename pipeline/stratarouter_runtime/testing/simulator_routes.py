@@ -8,6 +8,8 @@ from urllib.parse import parse_qsl, unquote
 from stratarouter_runtime.testing.simulator_anthropic import MESSAGES
 from stratarouter_runtime.testing.simulator_anthropic import PATH as MESSAGES_PATH
 from stratarouter_runtime.testing.simulator_chat import CHAT
+from stratarouter_runtime.testing.simulator_completions import COMPLETIONS
+from stratarouter_runtime.testing.simulator_completions import PATH as COMPLETIONS_PATH
 from stratarouter_runtime.testing.simulator_endpoints import EMBEDDINGS, Endpoint
 from stratarouter_runtime.testing.simulator_google import GOOGLE
 from stratarouter_runtime.testing.simulator_responses import PATH as RESPONSES_PATH
@@ -16,6 +18,7 @@ from stratarouter_runtime.testing.simulator_responses import RESPONSES
 ENDPOINTS: dict[str, Endpoint] = {
     "/v1/chat/completions": CHAT,
     "/v1/embeddings": EMBEDDINGS,
+    COMPLETIONS_PATH: COMPLETIONS,
     RESPONSES_PATH: RESPONSES,
     MESSAGES_PATH: MESSAGES,
     **GOOGLE,

@@ -1,0 +1,164 @@
+"""Providers that take several prompts in one call: who goes together, and that nobody pays for another's trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from stratarouter_runtime.engine.gates import Limits
+from stratarouter_runtime.errors import ProviderRejectedError, ProviderUnavailableError
+from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.records import Answer, Response, Usage
+from unit.engine_bench import Bench, Provider, execution
+
+ONE = (("vllm", "small"),)
+
+
+class Together(Provider):
+    """Takes many; each call waits for ``gate`` and fails by the script, or for a prompt that it will not have."""
+
+    def __init__(self, *script: Exception, poison: str = "") -> None:
+        super().__init__(*script)
+        self.poison = poison
+        self.batches: list[list[str]] = []
+
+    def takes_many(self, _provider: str) -> bool:
+        return True
+
+    async def call_many(self, provider: str, calls: Sequence[ProviderCall], **_: Any) -> list[Answer]:
+        prompts = [str(call.messages[-1]["content"]) for call in calls]
+        self.batches.append(prompts)
+        await self.gate.wait()
+        if self.script:
+            raise self.script.pop(0)
+        if self.poison and self.poison in prompts:
+            raise ProviderRejectedError("that prompt is none")
+        return [Answer(f"answer to {prompt}", provider, "small", Usage(10, 5), cost_usd=0.01) for prompt in prompts]
+
+
+def _ask(bench: Bench, *queries: str, **changes: Any) -> list[asyncio.Task[Response]]:
+    return [
+        bench.engine.submit(execution(f"id of {query}", query, targets=ONE, threshold=None, **changes))
+        for query in queries
+    ]
+
+
+async def _until_sent(provider: Together, calls: int) -> None:
+    async with asyncio.timeout(10):
+        while len(provider.batches) < calls:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_lone_prompt_leaves_at_once_whatever_the_window() -> None:
+    async with Bench(Together(), batch_window_ms=60_000) as bench:
+        [response] = await asyncio.gather(*_ask(bench, "a"))
+    assert response.text == "answer to a"
+
+
+async def test_what_comes_while_a_call_is_under_way_leaves_together_after_it() -> None:
+    provider = Together()
+    provider.gate.clear()
+    async with Bench(provider, batch_window_ms=60_000) as bench:
+        tasks = _ask(bench, "a")
+        await _until_sent(provider, 1)
+        tasks += _ask(bench, "b", "c", "d")
+        await asyncio.sleep(0.05)
+        provider.gate.set()
+        responses = await asyncio.gather(*tasks)
+    assert provider.batches == [["a"], ["b", "c", "d"]]
+    assert [response.text for response in responses] == [f"answer to {query}" for query in "abcd"]
+    assert all(len(response.attempts) == 1 for response in responses)
+
+
+async def test_a_window_ends_and_a_full_call_does_not_wait_for_it() -> None:
+    provider = Together()
+    provider.gate.clear()
+    async with Bench(provider, batch_window_ms=100, batch_max_size=2) as bench:
+        tasks = _ask(bench, "a")
+        await _until_sent(provider, 1)
+        tasks += _ask(bench, "b", "c", "d")
+        await _until_sent(provider, 3)
+        provider.gate.set()
+        await asyncio.gather(*tasks)
+    assert provider.batches == [["a"], ["b", "c"], ["d"]]
+
+
+async def test_a_full_provider_fills_the_calls_that_follow() -> None:
+    provider = Together()
+    provider.gate.clear()
+    limits = {"vllm": Limits(1)}
+    async with Bench(provider, batch_window_ms=1, batch_max_size=8, limits=limits) as bench:
+        tasks = _ask(bench, "a")
+        await _until_sent(provider, 1)
+        tasks += _ask(bench, "b", "c", "d")
+        await asyncio.sleep(0.1)
+        assert len(provider.batches) == 1
+        provider.gate.set()
+        await asyncio.gather(*tasks)
+    assert provider.batches == [["a"], ["b", "c", "d"]]
+
+
+async def test_other_parameters_do_not_share_a_call() -> None:
+    provider = Together()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        tasks = [*_ask(bench, "a", params={"seed": 1}), *_ask(bench, "b", params={"seed": 2})]
+        await _until_sent(provider, 2)
+        provider.gate.set()
+        await asyncio.gather(*tasks)
+    assert provider.batches == [["a"], ["b"]]
+
+
+async def test_a_prompt_that_the_provider_refuses_takes_nothing_from_the_others() -> None:
+    provider = Together(poison="c")
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        tasks = _ask(bench, "a")
+        await _until_sent(provider, 1)
+        tasks += _ask(bench, "b", "c", "d")
+        await asyncio.sleep(0.05)
+        provider.gate.set()
+        responses = await asyncio.gather(*tasks)
+    assert [response.text for response in responses] == ["answer to a", "answer to b", None, "answer to d"]
+    assert responses[2].error is not None
+    assert responses[2].error.code == "provider_rejected"
+    assert provider.batches[1] == ["b", "c", "d"]
+    assert ["c"] in provider.batches[2:]
+
+
+async def test_an_outage_of_one_call_is_retried_by_each() -> None:
+    provider = Together(ProviderUnavailableError("down", status=503))
+    async with Bench(provider, max_retries=2) as bench:
+        responses = await asyncio.gather(*_ask(bench, "a", "b"))
+    assert [response.text for response in responses] == ["answer to a", "answer to b"]
+
+
+async def test_one_that_gives_up_takes_nothing_from_the_others() -> None:
+    provider = Together()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        first = _ask(bench, "a")
+        await _until_sent(provider, 1)
+        soon = bench.engine.submit(
+            execution("id of b", "b", targets=ONE, threshold=None, deadline_ms=time.time() * 1000 + 150)
+        )
+        others = _ask(bench, "c")
+        late = await soon
+        provider.gate.set()
+        responses = await asyncio.gather(*first, *others)
+    assert late.error is not None
+    assert late.error.code == "deadline_exceeded"
+    assert [response.text for response in responses] == ["answer to a", "answer to c"]
+
+
+async def test_the_end_breaks_off_what_is_under_way() -> None:
+    provider = Together()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        tasks = _ask(bench, "a", "b")
+        await _until_sent(provider, 1)
+    assert all(task.done() for task in tasks)
+    await asyncio.sleep(0)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() in {"prompts together", "window"}]
