@@ -284,8 +284,8 @@ def _present(record: Decision | CacheOptions) -> dict[str, Any]:
 
 
 def encode_execution(execution: Execution) -> bytes:
-    """An execution as its record's value (the traceparent goes into the headers)."""
-    fields = {name: getattr(execution, name) for name in execution.__slots__}
+    """An execution as its record's value (the traceparent goes into the headers, the spread is in the key)."""
+    fields = {name: getattr(execution, name) for name in execution.__slots__ if name != "spread"}
     return dumps(fields | {"request": _request_object(execution.request)})
 
 

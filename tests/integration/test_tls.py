@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 import uuid
 from collections.abc import Iterator
@@ -51,6 +52,13 @@ LEFT_BY_AIOKAFKA = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableEx
 OPS = Path(__file__).parents[2] / "ops"
 ROLE = OPS / "postgres" / "least-privilege.sql"
 REDIS_USER = OPS / "redis" / "least-privilege.acl"
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """What aiokafka leaves is collected here, and not in the middle of another test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +127,7 @@ async def test_a_worker_answers_over_sasl_ssl_with_the_least_rights(
 
 
 @LEFT_BY_AIOKAFKA
+@pytest.mark.usefixtures("collected")
 async def test_rights_end_where_they_were_granted(
     config: RuntimeConfig, broker: SecureKafka, authority: Authority
 ) -> None:
@@ -135,6 +144,7 @@ async def test_rights_end_where_they_were_granted(
 
 
 @LEFT_BY_AIOKAFKA
+@pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize("wrong", ["password", "authority", "name", "plaintext"])
 async def test_a_broker_that_is_not_who_it_says_is_not_spoken_to(
     config: RuntimeConfig, broker: SecureKafka, authority: Authority, stranger: Authority, wrong: str

@@ -123,7 +123,8 @@ def properties(name: str, definition: str | None = None) -> set[str]:
 
 @pytest.mark.parametrize(("name", "definition", "record"), SAME_NAMES)
 def test_schema_and_record_have_the_same_fields(name: str, definition: str | None, record: type):
-    assert properties(name, definition) == {field.name for field in dataclasses.fields(record)}
+    # Where an execution goes stands in its key, not in its value.
+    assert properties(name, definition) == {field.name for field in dataclasses.fields(record)} - {"spread"}
 
 
 def test_request_schema_and_decoder_know_the_same_fields():

@@ -38,6 +38,9 @@ _END_MARKS = re.compile(r"(?:(?<=[^\W\d_]{2})[!…！]+|(?<=[\w)\]}'\"%`])[.?。
 _LINE_END_BLANKS = re.compile(r" \n")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _WORD = re.compile(r"[^\s\"'“”(),;]+")
+_OTHER_LETTER = re.compile(r"[^\W\d_\x00-\x7f]")
+# One try for each word, and none of them goes back: the possessive run gives nothing up.
+_WORD_WITH_CAPITAL = re.compile(r"(?<![^\s\"'“”(),;])[^\s\"'“”(),;A-Z]*+[A-Z][^\s\"'“”(),;]*")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _CASE_MATTERS = re.compile(r"https?://|[/~.]*/|-|.*[_\\]|(?=.*\d)(?=.*[a-z])(?=.*[A-Z])")
 _KEPT_COMPATIBILITY = ("<super>", "<sub>", "<fraction>", "<circle>")
@@ -176,8 +179,9 @@ def _compatible_character(found: re.Match[str]) -> str:
 
 def _lowered(text: str) -> str:
     # lower(), not casefold(): casefold makes German "Maße" (dimensions) and "Masse" (mass) one word.
-    if text.isascii() and text.lower() == text:
-        return text
+    if _OTHER_LETTER.search(text) is None:
+        # Only words with an ASCII capital can change; most have none.
+        return _WORD_WITH_CAPITAL.sub(lambda word: _lowered_word(word[0]), text)
     return _WORD.sub(lambda word: _lowered_word(word[0]), text)
 
 
