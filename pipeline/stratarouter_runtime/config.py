@@ -180,6 +180,9 @@ class RuntimeConfig(BaseSettings):
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
     group_id: str = Field("stratarouter", min_length=1, max_length=200)
+    group_instance_id: str | None = Field(None, min_length=1, max_length=200)
+    """A name that this worker keeps over restarts (a pod of a StatefulSet): one that is back within
+    ``session_timeout_ms`` takes its partitions up again, and the others hear nothing of it (static membership)."""
     processing_guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
     session_timeout_ms: int = Field(10_000, ge=1000, le=1_800_000)
     transaction_timeout_ms: int = Field(60_000, ge=1000, le=900_000)
