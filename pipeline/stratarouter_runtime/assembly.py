@@ -11,7 +11,7 @@ from typing import Protocol
 
 from stratarouter_runtime.cache import create_cache
 from stratarouter_runtime.cache.controlled import ControlledCache
-from stratarouter_runtime.cache.guard import create_guard
+from stratarouter_runtime.cache.guard import SETTINGS, create_guard
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders import create_embedder
@@ -115,7 +115,7 @@ class Assembly:
             config,
             cache=self.cache,
             performer=performer,
-            guard=create_guard(),
+            guard=create_guard(SETTINGS[config.cache_guard]),
             clock=self.clock,
             metrics=self.metrics,
             control=self.control,

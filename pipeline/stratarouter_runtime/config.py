@@ -135,6 +135,14 @@ class RuntimeConfig(BaseSettings):
     cache_backend: Literal["redis", "memory"] = "redis"
     cache_ttl: int = Field(3600, ge=1)
     cache_similarity_threshold: Similarity = 0.95
+    cache_guard: Literal["strict", "lenient"] = "strict"
+    """How much may differ between two texts that get one answer; of the cache and of batching."""
+    cache_max_entries: int = Field(50_000, ge=1)
+    """Kept in this process: of ``memory`` all there is, of ``redis`` what can be found by likeness."""
+    cache_max_bytes: int = Field(256 * MIB, ge=MIB)
+    """Likewise."""
+    cache_eviction: Literal["lru", "cost"] = "lru"
+    """Who goes first when ``memory`` is full: the least recently used, or who saves least money for its size."""
     cache_control: Literal["workers", "everywhere", "off"] = "workers"
     """Who follows the cache-control topic: workers, in-process bridges too (they need the broker then), or nobody."""
     redis_url: Annotated[str, AfterValidator(_redis_url)] = "redis://localhost:6379"

@@ -15,6 +15,7 @@ from rich.console import Console
 from bench import (
     batching,
     bridge_rate,
+    cache_speed,
     in_flight,
     journal,
     kafka_hits,
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[StackAddresses], Awaitable[list[Result]]]] = {
     "kafka_latency": kafka_latency.measure,
     "kafka_misses": kafka_misses.measure,
     "batching": batching.measure,
+    "cache_speed": cache_speed.measure,
 }
 
 

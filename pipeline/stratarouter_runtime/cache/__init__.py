@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Protocol
+from typing import Literal, Protocol
 
 from stratarouter_runtime.cache.controlled import ControllableCache
-from stratarouter_runtime.cache.guard import create_guard
+from stratarouter_runtime.cache.guard import SETTINGS, create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.cache.redis import TIMEOUT_S, RedisCache
 from stratarouter_runtime.clock import SystemClock
@@ -29,6 +29,22 @@ class CacheConfig(Protocol):
         """Where Redis is."""
 
     @property
+    def cache_guard(self) -> Literal["strict", "lenient"]:
+        """How much may differ between two texts of one answer."""
+
+    @property
+    def cache_max_entries(self) -> int:
+        """Entries in this process at most."""
+
+    @property
+    def cache_max_bytes(self) -> int:
+        """Their bytes at most."""
+
+    @property
+    def cache_eviction(self) -> Literal["lru", "cost"]:
+        """Who goes first when room is short."""
+
+    @property
     def embedder(self) -> str:
         """Whose vectors are compared."""
 
@@ -45,10 +61,24 @@ def create_cache(
     ``timeout_s`` is the deadline of a round trip to Redis.
     """
     clock = clock or SystemClock()
-    guard = guard or create_guard()
+    guard = guard or create_guard(SETTINGS[config.cache_guard])
     if config.cache_backend == "memory":
-        return MemoryCache(clock=clock, guard=guard)
-    return RedisCache(config.redis_url, clock=clock, guard=guard, prefix=_prefix(config), timeout_s=timeout_s)
+        return MemoryCache(
+            clock=clock,
+            guard=guard,
+            max_entries=config.cache_max_entries,
+            max_bytes=config.cache_max_bytes,
+            eviction=config.cache_eviction,
+        )
+    return RedisCache(
+        config.redis_url,
+        clock=clock,
+        guard=guard,
+        prefix=_prefix(config),
+        timeout_s=timeout_s,
+        local_entries=config.cache_max_entries,
+        local_bytes=config.cache_max_bytes,
+    )
 
 
 def _prefix(config: CacheConfig) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import orjson
 
@@ -11,6 +12,7 @@ from stratarouter_runtime.cache.shelf import Item, Near, Place, Shelf, size_of
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
 from stratarouter_runtime.records import Answer
 from stratarouter_runtime.state.cache_control import Origin
+from stratarouter_runtime.state.eviction import CostAware
 
 MAX_ENTRIES = 50_000
 """At 384 dimensions and short answers about 250 MB, which MAX_BYTES then holds."""
@@ -28,19 +30,29 @@ class MemoryCache:
     Args:
         clock: gives monotonic seconds for the time to live.
         guard: judges semantic candidates.
-        max_entries: entries kept at most; the least recently used go first.
-        max_bytes: bytes kept at most, likewise; a larger entry is not kept at all.
+        max_entries: entries kept at most.
+        max_bytes: bytes kept at most; a larger entry is not kept at all.
+        eviction: who goes first when room is short: ``lru``, the least recently used, or ``cost``, who saves least
+            money for its size.
 
     Attributes:
         refused: entries not kept because of their size or time to live.
     """
 
     def __init__(
-        self, *, clock: Clock, guard: Guard, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES
+        self,
+        *,
+        clock: Clock,
+        guard: Guard,
+        max_entries: int = MAX_ENTRIES,
+        max_bytes: int = MAX_BYTES,
+        eviction: Literal["lru", "cost"] = "lru",
     ) -> None:
         self._clock = clock
         self._guard = guard
-        self._shelf = Shelf(max_entries=max_entries, max_bytes=max_bytes)
+        self._shelf = Shelf(
+            max_entries=max_entries, max_bytes=max_bytes, eviction=CostAware() if eviction == "cost" else None
+        )
         self.refused = 0
 
     @property

@@ -1,5 +1,7 @@
 """Keeps entries within bounds of number, bytes and age, and finds the one that answers a query.
 
+Who goes when room is short is the least recently used, or what ``state/eviction.py`` says.
+
 Pure: ``now`` is an argument. Both backends stand on it: for ``memory`` it is the cache, for ``redis`` the local copy
 of what can be found.
 """
@@ -14,6 +16,7 @@ from stratarouter_runtime.cache.index import ScopedIndex
 from stratarouter_runtime.ports import CacheMiss, CacheQuery, Guard
 from stratarouter_runtime.records import Answer, Vector
 from stratarouter_runtime.state.cache_control import UNKNOWN, Origin
+from stratarouter_runtime.state.eviction import CostAware
 
 CANDIDATES = 5
 """How many of the nearest entries the guard is asked about: beyond the fifth a right one is rare, and each costs up
@@ -62,11 +65,12 @@ def size_of(text: str, vector: Vector | None) -> int:
 
 
 class Shelf:
-    """Entries by key and by vector, the least recently used going first when room is short.
+    """Entries by key and by vector.
 
     Args:
         max_entries: how many entries at most.
         max_bytes: how many bytes at most, by ``size_of``.
+        eviction: chooses who goes when room is short; None: the least recently used.
 
     Attributes:
         bytes: what the entries take now.
@@ -74,7 +78,15 @@ class Shelf:
         expired: how many went for their age.
     """
 
-    def __init__(self, *, max_entries: int, max_bytes: int, index: ScopedIndex[Place] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_entries: int,
+        max_bytes: int,
+        index: ScopedIndex[Place] | None = None,
+        eviction: CostAware[Place] | None = None,
+    ) -> None:
+        self._eviction = eviction
         self._items: OrderedDict[Place, Item] = OrderedDict()
         self._index: ScopedIndex[Place] = index or ScopedIndex()
         self._expiries: list[tuple[float, Place]] = []
@@ -93,18 +105,23 @@ class Shelf:
         return len(self._index)
 
     def put(self, item: Item, vector: Vector | None, now: float) -> bool:
-        """Keep ``item`` in place of an older one of its key. False where it is too large or its time is over."""
+        """Keep ``item`` in place of an older one of its key.
+
+        False where it is too large, its time is over, or it is worth less than all that is here.
+        """
         self.expire(now)
         self.remove(item.place)
         if item.size_bytes > self._max_bytes or item.expires_at <= now or self._max_entries < 1:
             return False
         self._items[item.place] = item
         self.bytes += item.size_bytes
+        if self._eviction is not None:
+            self._eviction.add(item.place, None if item.answer is None else item.answer.cost_usd, item.size_bytes)
         if vector is not None:
             self._index.add(item.place, item.scope, vector)
         heapq.heappush(self._expiries, (item.expires_at, item.place))
         self._make_room()
-        return True
+        return self.has(item)
 
     def remove(self, place: Place) -> None:
         """Take an entry out, if it is in."""
@@ -112,6 +129,8 @@ class Shelf:
         if item is not None:
             self.bytes -= item.size_bytes
             self._index.remove(place)
+            if self._eviction is not None:
+                self._eviction.remove(place)
 
     def expire(self, now: float) -> None:
         """Take out everything whose time is over."""
@@ -156,11 +175,13 @@ class Shelf:
         item = self._items.get(place)
         if item is not None:
             self._items.move_to_end(place)
+            if self._eviction is not None:
+                self._eviction.use(place)
         return item
 
     def _make_room(self) -> None:
         while len(self._items) > self._max_entries or self.bytes > self._max_bytes:
-            self.remove(next(iter(self._items)))
+            self.remove(next(iter(self._items)) if self._eviction is None else self._eviction.victim())
             self.evicted += 1
         # What was evicted or stored again leaves its old expiry behind; sweep when those are the most.
         if len(self._expiries) > 2 * len(self._items) + 16:

@@ -217,14 +217,14 @@ async def _explain(
     settings: RuntimeConfig, ours: Execution, theirs: Execution, control: CacheControl | None
 ) -> dict[str, Any]:
     """Every judgement a lookup would make, and what comes of them."""
-    from stratarouter_runtime.cache.guard import create_guard
+    from stratarouter_runtime.cache.guard import SETTINGS, create_guard
     from stratarouter_runtime.cli.cache import _embed
     from stratarouter_runtime.engine.lookup import query
 
     asked, stored = query(ours), query(theirs)
     vectors = await _embed(settings, [asked.text, stored.text])
     cosine = min(1.0, float(vectors[asked.text] @ vectors[stored.text]))
-    guard = create_guard().differs(asked.text, stored.text, cosine)
+    guard = create_guard(SETTINGS[settings.cache_guard]).differs(asked.text, stored.text, cosine)
     marked = None if control is None else stored.content_hash in control.vetoed(asked.content_hash)
     same_scope, same_words = asked.scope == stored.scope, asked.content_hash == stored.content_hash
     refusals = (
