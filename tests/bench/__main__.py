@@ -12,13 +12,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import in_flight, overhead
+from bench import in_flight, journal, overhead
 from bench.result import Result, machine, show, write
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
 
 BENCHMARKS: dict[str, Callable[[StackAddresses], Awaitable[list[Result]]]] = {
     "overhead": overhead.measure,
     "in_flight": in_flight.measure,
+    "journal": journal.measure,
 }
 
 
