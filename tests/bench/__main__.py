@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import in_flight, journal, overhead
+from bench import in_flight, journal, kafka_hits, overhead
 from bench.result import Result, machine, show, write
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
 
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[StackAddresses], Awaitable[list[Result]]]] = {
     "overhead": overhead.measure,
     "in_flight": in_flight.measure,
     "journal": journal.measure,
+    "kafka_hits": kafka_hits.measure,
 }
 
 
