@@ -1,4 +1,4 @@
-"""The command: ``python -m bench [name ...]``. Writes ``bench-results/latest.json``; exit code 1 if one is missed."""
+"""The command: ``python -m bench [name ...]``. Writes ``bench-results/latest.json`` and ``.png``; exit code 1 if one is missed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,31 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import in_flight, journal, kafka_hits, overhead
+from bench import (
+    bridge_rate,
+    in_flight,
+    journal,
+    kafka_hits,
+    kafka_latency,
+    kafka_misses,
+    latency_table,
+    overhead,
+    worker_life,
+)
+from bench.chart import draw
 from bench.result import Result, machine, show, write
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
 
 BENCHMARKS: dict[str, Callable[[StackAddresses], Awaitable[list[Result]]]] = {
+    "latency_table": latency_table.measure,
     "overhead": overhead.measure,
+    "bridge_rate": bridge_rate.measure,
     "in_flight": in_flight.measure,
     "journal": journal.measure,
     "kafka_hits": kafka_hits.measure,
+    "kafka_latency": kafka_latency.measure,
+    "kafka_misses": kafka_misses.measure,
+    "worker_life": worker_life.measure,
 }
 
 
@@ -39,6 +55,7 @@ def main() -> int:
     results = asyncio.run(_run(given.names or list(BENCHMARKS), console))
     show(console, results)
     write(given.report, results)
+    draw(given.report.with_suffix(".png"), results)
     return 0 if all(one.held for one in results) else 1
 
 

@@ -114,7 +114,7 @@ async def end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def configured(addresses: StackAddresses, database_url: str) -> RuntimeConfig:
+def configured(addresses: StackAddresses, database_url: str, **settings: Any) -> RuntimeConfig:
     """Topics and groups of its own."""
     name = f"bench-{uuid.uuid4().hex[:8]}"
     return RuntimeConfig(
@@ -123,6 +123,7 @@ def configured(addresses: StackAddresses, database_url: str) -> RuntimeConfig:
         cache_backend="memory",
         topic_prefix=f"{name}.",
         group_id=name,
+        **settings,
     )
 
 
