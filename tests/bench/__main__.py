@@ -1,4 +1,4 @@
-"""The command: ``python -m bench [name ...]``. Writes ``bench-results/latest.json`` and ``.png``; exit code 1 if one is missed."""
+"""The command: ``python -m bench [name ...]``. Writes JSON and a PNG to ``bench-results``; exit code 1 if missed."""
 
 from __future__ import annotations
 
