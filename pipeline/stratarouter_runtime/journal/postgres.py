@@ -216,7 +216,14 @@ class PostgresJournal:
         return [answers[item.key] for item in items]
 
     async def _finish_round(self, items: Sequence[Finish]) -> list[Recorded | None]:
-        packed = ((*_key(item.key), rows.state_of(item), *_result(item)) for item in items)
+        results = [rows.recorded_by(item) for item in items]
+        packed = (
+            (
+                *item.key, rows.state_of(item),
+                rows.pack(result.answer), rows.pack(result.error), rows.pack(result.attempts),
+            )
+            for item, result in zip(items, results, strict=True)
+        )  # fmt: skip
         charges = (
             (place, window.budget, window.start, window.length_s, spent.nano_usd, spent.tokens)
             for place, item in enumerate(items, 1)
@@ -225,10 +232,10 @@ class PostgresJournal:
         records = await self._fetch("finish", *_columns(6, packed), self._owner, *_columns(6, charges))
 
         def stands(record: asyncpg.Record) -> Recorded | None:
-            item = items[record["ord"] - 1]
+            at: int = record["ord"] - 1
             if record["written"]:
-                return rows.recorded_by(item)
-            if record["finished"] or rows.state_of(item) is None:
+                return results[at]
+            if record["finished"] or rows.state_of(items[at]) is None:
                 return _recorded(record)
             return None
 
@@ -240,7 +247,7 @@ class PostgresJournal:
             rows.check_key(key)
         if not keys:
             return []
-        records = await self._fetch("lookup", *_columns(2, (_key(key) for key in keys)))
+        records = await self._fetch("lookup", *_columns(2, keys))
         return _in_order(records, len(keys), _recorded)
 
     async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
@@ -340,20 +347,16 @@ async def _run(pool: asyncpg.Pool, name: str, arguments: tuple[object, ...]) -> 
 
 
 def _key(key: JournalKey | None) -> tuple[str | None, str | None]:
-    return (None, None) if key is None else (key.tenant, key.request_id)
+    return (None, None) if key is None else key
 
 
-def _key_order(item: Begin | Finish) -> tuple[str, str]:
+def _key_order(item: Begin | Finish) -> JournalKey:
     # One order for every writer, so that two batches never wait for each other crosswise.
-    return item.key.tenant, item.key.request_id
+    return item.key
 
 
-def _columns(width: int, table: Iterable[tuple[object, ...]]) -> list[list[object]]:
-    columns: list[list[object]] = [[] for _ in range(width)]
-    for row in table:
-        for column, value in zip(columns, row, strict=True):
-            column.append(value)
-    return columns
+def _columns(width: int, table: Iterable[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    return list(zip(*table, strict=True)) or [()] * width
 
 
 def _in_order(
@@ -363,11 +366,6 @@ def _in_order(
     for record in records:
         results[record["ord"] - 1] = read(record)
     return results
-
-
-def _result(item: Finish) -> tuple[bytes | None, bytes | None, bytes | None]:
-    stands = rows.recorded_by(item)
-    return rows.pack(stands.answer), rows.pack(stands.error), rows.pack(stands.attempts)
 
 
 def _recorded(record: asyncpg.Record) -> Recorded:
