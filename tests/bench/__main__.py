@@ -25,6 +25,7 @@ from bench import (
 )
 from bench.chart import draw
 from bench.result import Result, machine, show, write
+from stratarouter_runtime import collector
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
 
 BENCHMARKS: dict[str, Callable[[StackAddresses], Awaitable[list[Result]]]] = {
@@ -52,6 +53,7 @@ def main() -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     console = Console(width=150)
     console.print(f"on {machine()}", highlight=False)
+    collector.settle()  # as a worker does: some benchmarks run the product in this process
     results = asyncio.run(_run(given.names or list(BENCHMARKS), console))
     show(console, results)
     write(given.report, results)
