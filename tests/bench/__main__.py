@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import (
+    batching,
     bridge_rate,
     in_flight,
     journal,
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[StackAddresses], Awaitable[list[Result]]]] = {
     "kafka_latency": kafka_latency.measure,
     "kafka_misses": kafka_misses.measure,
     "worker_life": worker_life.measure,
+    "batching": batching.measure,
 }
 
 

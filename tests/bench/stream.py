@@ -48,7 +48,9 @@ Start = Callable[[], AbstractAsyncContextManager[Pipe]]
 """Starts a contender on fresh topics; it has ended when the context has."""
 
 
-def started(addresses: StackAddresses, database_url: str, base_url: str, **settings: Any) -> Start:
+def started(
+    addresses: StackAddresses, database_url: str, base_url: str, *, max_concurrency: int = 10_000, **settings: Any
+) -> Start:
     """A worker process of this product, as an operator would start it."""
 
     @asynccontextmanager
@@ -61,7 +63,7 @@ def started(addresses: StackAddresses, database_url: str, base_url: str, **setti
         with tempfile.TemporaryDirectory(prefix="bench-worker-") as folder:
             worker = WorkerProcess(
                 config,
-                routes_file(Path(folder) / "routes.toml", base_url),
+                routes_file(Path(folder) / "routes.toml", base_url, max_concurrency),
                 Path(folder) / "worker.log",
                 extra={"STRATAROUTER_LOG_LEVEL": "warning"}
                 | {f"STRATAROUTER_{name.upper()}": str(value) for name, value in settings.items()},
@@ -138,10 +140,10 @@ async def kafka_admin(config: RuntimeConfig) -> AsyncIterator[Any]:
         await client.close()
 
 
-def routes_file(path: Path, base_url: str) -> Path:
-    """Route ``bench`` to a simulated provider that takes whatever comes."""
+def routes_file(path: Path, base_url: str, max_concurrency: int) -> Path:
+    """Route ``bench`` to a simulated provider."""
     path.write_text(
-        f'[providers.sim]\nkind = "simulator"\nbase_url = "{base_url}"\nmax_concurrency = 10000\n'
+        f'[providers.sim]\nkind = "simulator"\nbase_url = "{base_url}"\nmax_concurrency = {max_concurrency}\n'
         '[routes.bench]\ntargets = [{ provider = "sim", model = "gpt-4o-mini" }]\n'
     )
     return path
