@@ -140,7 +140,7 @@ async def kafka_admin(config: RuntimeConfig) -> AsyncIterator[Any]:
         await client.close()
 
 
-def routes_file(path: Path, base_url: str, max_concurrency: int) -> Path:
+def routes_file(path: Path, base_url: str, max_concurrency: int = 10_000) -> Path:
     """Route ``bench`` to a simulated provider."""
     path.write_text(
         f'[providers.sim]\nkind = "simulator"\nbase_url = "{base_url}"\nmax_concurrency = {max_concurrency}\n'
