@@ -2,6 +2,8 @@
 
 How long calls take follows the answers' lengths in ``$BENCH_DATA/azure_llm_trace``. What a record costs is measured
 first; then a backlog with other latencies and less room is both measured and simulated, and must agree within 15 %.
+There it is room that bounds the rate, so the check says nothing of the costs, which are measured and not simulated. Broker
+and database share the worker's cores here: a cluster where they do not takes fewer workers.
 """
 
 from __future__ import annotations
@@ -131,9 +133,9 @@ def _planned(costs: dict[str, float], rate_per_s: float, hit_share: float) -> di
     chance, arrivals, share = random.Random(2), [0.0], rate_per_s / found.workers
     while arrivals[-1] < ONE_WORKER_S:
         arrivals.append(arrivals[-1] + chance.expovariate(share))
-    # Hits alone tell what a record waits for the processor: a hit has nothing else to wait for.
     calls = [-1.0 if chance.random() < hit_share else chance.choice(lengths) for _ in arrivals]
-    answered = finish_times(worker, arrivals, calls)
+    # The second half, when as many calls are in flight as will be.
+    settled = [end for end in finish_times(worker, arrivals, calls) if ONE_WORKER_S / 2 <= end < ONE_WORKER_S]
     return {
         "rate_per_s": rate_per_s,
         "hit_share": hit_share,
@@ -143,7 +145,7 @@ def _planned(costs: dict[str, float], rate_per_s: float, hit_share: float) -> di
         "connections_per_worker": found.calls_in_flight_per_worker,
         "busy": found.busy,
         "one_worker_takes_per_s": share,
-        "one_worker_answers_per_s": len(answered) / max(answered),
+        "one_worker_answers_per_s": len(settled) / (ONE_WORKER_S / 2),
     }
 
 
