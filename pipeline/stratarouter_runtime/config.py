@@ -135,6 +135,8 @@ class RuntimeConfig(BaseSettings):
     cache_backend: Literal["redis", "memory"] = "redis"
     cache_ttl: int = Field(3600, ge=1)
     cache_similarity_threshold: Similarity = 0.95
+    cache_control: Literal["workers", "everywhere", "off"] = "workers"
+    """Who follows the cache-control topic: workers, in-process bridges too (they need the broker then), or nobody."""
     redis_url: Annotated[str, AfterValidator(_redis_url)] = "redis://localhost:6379"
 
     # batch
@@ -189,6 +191,7 @@ class RuntimeConfig(BaseSettings):
     executions_topic: TopicName = "executions"
     responses_topic: TopicName = "responses"
     dead_letter_topic: TopicName = "dead-letter"
+    cache_control_topic: TopicName = "cache-control"
     replication_factor: int = Field(-1, ge=-1)
     """Of topics that ``topics apply`` creates; -1 leaves it to the broker."""
     reply_topic_prefix: TopicName = "responses"

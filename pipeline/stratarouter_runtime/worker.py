@@ -148,6 +148,8 @@ class Worker:
             enabled=self.config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint)
         )
         await self._patiently(self.assembly.start)
+        if self.config.cache_control != "off":
+            await self._patiently(self.assembly.follow_control)
         await asyncio.gather(*(self._patiently(intake.start) for intake in self.intakes))
         self._waiting_for = None
         self._tasks = [

@@ -165,7 +165,7 @@ def test_an_installed_wheel_carries_the_contracts_and_the_demo(tmp_path: Path) -
     origin, declared, schemas, records = done.stdout.split()
     assert origin.startswith(str(site))
     assert int(declared) >= 4
-    assert int(schemas) == 4
+    assert int(schemas) == 5
     assert int(records) == 600
 
 

@@ -120,12 +120,12 @@ def _digests(message: Mapping[str, Any]) -> Iterator[str]:
 
 def _spaced(text: str) -> str:
     """White space folded outside protected spans; case and end marks kept."""
-    layout = "\n" in text and _INDENTED.search(text) is not None
+    layout = _has_layout(text)
     return "".join(_spaced_span(span, layout) for span in _spans(text)).strip()
 
 
 def _folded(text: str) -> str:
-    layout = "\n" in text and _INDENTED.search(text) is not None
+    layout = _has_layout(text)
     spans = [span if protected else _lowered(_spaced_span((span, False), layout)) for span, protected in _spans(text)]
     return without_end_marks("".join(spans).strip()).rstrip()
 
@@ -139,6 +139,11 @@ def without_end_marks(text: str) -> str:
     before = len(text.rstrip(_MARKS))
     found = _END_MARKS.search(text, before) if before < len(text) else None
     return text if found is None else text[: found.start()]
+
+
+def _has_layout(text: str) -> bool:
+    """Whether a line is indented below another; a first line's own indentation is cut off with what is around it."""
+    return "\n" in text and _INDENTED.search(text.strip()) is not None
 
 
 def _spans(text: str) -> Iterator[tuple[str, bool]]:
