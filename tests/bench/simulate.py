@@ -2,8 +2,8 @@
 
 How long calls take follows the answers' lengths in ``$BENCH_DATA/azure_llm_trace``. What a record costs is measured
 first; then a backlog with other latencies and less room is both measured and simulated, and must agree within 15 %.
-There it is room that bounds the rate, so the check says nothing of the costs, which are measured and not simulated. Broker
-and database share the worker's cores here: a cluster where they do not takes fewer workers.
+There it is room that bounds the rate: the check says nothing of the costs, which are measured and not simulated.
+Broker and database share the worker's cores here; a cluster where they do not takes fewer workers.
 """
 
 from __future__ import annotations
