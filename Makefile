@@ -2,6 +2,7 @@
 #   make demo    the whole runtime on an embedded stack        make test     every test
 #   make check   formatting, lint, types, import contracts     make chaos    every fault, then a storm of them
 #   make bench   claims of speed as ratios                     make docs     write what is written from the code
+#   make simulate  a cluster as a model, checked here
 #   make lock    resolve requirements/*.txt anew               make clean    remove what was built
 
 .DEFAULT_GOAL := test
@@ -24,7 +25,7 @@ SECONDS := 300
 SEED :=
 ARGS :=
 
-.PHONY: demo test check chaos bench docs lock clean
+.PHONY: demo test check chaos bench simulate docs lock clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/stratarouter-runtime demo
@@ -44,6 +45,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
+
+simulate: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m bench.simulate $(ARGS)
 
 docs: $(VENV)/.dev
 	$(BIN)/python -c 'from stratarouter_runtime.telemetry.metrics import markdown; print(markdown(), end="")' > ops/METRICS.md

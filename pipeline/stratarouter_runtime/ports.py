@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Vector
 from stratarouter_runtime.state.cache_control import UNKNOWN, Origin
@@ -30,9 +30,11 @@ class Clock(Protocol):
 BeginState = Literal["granted", "recorded", "busy", "conflict", "ambiguous"]
 
 
-@dataclass(frozen=True, slots=True)
-class JournalKey:
-    """A request's identity in the journal: tenant and request id."""
+class JournalKey(NamedTuple):
+    """A request's identity in the journal: tenant and request id.
+
+    A tuple, because every row is hashed and sorted by it several times on its way.
+    """
 
     tenant: str
     request_id: str

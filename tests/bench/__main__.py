@@ -1,4 +1,4 @@
-"""The command: ``python -m bench [name ...]``. Writes ``bench-results/latest.json``; exit code 1 if one is missed."""
+"""The command: ``python -m bench [name ...]``. Writes JSON and a PNG to ``bench-results``; exit code 1 if missed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ from bench import (
     kafka_misses,
     latency_table,
     overhead,
+    worker_life,
 )
+from bench.chart import draw
 from bench.result import Result, machine, show, write
+from stratarouter_runtime import collector
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
 
 BENCHMARKS: dict[str, Callable[[StackAddresses], Awaitable[list[Result]]]] = {
@@ -36,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[StackAddresses], Awaitable[list[Result]]]] = {
     "kafka_hits": kafka_hits.measure,
     "kafka_latency": kafka_latency.measure,
     "kafka_misses": kafka_misses.measure,
+    "worker_life": worker_life.measure,
     "batching": batching.measure,
     "cache_speed": cache_speed.measure,
 }
@@ -53,9 +57,11 @@ def main() -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     console = Console(width=150)
     console.print(f"on {machine()}", highlight=False)
+    collector.settle()  # as a worker does: some benchmarks run the product in this process
     results = asyncio.run(_run(given.names or list(BENCHMARKS), console))
     show(console, results)
     write(given.report, results)
+    draw(given.report.with_suffix(".png"), results)
     return 0 if all(one.held for one in results) else 1
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import aiohttp
 import orjson
@@ -49,8 +50,12 @@ async def measure(addresses: StackAddresses) -> list[Result]:
     return results
 
 
-async def _rounds(url: str, base_url: str, at_once: int, python: str) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {"ours": [], "aiohttp": [], "litellm": []}
+Call = Callable[[int], Awaitable[None]]
+
+
+@asynccontextmanager
+async def calls(url: str, base_url: str) -> AsyncIterator[tuple[Call, Call]]:
+    """The bridge's call and the bare one, both to the same server."""
     async with bridge(url, routes(base_url)) as running, aiohttp.ClientSession(connector=_unbounded()) as session:
 
         async def ours(number: int) -> None:
@@ -64,15 +69,21 @@ async def _rounds(url: str, base_url: str, at_once: int, python: str) -> dict[st
                 reply.raise_for_status()
                 assert orjson.loads(await reply.read())["choices"]
 
+        yield ours, bare
+
+
+async def _rounds(url: str, base_url: str, at_once: int, python: str) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {"ours": [], "aiohttp": [], "litellm": []}
+    async with calls(url, base_url) as (ours, bare):
         for call in (ours, bare):
-            await _per_core_second(call, at_once, at_once)
+            await per_core_second(call, at_once, at_once)
         for number in range(ROUNDS):
             order = list(rates) if number % 2 == 0 else reversed(rates)
             for name in order:
                 if name == "litellm":
                     rates[name].append(await _litellm(python, base_url, at_once))
                 else:
-                    rates[name].append(await _per_core_second(ours if name == "ours" else bare, at_once, CALLS))
+                    rates[name].append(await per_core_second(ours if name == "ours" else bare, at_once, CALLS))
     return rates
 
 
@@ -80,8 +91,9 @@ def _unbounded() -> aiohttp.TCPConnector:
     return aiohttp.TCPConnector(limit=0)
 
 
-async def _per_core_second(call: Callable[[int], Awaitable[None]], at_once: int, calls: int) -> float:
-    numbers = iter(range(calls))
+async def per_core_second(call: Call, at_once: int, count: int) -> float:
+    """Calls for each second of this process's processor time."""
+    numbers = iter(range(count))
 
     async def loop() -> None:
         for number in numbers:
@@ -89,7 +101,7 @@ async def _per_core_second(call: Callable[[int], Awaitable[None]], at_once: int,
 
     began = time.process_time()
     await asyncio.gather(*(loop() for _ in range(at_once)))
-    return calls / (time.process_time() - began)
+    return count / (time.process_time() - began)
 
 
 async def _litellm(python: str, base_url: str, at_once: int) -> float:

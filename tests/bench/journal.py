@@ -45,7 +45,7 @@ ON CONFLICT (tenant, request_id) DO NOTHING
 """
 
 
-async def measure(addresses: StackAddresses) -> list[Result]:
+async def measure(addresses: StackAddresses, rounds: int = ROUNDS) -> list[Result]:
     """Rows/s of each kind of write, alternating with the bare loop, into a table emptied before each."""
     async with database(addresses) as url:
         owner = str(uuid.uuid4())
@@ -58,7 +58,7 @@ async def measure(addresses: StackAddresses) -> list[Result]:
             results = []
             for kind in ("finish", "begin"):
                 rates: dict[str, list[float]] = {"grouped": [], "bare": []}
-                for number in range(ROUNDS):
+                for number in range(rounds):
                     for side in ("grouped", "bare") if number % 2 == 0 else ("bare", "grouped"):
                         await bare.execute("TRUNCATE journal")
                         took_s = await (_grouped(grouped, kind) if side == "grouped" else _bare(bare, kind, owner))

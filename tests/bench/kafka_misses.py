@@ -74,7 +74,7 @@ async def _quick(addresses: StackAddresses, url: str, python: str) -> dict[str, 
                 if name == "client":
                     rates[name].append(await _client(base_url, RECORDS[name]))
                 else:
-                    warm, values = _requests(WARM), _requests(RECORDS[name])
+                    warm, values = misses(WARM), misses(RECORDS[name])
                     rates[name].append(await rate(contenders[name], warm, values, committed=name != "faust"))
     return rates
 
@@ -88,11 +88,11 @@ async def _slow(addresses: StackAddresses, url: str) -> dict[str, list[float]]:
         }
         for number in range(ROUNDS):
             for name in list(SLOW_RECORDS) if number % 2 == 0 else reversed(SLOW_RECORDS):
-                rates[name].append(await rate(contenders[name], _requests(1), _requests(SLOW_RECORDS[name])))
+                rates[name].append(await rate(contenders[name], misses(1), misses(SLOW_RECORDS[name])))
     return rates
 
 
-def _requests(count: int) -> list[bytes]:
+def misses(count: int) -> list[bytes]:
     """No two alike."""
     return [record(f"{uuid.uuid4()} what does parcel {number} cost", number) for number in range(count)]
 

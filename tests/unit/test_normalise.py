@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stratarouter_runtime.cache import normalise
 from stratarouter_runtime.cache.normalise import content_key, conversation_text, normalise_messages
 
 Messages = list[dict[str, Any]]
@@ -110,3 +111,8 @@ def test_any_text_is_taken(scope: str, text: str) -> None:
 def test_folding_again_changes_nothing(text: str) -> None:
     _, _, folded = normalise_messages(user(text)).partition("\x1f")
     assert same(text, folded)
+
+
+@given(st.text("aB1 )'%.?!…。？！-", max_size=20))  # noqa: RUF001 - full-width marks
+def test_the_short_way_to_the_end_marks_takes_off_what_the_pattern_does(text: str) -> None:
+    assert normalise.without_end_marks(text) == normalise._END_MARKS.sub("", text)

@@ -35,6 +35,7 @@ _INDENTED = re.compile(r"\n(?: {2,}|\t)\S")
 _INNER_BLANKS = re.compile(r"(?<=\S)[^\S\n]+")
 # Linear in the text: the quantified classes share no character with what follows them.
 _END_MARKS = re.compile(r"(?:(?<=[^\W\d_]{2})[!…！]+|(?<=[\w)\]}'\"%`])[.?。？][.?!。？]*)\Z")  # noqa: RUF001 - full-width
+_MARKS = ".?!…。？！"  # noqa: RUF001 - every character that _END_MARKS can end with
 _LINE_END_BLANKS = re.compile(r" \n")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _WORD = re.compile(r"[^\s\"'“”(),;]+")
@@ -129,7 +130,18 @@ def _spaced(text: str) -> str:
 def _folded(text: str) -> str:
     layout = _has_layout(text)
     spans = [span if protected else _lowered(_spaced_span((span, False), layout)) for span, protected in _spans(text)]
-    return _END_MARKS.sub("", "".join(spans).strip()).rstrip()
+    return without_end_marks("".join(spans).strip()).rstrip()
+
+
+def without_end_marks(text: str) -> str:
+    """``text`` without what ``_END_MARKS`` finds at its end.
+
+    Only the run of marks there is searched: from the beginning, the pattern is tried at every character (35 us for 300
+    of them, where the whole key then takes 8).
+    """
+    before = len(text.rstrip(_MARKS))
+    found = _END_MARKS.search(text, before) if before < len(text) else None
+    return text if found is None else text[: found.start()]
 
 
 def _has_layout(text: str) -> bool:

@@ -29,11 +29,14 @@ def worker(
     )
 
     async def serve() -> None:
+        from stratarouter_runtime import collector
         from stratarouter_runtime.telemetry.logs import configure_logging
         from stratarouter_runtime.worker import Worker
 
         configure_logging(settings.log_level)
-        await Worker(settings, [name.strip() for name in processors.split(",") if name.strip()]).run()
+        process = Worker(settings, [name.strip() for name in processors.split(",") if name.strip()])
+        collector.settle()
+        await process.run()
 
     run(serve())
 

@@ -140,17 +140,20 @@ class _Gatherer(Generic[Item, Result]):
         except Exception as exc:  # noqa: BLE001 - whatever it is belongs to the waiters; this task must live on
             self._settle(taken, _Failure(exc))
         else:
-            for one, result in pairs:
-                self._settle([one], result)
+            for (item, future), result in pairs:
+                self._settle_one(item, future, result)
 
     def _settle(
         self, waiting: list[tuple[Item, asyncio.Future[Result | _Failure]]], outcome: Result | _Failure
     ) -> None:
         for item, future in waiting:
-            if future.done():
-                self._give_up(item, outcome)
-            else:
-                future.set_result(outcome)
+            self._settle_one(item, future, outcome)
+
+    def _settle_one(self, item: Item, future: asyncio.Future[Result | _Failure], outcome: Result | _Failure) -> None:
+        if future.done():
+            self._give_up(item, outcome)
+        else:
+            future.set_result(outcome)
 
     def _give_up(self, item: Item, outcome: Result | _Failure) -> None:
         if self._abandon is not None and not isinstance(outcome, _Failure):
