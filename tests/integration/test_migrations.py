@@ -37,7 +37,7 @@ async def table_names(url: str) -> set[str]:
 
 @pytest.mark.stack
 async def test_migrate_makes_the_schema_once(postgres_url: str) -> None:
-    assert await migrate(postgres_url) == ["0001_journal", "0002_steady_workers", "0003_spending"]
+    assert await migrate(postgres_url) == ["0001_journal", "0002_steady_workers", "0003_spending", "0004_usage"]
     assert await migrate(postgres_url) == []
     assert await table_names(postgres_url) == {"journal", "workers", "checkpoints", "spending", "schema_migrations"}
 
@@ -45,7 +45,7 @@ async def test_migrate_makes_the_schema_once(postgres_url: str) -> None:
 @pytest.mark.stack
 async def test_migrators_at_the_same_time_apply_each_migration_once(postgres_url: str) -> None:
     applied = await asyncio.gather(*(migrate(postgres_url) for _ in range(4)))
-    assert sorted(applied) == [[], [], [], ["0001_journal", "0002_steady_workers", "0003_spending"]]
+    assert sorted(applied) == [[], [], [], ["0001_journal", "0002_steady_workers", "0003_spending", "0004_usage"]]
 
 
 @pytest.mark.stack

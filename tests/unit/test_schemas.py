@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from stratarouter_runtime import contracts, records, wire
+from stratarouter_runtime import contracts, records, usage_deltas, wire
 from stratarouter_runtime.errors import InvalidRecordError
 from stratarouter_runtime.records import (
     Attempt,
@@ -43,6 +43,8 @@ DECODERS = {
     "execution": wire.decode_execution,
     "response": wire.decode_response,
     "dead-letter": wire.decode_dead_letter,
+    "usage-delta": usage_deltas.decode,
+    "usage": usage_deltas.decode_usage,
 }
 
 
@@ -110,6 +112,8 @@ SAME_NAMES = [
     ("response.v1", "attempt", Attempt),
     ("response.v1", "error", ErrorInfo),
     ("response.v1", "coordinates", Coordinates),
+    ("usage-delta.v1", None, usage_deltas.Delta),
+    ("usage-delta.v1", "receipt", usage_deltas.Receipt),
 ]
 
 
