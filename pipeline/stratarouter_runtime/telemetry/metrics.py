@@ -167,6 +167,8 @@ DEFINITIONS: tuple[MetricDef, ...] = (
     MetricDef("journal_rows_total", "counter", (JOURNAL_OP,), "rows", "Rows that journal round trips carried."),
     MetricDef("cache_bypass_total", "counter", (BYPASS,), "lookups", "Lookups that were not made, by why."),
     MetricDef("intake_paused_total", "counter", (PAUSED,), "pauses", "Times that a processor stopped taking records."),
+    MetricDef("usage_restarts_total", "counter", (), "processes", "Times that the usage process was started again."),
+    MetricDef("budget_alerts_total", "counter", (), "alerts", "Budgets of which 80 or 100 percent were spent."),
     MetricDef("watermark_gap", "gauge", (), "records", "Widest span between a watermark and the last offset taken."),
 )
 
@@ -237,6 +239,8 @@ class Metrics:
     journal_rows_total: Family[Counter]
     cache_bypass_total: Family[Counter]
     intake_paused_total: Family[Counter]
+    usage_restarts_total: Counter
+    budget_alerts_total: Counter
     watermark_gap: Gauge
 
     def __init__(self, registry: CollectorRegistry | None = None, *, providers: Iterable[str] = ()) -> None:
