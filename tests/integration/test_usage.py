@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
+import orjson
 import pytest
 
 from stratarouter_runtime import topics
@@ -118,6 +124,62 @@ async def _published(config: RuntimeConfig, wanted: int, timeout_s: float = 60.0
     return latest
 
 
+def _kill_with_its_process(worker: WorkerProcess) -> None:
+    """SIGKILL for the usage process and then for the worker that keeps it."""
+    assert worker.process is not None
+    _kill_usage(worker)
+    worker.kill()
+
+
+def _kill_usage(worker: WorkerProcess) -> None:
+    assert worker.process is not None
+    pid = worker.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert children
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+
+
+async def _command(config: RuntimeConfig, *arguments: str) -> tuple[int, Any]:
+    """The command line's exit code and its JSON."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stratarouter_runtime.cli", *arguments, "--json"),
+        env={**os.environ, "DATABASE_URL": config.database_url},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, orjson.loads(out)
+
+
+async def _agree(config: RuntimeConfig, seen: Seen) -> None:
+    """The ledger reconciles, says what the responses say, and notices a nano-dollar that is missing."""
+    code, lines = await _command(config, "ledger", "--window", "1h", "--settle", "0")
+    assert (code, [line["differences"] for line in lines]) == (0, [[] for _ in lines])
+    expected = _expected(seen.responses)
+    assert {line["tenant"]: line["calls_without"] for line in lines} == dict(
+        Counter(response.tenant for response in seen.responses)
+    )
+    for line in lines:
+        sums = expected[line["tenant"]]
+        assert line["nano_usd_without"] == sum(value for name, value in sums.items() if name.endswith("_nano"))
+    code, report = await _command(config, "usage", "--by", "tenant", "--window", "day")
+    assert code == 0
+    assert sum(row["requests"] for row in report["windows"]) == len(seen.responses)
+    await _execute(config, "UPDATE usage_windows SET paid_nano = paid_nano - 1 WHERE window_s = 60 AND paid > 0")
+    code, lines = await _command(config, "ledger", "--window", "1h", "--settle", "0")
+    assert code == 1
+    assert any("paid_nano" in said for line in lines for said in line["differences"])
+
+
+async def _execute(config: RuntimeConfig, statement: str) -> None:
+    connection = await asyncpg.connect(config.database_url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
 async def test_windows_journal_and_responses_agree_although_workers_and_the_usage_process_are_killed(
     ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
 ) -> None:
@@ -134,6 +196,8 @@ async def test_windows_journal_and_responses_agree_although_workers_and_the_usag
         usage = _worker(config, simulator, tmp_path, 10, "usage")
         await asyncio.gather(workers[0].start(ready=False), usage.start(ready=False))
         await watch.until(count // 2, timeout_s=60)
+        await usage.wait_ready()
+        _kill_usage(usage)
         workers[1].kill()
         workers[1] = _worker(config, simulator, tmp_path, 3)
         await workers[1].start(ready=False)
@@ -145,6 +209,71 @@ async def test_windows_journal_and_responses_agree_although_workers_and_the_usag
     latest = await _published(config, count)
     assert [await worker.stop() for worker in (*workers, usage)] == [0, 0, 0]
     _same(windows, seen)
+    await _agree(config, seen)
     days = [record for record in latest.values() if record.window_s == DAY_S]
     assert sum(record.sums["requests"] for record in days) == count
     assert sum(record.sums["paid_nano"] for record in days) == sum(sums["paid_nano"] for sums in windows.values())
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_at_least_once_counts_a_repeated_response_once(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path, killed: bool
+) -> None:
+    config, count = ready_config, 400
+    workers = [_worker(config, simulator, tmp_path, number, "enrich,execute,usage") for number in range(2)]
+    for worker in workers:
+        worker.extra = {"STRATAROUTER_PROCESSING_GUARANTEE": "at_least_once"}
+    await workers[0].start()
+    async with Watch(config) as watch:
+        producing = asyncio.create_task(produce(config, _load(count), rate_per_s=200))
+        await watch.until(count // 2, timeout_s=60)
+        if killed:
+            workers[0].kill()
+            await workers[1].start(ready=False)
+        await producing
+        deadline = time.monotonic() + 120
+        while len(watch.seen.by_id) < count and time.monotonic() < deadline:
+            await watch.poll()
+        seen = await watch.settle(1)
+    assert len(seen.by_id) == count
+    windows = await _counted(config, count)
+    assert await workers[killed].stop() == 0
+    assert sum(sums["requests"] for sums in windows.values()) == count
+    code, lines = await _command(config, "ledger", "--window", "1h", "--settle", "0")
+    assert (code, [line["differences"] for line in lines]) == (0, [[] for _ in lines])
+    assert sum(line["calls_without"] for line in lines) == count
+
+
+async def test_a_request_id_answered_twice_is_paid_once_in_the_ledger(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    config = ready_config
+    worker = _worker(config, simulator, tmp_path, 0, "enrich,execute,usage")
+    await worker.start()
+    async with Watch(config) as watch:
+        same = request("again", "what is the limit of 3 cards?", cache={"mode": "bypass"})
+        await produce(config, [same])
+        await watch.until(1, timeout_s=60)
+        await produce(config, [same, same])
+        await watch.until(3, timeout_s=60)
+    await _counted(config, 3)
+    code, [line] = await _command(config, "ledger", "--window", "1h", "--settle", "0")
+    assert await worker.stop() == 0
+    assert len(simulator.paid_calls) == 1
+    assert (code, line["calls"]["paid"], line["calls"]["replayed"]) == (0, 1, 2)
+
+
+async def test_responses_go_on_while_the_usage_process_is_dead(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    config = ready_config
+    worker = _worker(config, simulator, tmp_path, 0, "enrich,execute,usage")
+    await worker.start()
+    _kill_usage(worker)
+    async with Watch(config) as watch:
+        await produce(config, [request(f"r{n}", f"thing {n} costs {n}") for n in range(20)])
+        seen = await watch.until(20, timeout_s=60)
+        assert len(seen.by_id) == 20
+    windows = await _counted(config, 20)
+    assert await worker.stop() == 0
+    assert sum(sums["requests"] for sums in windows.values()) == 20

@@ -13,7 +13,7 @@ from rich.console import Console
 from stratarouter_runtime.cli.common import ConfigOption, configure, run, stop_signal
 from stratarouter_runtime.config import RuntimeConfig
 
-TOPICS = ("requests", "executions", "responses", "dead-letter")
+TOPICS = ("requests", "executions", "responses", "dead-letter", "usage-deltas", "usage")
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +62,14 @@ def tail(
     names = dict(
         zip(
             TOPICS,
-            (settings.requests_topic, settings.executions_topic, settings.responses_topic, settings.dead_letter_topic),
+            (
+                settings.requests_topic,
+                settings.executions_topic,
+                settings.responses_topic,
+                settings.dead_letter_topic,
+                settings.usage_deltas_topic,
+                settings.usage_topic,
+            ),
             strict=True,
         )
     )

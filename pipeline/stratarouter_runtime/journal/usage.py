@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -22,6 +23,7 @@ from stratarouter_runtime.journal.asyncpg_errors import mapped, mapped_connect
 from stratarouter_runtime.journal.migrations import check_schema
 from stratarouter_runtime.journal.queries import parse
 from stratarouter_runtime.journal.rows import unpack
+from stratarouter_runtime.ledger import Sources
 from stratarouter_runtime.usage_deltas import MINUTE_S, SUMS, Delta, Receipt, count_receipt, nano
 
 WINDOWS_S = {"minute": MINUTE_S, "hour": 3600, "day": 86_400}
@@ -55,13 +57,6 @@ class Spending:
     window_s: int
     nano_usd: int
     tokens: int
-
-
-@dataclass(slots=True)
-class Account:
-    """What one source says of one tenant: numbers of responses and nano-dollars by kind."""
-
-    numbers: Counter[str] = field(default_factory=Counter)
 
 
 @cache
@@ -222,34 +217,45 @@ class UsageAccounts:
             found = await self._open().fetch(statements()["errors_between"], window_s, since_s, until_s)
         return [dict(row) for row in found]
 
-    async def hits(self, since_s: int, until_s: int) -> dict[str, dict[str, int]]:
-        """Hits by tenant as the deltas say, one by one. Raises JournalUnavailableError."""
-        with mapped("report hits"):
-            found = await self._open().fetch(statements()["hits_between"], since_s, until_s)
-        return {row["tenant"]: {name: row[name] for name in row.keys() if name != "tenant"} for row in found}  # noqa: SIM118
+    async def ledger(self, since_s: int, until_s: int, settled_s: int) -> Sources:
+        """What every source says, as of one moment, of the responses counted within [since_s, until_s), whole minutes
+        in epoch seconds; and the results finished within [since_s, settled_s) that nobody has counted.
 
-    async def journal(self, since_s: int, until_s: int, settled_s: int) -> dict[str, Counter[str]]:
-        """What the journal says, by tenant, of the responses counted within [since_s, until_s) and of the results
-        finished within [since_s, settled_s) that nobody has counted.
-
-        Keys: ``paid``, ``paid_nano``, ``coalesced``, ``coalesced_nano``; ``late``, ``late_nano`` (paid for, answered
-        with an error before they came); ``gone`` (receipts that no result stands behind); ``uncounted``,
-        ``uncounted_nano``; ``in_process``, ``in_process_nano`` (asked for without Kafka).
         Raises JournalUnavailableError.
         """
-        found: dict[str, Counter[str]] = {}
-        with mapped("read the journal"):
-            async with self._open().acquire() as connection, connection.transaction(readonly=True):
-                async for row in connection.cursor(
-                    statements()["receipts_between"], since_s, until_s, prefetch=FETCH_ROWS
-                ):
-                    _add(found.setdefault(row["tenant"], Counter()), _kind_of(row), row["answer"])
-                async for row in connection.cursor(
-                    statements()["uncounted_between"], float(since_s), float(settled_s), prefetch=FETCH_ROWS
-                ):
-                    kind = "uncounted" if row["streamed"] else "in_process"
-                    _add(found.setdefault(row["tenant"], Counter()), kind, row["answer"])
-        return found
+        async with self._snapshot() as connection:
+            windows = await connection.fetch(_sum_by_tenant(), since_s, until_s)
+            hits = await connection.fetch(statements()["hits_between"], since_s, until_s)
+            journal: dict[str, Counter[str]] = {}
+            async for row in connection.cursor(statements()["receipts_between"], since_s, until_s, prefetch=FETCH_ROWS):
+                _add(journal, row["tenant"], _kind_of(row), row["answer"])
+            async for row in connection.cursor(
+                statements()["uncounted_between"], float(since_s), float(settled_s), prefetch=FETCH_ROWS
+            ):
+                _add(journal, row["tenant"], "uncounted" if row["streamed"] else "in_process", row["answer"])
+        return Sources(_by_tenant(windows), _by_tenant(hits), journal)
+
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection that sees the database as of one moment."""
+        begin = {"isolation": "repeatable_read", "readonly": True}
+        with mapped("read the ledger"):
+            async with self._open().acquire() as connection, connection.transaction(**begin):
+                yield connection
+
+
+def _by_tenant(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    return {row["tenant"]: {name: value for name, value in row.items() if name != "tenant"} for row in rows}
+
+
+@cache
+def _sum_by_tenant() -> str:
+    sums = ", ".join(f"sum({name})::bigint AS {name}" for name in SUMS)
+    # Names of columns from our own list; the values are arguments.
+    return (
+        f"SELECT tenant, {sums} FROM usage_windows "  # noqa: S608
+        f"WHERE window_s = {MINUTE_S} AND start >= $1 AND start < $2 GROUP BY tenant"
+    )
 
 
 def _kind_of(row: Mapping[str, Any]) -> str | None:
@@ -261,13 +267,14 @@ def _kind_of(row: Mapping[str, Any]) -> str | None:
     return "coalesced" if row["follows"] or row["kind"] == "coalesced" else "paid"
 
 
-def _add(sums: Counter[str], kind: str | None, answer: bytes | None) -> None:
+def _add(found: dict[str, Counter[str]], tenant: str, kind: str | None, answer: bytes | None) -> None:
     if kind is None:
         return
+    sums = found.setdefault(tenant, Counter())
     sums[kind] += 1
     if answer is not None:
-        found = unpack(answer, None, None).answer
-        sums[f"{kind}_nano"] += (nano(found.cost_usd) if found is not None else None) or 0
+        read = unpack(answer, None, None).answer
+        sums[f"{kind}_nano"] += (nano(read.cost_usd) if read is not None else None) or 0
 
 
 async def _insert_deltas(connection: asyncpg.Connection, deltas: Sequence[Delta]) -> list[Delta]:
