@@ -97,7 +97,7 @@ def _uncovered(journal: Mapping[str, int]) -> list[str]:
     if journal.get("uncounted"):
         found.append(
             f"uncounted: {journal['uncounted']} results of {journal.get('uncounted_nano', 0)} nano-dollars in the "
-            "journal that no response was counted for; is the usage processor behind, or a worker with usage_enabled off?"
+            "journal that no response was counted for; is the usage processor behind, or usage_enabled off somewhere?"
         )
     if journal.get("gone"):
         found.append(f"gone: {journal['gone']} responses counted whose result the journal does not hold")

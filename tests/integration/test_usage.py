@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import orjson
 import pytest
 
@@ -180,6 +181,18 @@ async def _execute(config: RuntimeConfig, statement: str) -> None:
         await connection.close()
 
 
+async def _until_idle(worker: WorkerProcess, timeout_s: float = 60.0) -> None:
+    """Until the usage process is behind by nothing: markers of transactions at the end must not look like lag."""
+    deadline, said = time.monotonic() + timeout_s, ""
+    async with httpx.AsyncClient(timeout=5.0) as client:
+        while time.monotonic() < deadline:
+            said = (await client.get(f"http://127.0.0.1:{worker.port}/readyz")).text
+            if "0 records behind" in said:
+                return
+            await asyncio.sleep(0.2)
+    raise AssertionError(said)
+
+
 async def test_windows_journal_and_responses_agree_although_workers_and_the_usage_process_are_killed(
     ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
 ) -> None:
@@ -275,5 +288,30 @@ async def test_responses_go_on_while_the_usage_process_is_dead(
         seen = await watch.until(20, timeout_s=60)
         assert len(seen.by_id) == 20
     windows = await _counted(config, 20)
+    await _until_idle(worker)
     assert await worker.stop() == 0
     assert sum(sums["requests"] for sums in windows.values()) == 20
+
+
+async def test_a_budget_that_is_spent_raises_its_alerts_once_each(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    config = ready_config
+    worker = _worker(config, simulator, tmp_path, 0, "enrich,execute,usage")
+    with worker.routes.open("a") as routes:
+        routes.write('\n[budgets.small]\nwindow = "1d"\ntokens = 100\n')
+    await worker.start()
+    async with Watch(config) as watch:
+        await produce(config, [request(f"r{n}", f"thing {n} costs {n}") for n in range(60)], rate_per_s=100)
+        await watch.until(60, timeout_s=60)
+    alerts: list[UsageRecord] = []
+    deadline = time.monotonic() + 60
+    async with Tail(config, config.topic(config.usage_topic), from_beginning=True) as tail:
+        while len(alerts) < 2 and time.monotonic() < deadline:
+            read = [decode_usage(record.value) for record in await tail.poll(0.2)]
+            alerts += [record for record in read if record.type == "alert"]
+    assert await worker.stop() == 0
+    assert [(alert.budget, alert.tenant, alert.percent) for alert in alerts] == [
+        ("small", "acme", 80),
+        ("small", "acme", 100),
+    ]
