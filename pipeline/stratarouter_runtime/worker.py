@@ -12,9 +12,10 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from stratarouter_runtime import topics
 from stratarouter_runtime.assembly import Assembly
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import ConfigurationError, InfrastructureError
+from stratarouter_runtime.errors import BrokerError, ConfigurationError, InfrastructureError
 from stratarouter_runtime.ports import Checkpoint
 from stratarouter_runtime.processors.enrich import Enrich
 from stratarouter_runtime.processors.execute import Execute
@@ -161,12 +162,23 @@ class Worker:
 
     async def _start_intakes(self) -> None:
         await self._patiently(self.assembly.start)
+        await self._patiently(self._require_deltas)
         await asyncio.gather(*(self._patiently(intake.start) for intake in self.intakes))
         self._tasks = [
             asyncio.create_task(self._checkpoint_loop(), name="checkpoints"),
             asyncio.create_task(self._gauge_loop(), name="gauges"),
             asyncio.create_task(self._purge_loop(), name="purge"),
         ]
+
+    async def _require_deltas(self) -> None:
+        """An older version's topics lack the deltas', and a commit that writes to a missing topic waits for ever.
+        Where no topic is there yet, whoever makes them makes this one too.
+        """
+        if not self.config.usage_enabled:
+            return
+        present, wanted = await topics.names(self.config), self.config.topic(self.config.usage_deltas_topic)
+        if wanted not in present and present & {intake.topic for intake in self.intakes}:
+            raise BrokerError(f"topic {wanted} does not exist", remedy="run `stratarouter-runtime topics apply`")
 
     async def _patiently(self, start: Callable[[], Awaitable[None]]) -> None:
         """A whole cluster often comes up at once, and a worker is restarted while its broker is."""

@@ -193,33 +193,35 @@ async def _until_idle(worker: WorkerProcess, timeout_s: float = 60.0) -> None:
     raise AssertionError(said)
 
 
+@pytest.mark.parametrize(("count", "rate_per_s"), [(1500, 200), pytest.param(100_000, 700, marks=pytest.mark.slow)])
 async def test_windows_journal_and_responses_agree_although_workers_and_the_usage_process_are_killed(
-    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path, count: int, rate_per_s: int
 ) -> None:
-    config, count = ready_config, 1500
+    """The slow one takes minutes: give it ``-o faulthandler_timeout=1800``."""
+    config, patience_s = ready_config, 60 + count / 50
     workers = [_worker(config, simulator, tmp_path, number) for number in range(2)]
     usage = _worker(config, simulator, tmp_path, 9, "usage")
     await asyncio.gather(*(worker.start() for worker in (*workers, usage)))
     async with Watch(config) as watch:
-        producing = asyncio.create_task(produce(config, _load(count), rate_per_s=200))
-        await watch.until(count // 4, timeout_s=60)
+        producing = asyncio.create_task(produce(config, _load(count), rate_per_s=rate_per_s))
+        await watch.until(count // 4, timeout_s=patience_s)
         workers[0].kill()
         usage.kill()
         workers[0] = _worker(config, simulator, tmp_path, 2)
         usage = _worker(config, simulator, tmp_path, 10, "usage")
         await asyncio.gather(workers[0].start(ready=False), usage.start(ready=False))
-        await watch.until(count // 2, timeout_s=60)
+        await watch.until(count // 2, timeout_s=patience_s)
         await usage.wait_ready()
         _kill_usage(usage)
         workers[1].kill()
         workers[1] = _worker(config, simulator, tmp_path, 3)
         await workers[1].start(ready=False)
         await producing
-        await watch.until(count, timeout_s=120)
+        await watch.until(count, timeout_s=patience_s)
         seen = await watch.settle(1)
     assert sum(seen.by_id.values()) == len(seen.by_id) == count
-    windows = await _counted(config, count)
-    latest = await _published(config, count)
+    windows = await _counted(config, count, patience_s)
+    latest = await _published(config, count, patience_s)
     assert [await worker.stop() for worker in (*workers, usage)] == [0, 0, 0]
     _same(windows, seen)
     await _agree(config, seen)
@@ -315,3 +317,15 @@ async def test_a_budget_that_is_spent_raises_its_alerts_once_each(
         ("small", "acme", 80),
         ("small", "acme", 100),
     ]
+
+
+async def test_a_worker_whose_deltas_have_no_topic_says_so_instead_of_waiting_in_its_first_commit(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    worker = _worker(ready_config, simulator, tmp_path, 0)
+    worker.extra = {"STRATAROUTER_USAGE_DELTAS_TOPIC": "absent", "STRATAROUTER_START_TIMEOUT_S": "1"}
+    await worker.start(ready=False)
+    assert worker.process is not None
+    assert await asyncio.wait_for(worker.process.wait(), 60) == 3
+    assert "topic t" in worker.log.read_text()
+    assert "topics apply" in worker.log.read_text()
