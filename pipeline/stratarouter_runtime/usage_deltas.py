@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Literal, cast
 
@@ -15,7 +15,8 @@ from stratarouter_runtime import validation as check
 from stratarouter_runtime.records import Coordinates, Outbound, Response, UsageLine
 from stratarouter_runtime.wire_results import dumps
 
-NANO = Decimal(1_000_000_000)
+NANO = 1_000_000_000
+SURELY_NEAREST = 0.499
 MINUTE_S = 60
 MAX_RECEIPTS = 250
 """Of one delta: 250 of the longest request ids stay below a topic's default record size of 1 MiB."""
@@ -103,7 +104,14 @@ def nano(usd: float | None) -> int | None:
     """US dollars in nano-dollars, halves away from zero; None stays None. By the number's shortest decimal form, so
     that everybody who reads it from JSON comes to the same integer.
     """
-    return None if usd is None else int((Decimal(repr(float(usd))) * NANO).to_integral_value(ROUND_HALF_UP))
+    if usd is None:
+        return None
+    product = usd * NANO
+    nearest = round(product)
+    # A product of floats is off by a part in 10^16: below a thousand dollars that decides nothing but a near half.
+    if product < 1e12 and abs(product - nearest) < SURELY_NEAREST:
+        return nearest
+    return int((Decimal(repr(float(usd))) * NANO).to_integral_value(ROUND_HALF_UP))
 
 
 def line_of(response: Response, processor: str) -> UsageLine:
@@ -130,29 +138,38 @@ def line_of(response: Response, processor: str) -> UsageLine:
 
 
 def _clipped(name: str) -> str:
+    if len(name) <= MAX_NAME_BYTES // 4 and "\x00" not in name:
+        return name
     return name.replace("\x00", "\ufffd").encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
-def count(kind: str, nano_usd: int | None, tokens: tuple[int, int], *, ok: bool) -> Counter[str]:
-    """One response of ``kind`` as sums."""
-    sums = Counter({"requests": 1, "ok": int(ok), "errors": int(not ok)})
+def count(sums: dict[str, int], kind: str, nano_usd: int | None, tokens: tuple[int, int], *, ok: bool) -> None:
+    """Add one response of ``kind`` to ``sums``; ``tokens`` in and out."""
+    _add(sums, "requests", 1)
+    _add(sums, "ok" if ok else "errors", 1)
     if kind == "error":
-        return sums
-    sums[kind] = 1
-    sums["unpriced"] = int(nano_usd is None)
-    sums[f"{kind}_nano"] = nano_usd or 0
-    if kind == "paid":
-        sums["input_tokens"], sums["output_tokens"] = tokens
+        return
+    _add(sums, kind, 1)
+    if nano_usd is None:
+        _add(sums, "unpriced", 1)
     else:
-        sums["saved_tokens"] = sum(tokens)
-    return sums
+        _add(sums, f"{kind}_nano", nano_usd)
+    if kind == "paid":
+        _add(sums, "input_tokens", tokens[0])
+        _add(sums, "output_tokens", tokens[1])
+    else:
+        _add(sums, "saved_tokens", tokens[0] + tokens[1])
 
 
-def count_receipt(receipt: Receipt, *, first: bool) -> Counter[str]:
-    """``receipt`` as sums; with ``first`` False, its request id was counted before and costs nothing again."""
+def _add(sums: dict[str, int], name: str, number: int) -> None:
+    sums[name] = sums.get(name, 0) + number
+
+
+def count_receipt(sums: dict[str, int], receipt: Receipt, *, first: bool) -> None:
+    """Add ``receipt`` to ``sums``; with ``first`` False, its request id was counted before and costs nothing again."""
     tokens = (receipt.input_tokens, receipt.output_tokens)
     kind = receipt.kind if first or receipt.kind == "error" else "replayed"
-    return count(kind, receipt.nano_usd, tokens, ok=receipt.code is None)
+    count(sums, kind, receipt.nano_usd, tokens, ok=receipt.code is None)
 
 
 # --- deltas ----------------------------------------------------------------------------------------------------
@@ -197,10 +214,9 @@ class DeltaWriter:
         offsets = [offset for offset, _ in group]
         lines = [line for _, line in group]
         summed = [line for line in lines if line.request_id is None or line.kind not in RECEIPT_KINDS]
-        sums: Counter[str] = Counter()
+        sums: dict[str, int] = {}
         for line in summed:
-            tokens = (line.input_tokens, line.output_tokens)
-            sums.update(count(line.kind, line.nano_usd, tokens, ok=line.code is None))
+            count(sums, line.kind, line.nano_usd, (line.input_tokens, line.output_tokens), ok=line.code is None)
         return Delta(
             id=self._id(min(offsets), at_ms, lines[0].source),
             lane=self._lane,
@@ -211,7 +227,7 @@ class DeltaWriter:
             tenant=lines[0].tenant,
             route=lines[0].route,
             model=lines[0].model,
-            sums={name: value for name, value in sums.items() if value},
+            sums=sums,
             errors=dict(Counter(line.code for line in summed if line.code is not None)),
             receipts=tuple(
                 Receipt(
@@ -241,7 +257,7 @@ class DeltaWriter:
 
 def encode(delta: Delta) -> bytes:
     """A delta as its record's value."""
-    return dumps(asdict(delta))
+    return dumps(delta)
 
 
 def decode(value: bytes | None) -> Delta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,18 @@ def test_each_ending_of_a_request_has_its_place_in_the_accounts(
 @given(st.integers(0, 10**15))
 def test_money_in_whole_nano_dollars_comes_back_from_a_float_as_it_was(whole: int) -> None:
     assert nano(whole / 1_000_000_000) == whole
+
+
+@given(st.floats(0, 1e6))
+def test_money_is_rounded_by_its_shortest_decimal_form_as_everybody_reads_it(usd: float) -> None:
+    assert nano(usd) == int((Decimal(repr(usd)) * 10**9).to_integral_value(ROUND_HALF_UP))
+
+
+@pytest.mark.parametrize(
+    ("usd", "whole"), [(0.0000000005, 1), (0.0000000015, 2), (0.0000000025, 3), (1000.0000000005, None)]
+)
+def test_half_a_nano_dollar_goes_away_from_zero(usd: float, whole: int | None) -> None:
+    assert nano(usd) == (int((Decimal(repr(usd)) * 10**9).to_integral_value(ROUND_HALF_UP)) if whole is None else whole)
 
 
 lines = st.lists(

@@ -90,7 +90,7 @@ def fold(deltas: Iterable[Delta], first_ids: Iterable[tuple[str, str]]) -> dict[
         sums = Counter(delta.sums)
         for receipt in delta.receipts:
             identity = (delta.tenant, receipt.request_id)
-            sums.update(count_receipt(receipt, first=identity in unseen))
+            count_receipt(sums, receipt, first=identity in unseen)
             unseen.discard(identity)
         for key in window_keys(delta):
             windows.setdefault(key, Counter()).update(sums)
