@@ -12,13 +12,30 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import in_flight, overhead
+from bench import (
+    batching,
+    bridge_rate,
+    in_flight,
+    journal,
+    kafka_hits,
+    kafka_latency,
+    kafka_misses,
+    latency_table,
+    overhead,
+)
 from bench.result import Result, machine, show, write
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
 
 BENCHMARKS: dict[str, Callable[[StackAddresses], Awaitable[list[Result]]]] = {
+    "latency_table": latency_table.measure,
     "overhead": overhead.measure,
+    "bridge_rate": bridge_rate.measure,
     "in_flight": in_flight.measure,
+    "journal": journal.measure,
+    "kafka_hits": kafka_hits.measure,
+    "kafka_latency": kafka_latency.measure,
+    "kafka_misses": kafka_misses.measure,
+    "batching": batching.measure,
 }
 
 

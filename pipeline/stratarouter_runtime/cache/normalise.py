@@ -36,6 +36,7 @@ _INNER_BLANKS = re.compile(r"(?<=\S)[^\S\n]+")
 # Linear in the text: the quantified classes share no character with what follows them.
 _END_MARKS = re.compile(r"(?:(?<=[^\W\d_]{2})[!…！]+|(?<=[\w)\]}'\"%`])[.?。？][.?!。？]*)\Z")  # noqa: RUF001 - full-width
 _LINE_END_BLANKS = re.compile(r" \n")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _WORD = re.compile(r"[^\s\"'“”(),;]+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _CASE_MATTERS = re.compile(r"https?://|[/~.]*/|-|.*[_\\]|(?=.*\d)(?=.*[a-z])(?=.*[A-Z])")
@@ -157,13 +158,15 @@ def _compatible(text: str) -> str:
     """NFKC, but for characters whose plain form is another number or formula."""
     if text.isascii():
         return text
-    plain = "".join(
-        character
-        if unicodedata.decomposition(character).startswith(_KEPT_COMPATIBILITY)
-        else unicodedata.normalize("NFKC", character)
-        for character in unicodedata.normalize("NFC", text)
-    )
+    plain = _NOT_ASCII.sub(_compatible_character, unicodedata.normalize("NFC", text))
     return unicodedata.normalize("NFC", plain)
+
+
+def _compatible_character(found: re.Match[str]) -> str:
+    character = found[0]
+    if unicodedata.decomposition(character).startswith(_KEPT_COMPATIBILITY):
+        return character
+    return unicodedata.normalize("NFKC", character)
 
 
 def _lowered(text: str) -> str:

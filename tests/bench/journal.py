@@ -1,0 +1,129 @@
+"""The journal's grouped writes against bare ``INSERT ... SELECT unnest(...) ON CONFLICT`` of the same rows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
+
+import asyncpg
+
+from bench.parts import database
+from bench.result import Result, compare
+from stratarouter_runtime.embedded import StackAddresses
+from stratarouter_runtime.journal.grouped import GroupedJournal
+from stratarouter_runtime.journal.postgres import PostgresJournal
+from stratarouter_runtime.journal.rows import pack
+from stratarouter_runtime.ports import Begin, Finish, JournalKey
+from stratarouter_runtime.records import Answer, Attempt, Usage
+
+T = TypeVar("T")
+
+ROWS = 20_000
+CALLERS = 4000
+"""Callers that wait for one row each: what a busy worker has in flight."""
+ROUNDS = 7
+GROUP = 500
+CONNECTIONS = 2
+"""Of the bare loop, each with a group under way: as many as the journal's writers."""
+ANSWER_CHARS = 850
+"""With the answer's other fields and its attempt about 1 kB of JSON a row."""
+
+BARE_FINISH = """
+INSERT INTO journal (tenant, request_id, state, answer, attempts, owner, starts, finished_at)
+SELECT i.tenant, i.request_id, 'succeeded', i.answer, i.attempts, $5::uuid, 0, now()
+FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[]) AS i (tenant, request_id, answer, attempts)
+ON CONFLICT (tenant, request_id) DO NOTHING
+"""
+BARE_BEGIN = """
+INSERT INTO journal (tenant, request_id, payload_hash, route_id, state, owner, starts, started_at)
+SELECT i.tenant, i.request_id, i.payload_hash, i.route_id, 'started', $5::uuid, 1, now()
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS i (tenant, request_id, payload_hash, route_id)
+ON CONFLICT (tenant, request_id) DO NOTHING
+"""
+
+
+async def measure(addresses: StackAddresses) -> list[Result]:
+    """Rows/s of each kind of write, alternating with the bare loop, into a table emptied before each."""
+    async with database(addresses) as url:
+        owner = str(uuid.uuid4())
+        journal = PostgresJournal(url, owner=owner)
+        await journal.start()
+        grouped = GroupedJournal(journal)
+        await grouped.start()
+        bare = await asyncpg.create_pool(url, min_size=CONNECTIONS, max_size=CONNECTIONS)
+        try:
+            results = []
+            for kind in ("finish", "begin"):
+                rates: dict[str, list[float]] = {"grouped": [], "bare": []}
+                for number in range(ROUNDS):
+                    for side in ("grouped", "bare") if number % 2 == 0 else ("bare", "grouped"):
+                        await bare.execute("TRUNCATE journal")
+                        took_s = await (_grouped(grouped, kind) if side == "grouped" else _bare(bare, kind, owner))
+                        assert await bare.fetchval("SELECT count(*) FROM journal") == ROWS
+                        rates[side].append(ROWS / took_s)
+                results.append(
+                    compare(
+                        f"journal: grouped {kind} rows against a bare INSERT of them",
+                        rates["grouped"],
+                        rates["bare"],
+                        unit="rows/s",
+                        at_least=0.8,
+                        note=f"groups of at most {GROUP}, {CONNECTIONS} connections on either side",
+                    )
+                )
+        finally:
+            await bare.close()
+            await grouped.stop()
+            await journal.stop()
+    return results
+
+
+def _key(number: int) -> JournalKey:
+    return JournalKey("acme", f"request-{number:08d}")
+
+
+def _answer() -> Answer:
+    return Answer("x" * ANSWER_CHARS, "openai", "gpt-4o-mini", Usage(12, 300), cost_usd=0.0002)
+
+
+ATTEMPTS = (Attempt("openai", "gpt-4o-mini", "ok", 31.2, 200),)
+
+
+async def _grouped(journal: GroupedJournal, kind: str) -> float:
+    answer = _answer()
+
+    def write(number: int) -> Awaitable[object]:
+        if kind == "finish":
+            return journal.finish_one(Finish(_key(number), answer, None, ATTEMPTS))
+        return journal.begin_one(Begin(_key(number), "0123456789abcdef" * 2, "support", source="requests-1@12345"))
+
+    return await _timed(iter(range(ROWS)), write, CALLERS)
+
+
+async def _bare(pool: asyncpg.Pool, kind: str, owner: str) -> float:
+    # Made ready before the clock starts: the floor is what the database takes.
+    groups = [_columns(kind, range(first, min(first + GROUP, ROWS))) for first in range(0, ROWS, GROUP)]
+    statement = BARE_FINISH if kind == "finish" else BARE_BEGIN
+    return await _timed(iter(groups), lambda group: pool.execute(statement, *group, owner), CONNECTIONS)
+
+
+def _columns(kind: str, numbers: range) -> Sequence[list[object]]:
+    keys = [_key(number) for number in numbers]
+    if kind == "finish":
+        last = [[pack(_answer())] * len(keys), [pack(ATTEMPTS)] * len(keys)]
+    else:
+        last = [["0123456789abcdef" * 2] * len(keys), ["support"] * len(keys)]
+    return [[key.tenant for key in keys], [key.request_id for key in keys], *last]
+
+
+async def _timed(items: Iterator[T], write: Callable[[T], Awaitable[object]], at_once: int) -> float:
+    async def loop() -> None:
+        for item in items:
+            await write(item)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(loop() for _ in range(at_once)))
+    return time.perf_counter() - began
