@@ -329,3 +329,28 @@ async def test_a_worker_whose_deltas_have_no_topic_says_so_instead_of_waiting_in
     assert await asyncio.wait_for(worker.process.wait(), 60) == 3
     assert "topic t" in worker.log.read_text()
     assert "topics apply" in worker.log.read_text()
+
+
+async def test_a_database_that_drops_its_connections_makes_the_accounts_late_and_not_wrong(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    config, count = ready_config, 300
+    worker = _worker(config, simulator, tmp_path, 0, "enrich,execute,usage")
+    await worker.start()
+    async with Watch(config) as watch:
+        producing = asyncio.create_task(produce(config, _load(count), rate_per_s=100))
+        for share in (4, 2):
+            await watch.until(count // share, timeout_s=60)
+            await _execute(
+                config,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+        await producing
+        await watch.until(count, timeout_s=60)
+        seen = await watch.settle(0.5)
+    assert sum(seen.by_id.values()) == len(seen.by_id) == count
+    windows = await _counted(config, count)
+    await _until_idle(worker)
+    assert await worker.stop() == 0
+    _same(windows, seen)
