@@ -143,14 +143,13 @@ def _as_dict(line: LedgerLine) -> dict[str, Any]:
 def _print(lines: list[LedgerLine]) -> None:
     from stratarouter_runtime.ledger import KINDS
 
-    table = Table("tenant", "calls without", *KINDS, "USD without", *(f"{kind} USD" for kind in KINDS), "reconciled")
+    table = Table("tenant", "without", *KINDS, "reconciled")
     for line in lines:
+        # Each cell: how many, and how many US dollars.
         table.add_row(
             escape(line.tenant),
-            str(line.calls_without),
-            *(str(line.calls[kind]) for kind in KINDS),
-            dollars(line.nano_without),
-            *(dollars(line.nano_usd[kind]) for kind in KINDS),
+            f"{line.calls_without}\n{dollars(line.nano_without)}",
+            *(f"{line.calls[kind]}\n{dollars(line.nano_usd[kind])}" for kind in KINDS),
             "no" if line.differences else "yes",
         )
     console = _console()
@@ -160,9 +159,8 @@ def _print(lines: list[LedgerLine]) -> None:
             said = f"{line.unpriced} answers have no known price and are in no sum of money"
             console.print(f"{line.tenant}: {said}", markup=False)
         if line.in_process:
-            console.print(
-                f"{line.tenant}: beside these, {line.in_process} calls in-process, {dollars(line.in_process_nano)} USD"
-            )
+            cost = dollars(line.in_process_nano)
+            console.print(f"{line.tenant}: beside these, {line.in_process} calls in-process, {cost} USD", markup=False)
         for difference in line.differences:
             console.print(f"{line.tenant}: {difference}", style="red", markup=False, highlight=False)
 
