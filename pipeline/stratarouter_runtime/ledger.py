@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 KINDS = ("paid", "late", "exact", "semantic", "coalesced", "replayed")
-"""What a call without the runtime became. ``late``: paid for, but its answer came after the request's deadline.
+"""What a call without the runtime became. ``late``: paid for, but its result came after its deadline's error.
 ``replayed``: a request id that was answered before, answered again from the journal."""
 JOURNALED = ("paid", "coalesced")
 HITS = ("exact", "semantic")

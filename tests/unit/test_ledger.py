@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stratarouter_runtime.cli.usage import dollars, seconds
 from stratarouter_runtime.errors import ConfigurationError
+from stratarouter_runtime.journal.usage import kind_of
 from stratarouter_runtime.ledger import HITS, JOURNALED, KINDS, Sources, reconcile
 
 numbers = st.fixed_dictionaries(
@@ -48,6 +49,24 @@ def test_a_result_without_its_response_and_a_response_without_its_result_are_dif
 def test_a_late_answer_is_a_call_that_was_paid_for() -> None:
     [line] = reconcile(_sources({"paid": 3, "paid_nano": 30}, late=1, late_nano=7))
     assert (line.differences, line.calls_without, line.nano_without) == ((), 4, 37)
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "follows", "said"),
+    [
+        ("paid", b"{}", False, "paid"),
+        ("paid", b"{}", True, "coalesced"),
+        ("coalesced", b"{}", True, "coalesced"),
+        ("paid", None, False, "gone"),
+        ("error", None, False, None),
+        ("error", b"{}", True, None),
+        ("error", b"{}", False, "late"),
+    ],
+)
+def test_the_journal_says_what_became_of_a_counted_response(
+    kind: str, answer: bytes | None, follows: bool, said: str | None
+) -> None:
+    assert kind_of({"kind": kind, "answer": answer, "follows": follows}) == said
 
 
 def test_a_tenant_that_only_the_journal_knows_has_its_line() -> None:

@@ -228,7 +228,7 @@ class UsageAccounts:
             hits = await connection.fetch(statements()["hits_between"], since_s, until_s)
             journal: dict[str, Counter[str]] = {}
             async for row in connection.cursor(statements()["receipts_between"], since_s, until_s, prefetch=FETCH_ROWS):
-                _add(journal, row["tenant"], _kind_of(row), row["answer"])
+                _add(journal, row["tenant"], kind_of(row), row["answer"])
             async for row in connection.cursor(
                 statements()["uncounted_between"], float(since_s), float(settled_s), prefetch=FETCH_ROWS
             ):
@@ -258,7 +258,10 @@ def _sum_by_tenant() -> str:
     )
 
 
-def _kind_of(row: Mapping[str, Any]) -> str | None:
+def kind_of(row: Mapping[str, Any]) -> str | None:
+    """What the journal makes of a receipt (its ``kind``) whose result is ``answer``, its own or (``follows``) its
+    leader's; None for an error that cost nothing.
+    """
     if row["kind"] == "error":
         # The caller's deadline passed, and the answer came all the same.
         return "late" if row["answer"] is not None and not row["follows"] else None
