@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from functools import partial
 from typing import Protocol
 
 from stratarouter_runtime.cache import create_cache
+from stratarouter_runtime.cache.controlled import ControlledCache
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
@@ -21,13 +23,18 @@ from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.engine.gates import Gates, Limits
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.together import Together
-from stratarouter_runtime.errors import InfrastructureError
+from stratarouter_runtime.errors import ConfigurationError, InfrastructureError
 from stratarouter_runtime.journal import create_journal
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.metered import MeteredJournal
-from stratarouter_runtime.ports import Cache, Embedder, Journal
+from stratarouter_runtime.ports import Embedder, Journal
+from stratarouter_runtime.processors.cache_control import ControlDesk, ControlReader, ControlWriter
+from stratarouter_runtime.processors.control_resolve import Resolver
+from stratarouter_runtime.processors.find_response import find_response
 from stratarouter_runtime.providers import create_adapters, create_pricer, create_providers
+from stratarouter_runtime.records import CacheCommand
 from stratarouter_runtime.routes import RouteHedge, RouteTable
+from stratarouter_runtime.state.cache_control import CacheControl
 from stratarouter_runtime.state.retry import RetryPolicy
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -63,7 +70,9 @@ class Assembly:
         self.owner = str(uuid.uuid4())
         self.metrics = Metrics(providers=self.routes.providers)
         self.clock = SystemClock()
-        self.cache: Cache | None = create_cache(config, clock=self.clock) if config.cache_enabled else None
+        self.control = CacheControl()
+        self.cache = self._new_cache()
+        self.control_writer = ControlWriter(config)
         self._max_prompts = config.batch_max_size if config.batch_enabled else 1
         self.embedder = self._gathered(create_embedder(config))
         self.acceptor = Acceptor(config, self.routes)
@@ -109,7 +118,38 @@ class Assembly:
             guard=create_guard(),
             clock=self.clock,
             metrics=self.metrics,
+            control=self.control,
         )
+
+    def _new_cache(self) -> ControlledCache | None:
+        if not self.config.cache_enabled:
+            return None
+        return ControlledCache(create_cache(self.config, clock=self.clock), self.control, self.clock)
+
+    async def follow_control(self) -> None:
+        """Learn what was said on the cache-control topic, and follow it until ``stop``. After ``start``, and before
+        anything is served; may be tried again where it fails. Raises BrokerError, TopicContractError.
+        """
+        if self.cache is not None:
+            reader = ControlReader(
+                self.config,
+                control=self.control,
+                cache=self.cache,
+                clock=self.clock,
+                metrics=self.metrics,
+                resolver=Resolver(partial(find_response, self.config), self.control_writer.send),
+            )
+            await reader.start()
+            self._parts.push_async_callback(reader.stop)
+
+    async def execute_command(self, command: CacheCommand) -> None:
+        """Invalidate, correct or mark kept answers, and say it on the cache-control topic where that is followed.
+
+        Raises SchemaViolationError, BrokerError, and ConfigurationError where there is no cache.
+        """
+        if self.cache is None:
+            raise ConfigurationError("the cache is off", remedy="set cache_enabled = true")
+        await ControlDesk(self.config, self.control, self.cache, writer=self.control_writer).execute(command)
 
     def _gathered(self, embedder: Embedder | None) -> Embedder | None:
         if embedder is None or self._max_prompts == 1:
@@ -140,6 +180,7 @@ class Assembly:
             if self._needs_engine:
                 await _enter(parts, self.grouped)
                 await _enter(parts, self.providers)
+            parts.push_async_callback(self.control_writer.stop)
             for part in (self.embedder, self.cache):
                 if part is not None:
                     await _enter(parts, part)

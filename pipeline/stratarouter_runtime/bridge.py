@@ -24,7 +24,8 @@ from stratarouter_runtime.errors import (
     SchemaViolationError,
     ShuttingDownError,
 )
-from stratarouter_runtime.records import BatchVerdict, CacheVerdict, Decision, Response, Usage
+from stratarouter_runtime.feedback import Feedback
+from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Decision, Response, Usage
 from stratarouter_runtime.routes import RouteTable
 
 QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context"
@@ -164,8 +165,14 @@ class Carrier(Protocol):
         where this way has them.
         """
 
+    async def command(self, command: CacheCommand) -> None:
+        """Invalidate, correct or mark kept answers. Raises SchemaViolationError, InfrastructureError."""
 
-class CoreRuntimeBridge:
+    async def response_to(self, request_id: str) -> Response | None:
+        """The response to an earlier request, where this way can tell."""
+
+
+class CoreRuntimeBridge(Feedback):
     """From a decision of Core's to an answer.
 
     Args:
@@ -177,6 +184,7 @@ class CoreRuntimeBridge:
     """
 
     def __init__(self, config: RuntimeConfig | None = None, routes: RouteTable | None = None) -> None:
+        super().__init__()
         self.config = config or RuntimeConfig()
         self._routes = routes
         self._carrier: Carrier | None = None
@@ -284,15 +292,13 @@ class CoreRuntimeBridge:
         made_up = not request_id
         request_id = request_id or str(uuid.uuid4())
         value = _record(to_decision(decision), dict(context or {}), request_id, given)
-        await self.start()
-        carrier = self._carrier
-        if carrier is None:
-            raise ShuttingDownError("the bridge is closed")
+        carrier = await self._started()
         bound = self.config.execution_timeout if timeout_s is None else timeout_s
         async with self._slots:
             carried = carrier.carry(value, request_id, made_up=made_up, on_text=on_text)
             response = await _within(carried, bound, request_id)
         result = ExecutionResult(response)
+        self._remember(response)
         if response.error is not None:
             raise RequestFailedError(result)
         return result
@@ -311,6 +317,12 @@ class CoreRuntimeBridge:
                 if isinstance(item, BaseException):
                     raise item
         return list(done)
+
+    async def _started(self) -> Carrier:
+        await self.start()
+        if self._carrier is None:
+            raise ShuttingDownError("the bridge is closed")
+        return self._carrier
 
     def _new_carrier(self) -> Carrier:
         if self.config.transport == "kafka":
@@ -335,6 +347,12 @@ class InlineCarrier:
     async def start(self) -> None:
         """Start the engine and its edges."""
         await self._assembly.start()
+        if self._assembly.config.cache_control == "everywhere":
+            try:
+                await self._assembly.follow_control()
+            except BaseException:
+                await self._assembly.stop(0.0)
+                raise
 
     async def stop(self, grace_s: float) -> None:
         """Stop them."""
@@ -354,6 +372,14 @@ class InlineCarrier:
         execution = assembly.acceptor.accept(request, None)
         [execution] = await with_vectors(assembly.embedder, [execution])
         return await asyncio.shield(assembly.engine.submit(execution, deferred=made_up, on_text=on_text))
+
+    async def command(self, command: CacheCommand) -> None:
+        """Here, and on the topic where ``cache_control`` is ``everywhere``."""
+        await self._assembly.execute_command(command)
+
+    async def response_to(self, request_id: str) -> Response | None:  # noqa: ARG002 - nothing is kept of it here
+        """None: only the bridge remembers."""
+        return None
 
 
 async def _within(carried: Any, bound_s: float, request_id: str) -> Response:

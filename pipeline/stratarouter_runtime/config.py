@@ -135,6 +135,8 @@ class RuntimeConfig(BaseSettings):
     cache_backend: Literal["redis", "memory"] = "redis"
     cache_ttl: int = Field(3600, ge=1)
     cache_similarity_threshold: Similarity = 0.95
+    cache_control: Literal["workers", "everywhere", "off"] = "workers"
+    """Who follows the cache-control topic: workers, in-process bridges too (they need the broker then), or nobody."""
     redis_url: Annotated[str, AfterValidator(_redis_url)] = "redis://localhost:6379"
 
     # batch
@@ -181,6 +183,9 @@ class RuntimeConfig(BaseSettings):
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
     group_id: str = Field("stratarouter", min_length=1, max_length=200)
+    group_instance_id: str | None = Field(None, min_length=1, max_length=200)
+    """A name that this worker keeps over restarts (a pod of a StatefulSet): one that is back within
+    ``session_timeout_ms`` takes its partitions up again, and the others hear nothing of it (static membership)."""
     processing_guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
     session_timeout_ms: int = Field(10_000, ge=1000, le=1_800_000)
     transaction_timeout_ms: int = Field(60_000, ge=1000, le=900_000)
@@ -192,6 +197,7 @@ class RuntimeConfig(BaseSettings):
     executions_topic: TopicName = "executions"
     responses_topic: TopicName = "responses"
     dead_letter_topic: TopicName = "dead-letter"
+    cache_control_topic: TopicName = "cache-control"
     usage_deltas_topic: TopicName = "usage-deltas"
     usage_topic: TopicName = "usage"
     replication_factor: int = Field(-1, ge=-1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Vector
+from stratarouter_runtime.state.cache_control import UNKNOWN, Origin
 from stratarouter_runtime.state.limiter import RateHint
 
 
@@ -169,7 +170,8 @@ class Journal(Protocol):
 class CacheQuery:
     """One lookup: exact by ``content_hash``, then semantic by ``vector`` within ``scope``.
 
-    ``text`` is the normalised conversation, for the guard; ``threshold`` a cosine similarity.
+    ``text`` is the normalised conversation, for the guard; ``threshold`` a cosine similarity. ``vetoed`` are
+    the content hashes of entries whose answers were marked wrong for this question.
     """
 
     scope: str
@@ -177,11 +179,12 @@ class CacheQuery:
     text: str
     vector: Vector | None = None
     threshold: float = 0.95
+    vetoed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """An answer kept for reuse. ``ttl`` in seconds from storing; ``tags`` for invalidation."""
+    """An answer kept for reuse. ``ttl`` in seconds from storing; ``origin`` says what invalidates it."""
 
     entry_id: str
     scope: str
@@ -193,16 +196,19 @@ class CacheEntry:
     tenant: str = "default"
     route_id: str = ""
     tags: tuple[str, ...] = ()
+    origin: Origin = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class CacheHit:
-    """A stored answer that fits: how it matched and from which entry."""
+    """A stored answer that fits: how it matched and from which entry. ``reason``: ``corrected`` for a corrected one."""
 
     kind: Literal["exact", "semantic"]
     similarity: float
     entry_id: str
     answer: Answer
+    origin: Origin = UNKNOWN
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ A request on its topic (JSON object, UTF-8)::
      "params": {"temperature": 0, "max_tokens": 256},
      "context": {"tenant": "acme", "user": "u1", "session": "s1"},
      "deadline": "2026-01-01T00:00:00Z",         # RFC 3339
-     "cache": {"mode": "default", "ttl": 3600, "threshold": 0.95},
+     "cache": {"mode": "default", "ttl": 3600, "threshold": 0.95, "tags": ["doc-7"]},
      "reply_to": "responses.team-a"}
 """
 
@@ -26,6 +26,7 @@ Vector = NDArray[np.float32]
 """A unit-length embedding, shape (dimension,), float32."""
 
 CacheMode = Literal["default", "bypass", "refresh", "read_only"]
+CacheAction = Literal["invalidate", "correct", "mark_wrong"]
 CacheVerdictKind = Literal["exact", "semantic", "miss", "bypass"]
 BatchRole = Literal["none", "leader", "follower"]
 Status = Literal["ok", "error"]
@@ -55,11 +56,15 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class CacheOptions:
-    """What one request asks of the cache. ``ttl`` in seconds; ``threshold`` a cosine similarity."""
+    """What one request asks of the cache. ``ttl`` in seconds; ``threshold`` a cosine similarity.
+
+    ``tags`` are what its answer can be invalidated by later: a document, a version.
+    """
 
     mode: CacheMode = "default"
     ttl: int | None = None
     threshold: float | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,7 @@ class Execution:
         batch_threshold: cosine similarity from which it follows a leader in flight; None: it follows nobody.
         spread: over how many buckets its scope's executions go (``engine/spread.py``); not part of the record.
         enriched_ms: what earlier steps took, by step name, in milliseconds.
+        cache_tags: what the answer can be invalidated by: the route's tags and the request's.
     """
 
     request: Request
@@ -133,6 +139,7 @@ class Execution:
     batch_threshold: float | None = None
     spread: int = 1
     enriched_ms: dict[str, float] = field(default_factory=dict)
+    cache_tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,21 +182,29 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class CacheVerdict:
-    """What the cache said: kind, the similarity and entry behind it, and why (guard, mode, failure)."""
+    """What the cache said: kind, the similarity and entry behind it, and why (guard, mode, failure).
+
+    ``key`` is the question's own: under it an answer to these very words is kept, corrected or invalidated.
+    """
 
     kind: CacheVerdictKind
     similarity: float | None = None
     entry_id: str | None = None
     reason: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchVerdict:
-    """Whether the request led, followed or stood alone; ``leader_id`` and similarity for a follower."""
+    """Whether the request led, followed or stood alone; ``leader_id`` and similarity for a follower.
+
+    ``leader_key`` is the key of the leader's question in the cache.
+    """
 
     role: BatchRole = "none"
     leader_id: str | None = None
     similarity: float | None = None
+    leader_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +244,46 @@ class Response:
     tenant: str = "default"
     source: Coordinates | None = None
     from_journal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCommand:
+    """A record of the cache-control topic: what to do with answers that are kept, who wants it and why.
+
+    Attributes:
+        action: ``invalidate`` what one of key, request id, tag, route, tenant or everything names; ``correct`` the
+            answer under a key; ``mark_wrong``: the answer that the question ``key`` got.
+        by: who asks for it.
+        reason: why.
+        at_ms: when it was asked for, in epoch milliseconds.
+        key: an entry's key (``CacheVerdict.key``).
+        request_id: whose answer; with ``tenant``.
+        tag: what answers were tagged with.
+        route_id: whose answers.
+        tenant: whose answers.
+        everything: all answers of all tenants.
+        answered_by: for ``mark_wrong``: the key of the entry that answered, where it is another one.
+        text: for ``correct``: the right answer.
+        ttl: for ``correct``: seconds that it is served for; None: ``cache_ttl``.
+        asked: the question, for people; nothing depends on it.
+        stored: the question of the entry that answered, likewise.
+    """
+
+    action: CacheAction
+    by: str
+    reason: str
+    at_ms: int
+    key: str | None = None
+    request_id: str | None = None
+    tag: str | None = None
+    route_id: str | None = None
+    tenant: str | None = None
+    everything: bool = False
+    answered_by: str | None = None
+    text: str | None = None
+    ttl: int | None = None
+    asked: str | None = None
+    stored: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@
     system_prompt = "You answer questions about invoices."
     params = { max_tokens = 400 }
     min_confidence = 0.5
-    cache = { enabled = true, ttl = 3600, threshold = 0.95, share_across_tenants = false }
+    cache = { enabled = true, ttl = 3600, threshold = 0.95, share_across_tenants = false, tags = ["handbook-v3"] }
     batch = { enabled = true, threshold = 0.98, spread = 1 }  # spread: partitions that one scope goes to
     hedge = { after_ms = 2000, max_share = 0.05 }   # a second call where the first is slow; no after_ms: its p95
 
@@ -67,6 +67,8 @@ PROVIDER_KINDS = (*VENDORS, "simulator")
 WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MAX_SPREAD = 1024
 MAX_WINDOW_S = 31 * 86_400
+MAX_TAG_CHARS = 256
+"""As for the tags of a request."""
 _WINDOW = re.compile(r"(\d{1,7})\s*([smhd])")
 DEFAULT_ROUTE_ID = "default"
 """The id of the route that stands under ``[default]``."""
@@ -99,12 +101,16 @@ class ProviderSpec:
 
 @dataclass(frozen=True, slots=True)
 class RouteCache:
-    """A route's say on the cache; None leaves a value to the configuration. ``ttl`` in seconds."""
+    """A route's say on the cache; None leaves a value to the configuration. ``ttl`` in seconds.
+
+    ``tags`` are what its answers can be invalidated by, besides the requests' own.
+    """
 
     enabled: bool = True
     ttl: int | None = None
     threshold: float | None = None
     share_across_tenants: bool = False
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +263,10 @@ def _cache(section: TomlTable) -> RouteCache:
         ttl=section.count("ttl"),
         threshold=section.number("threshold", "a number above 0, at most 1", 0, 1, open_low=True),
         share_across_tenants=section.flag("share_across_tenants", default=False),
+        tags=section.texts("tags", ()),
     )
+    if any(len(tag) > MAX_TAG_CHARS or not tag.isprintable() for tag in cache.tags):
+        section.problem("tags", f"must be at most {MAX_TAG_CHARS} characters each, none of them a control character")
     section.close()
     return cache
 

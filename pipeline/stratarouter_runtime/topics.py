@@ -33,7 +33,10 @@ OWN_SETTING = 1
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic of the contract. ``setting`` is the RuntimeConfig field that names it; ``name`` its default."""
+    """One topic of the contract. ``setting`` is the RuntimeConfig field that names it; ``name`` its default.
+
+    ``ordered``: the order over the whole topic counts, so its number of partitions is not for an operator to choose.
+    """
 
     name: str
     setting: str
@@ -45,6 +48,7 @@ class Topic:
     schema: str
     written_by: tuple[str, ...]
     read_by: tuple[str, ...]
+    ordered: bool = False
 
     def settings(self) -> dict[str, str]:
         """The topic's settings as Kafka names and writes them."""
@@ -77,6 +81,11 @@ class Difference:
     declared: str
     found: str | None
 
+    @property
+    def can_be_made(self) -> bool:
+        """Whether the broker can be made to agree: partitions can be added, not taken away."""
+        return self.what != "partitions" or int(self.found or 0) < int(self.declared)
+
     def __str__(self) -> str:
         if self.what == "topic":
             return f"topic {self.topic} is missing"
@@ -93,6 +102,8 @@ class Change:
         one = self.difference
         if one.what == "topic":
             return f"create topic {one.topic} with {one.declared} partitions"
+        if one.what == "partitions" and not one.can_be_made:
+            return f"leave topic {one.topic} with {one.found} partitions; delete it to have it made with {one.declared}"
         verb = "raise" if one.what == "partitions" else "set"
         return f"{verb} {one.what} of topic {one.topic} from {one.found} to {one.declared}"
 
@@ -114,16 +125,17 @@ def compare(
 ) -> list[Difference]:
     """Where ``existing`` departs from ``declared`` (both by full name).
 
-    ``partitions`` stands in for every topic's own number; having more than declared is no difference.
+    ``partitions`` stands in for every topic's own number, but for those that are ``ordered``; having more than declared
+    is no difference.
     """
     differences = []
     for name, topic in declared.items():
-        wanted = topic.partitions if partitions is None else partitions
+        wanted = topic.partitions if partitions is None or topic.ordered else partitions
         found = existing.get(name)
         if found is None:
             differences.append(Difference(name, "topic", str(wanted), None))
             continue
-        if found.partitions < wanted:
+        if found.partitions < wanted or (topic.ordered and found.partitions != wanted):
             differences.append(Difference(name, "partitions", str(wanted), str(found.partitions)))
         differences += [
             Difference(name, setting, value, found.settings.get(setting))
@@ -225,7 +237,11 @@ def _new_topic(name: str, partitions: int, replication: int, settings: Mapping[s
 
 
 async def _add_partitions(client: AIOKafkaAdminClient, differences: Sequence[Difference]) -> None:
-    more = {one.topic: NewPartitions(int(one.declared)) for one in differences if one.what == "partitions"}
+    more = {
+        one.topic: NewPartitions(int(one.declared))
+        for one in differences
+        if one.what == "partitions" and one.can_be_made
+    }
     if more:
         await client.create_partitions(more)
 

@@ -63,7 +63,9 @@ DECISION_FIELDS = frozenset(
     ("route_id", "confidence", "scores", "alternatives", "provider", "model", "latency_ms", "metadata")
 )
 """``latency_ms`` and ``metadata`` are Core's; they are let through so that its result can be sent as it is."""
-CACHE_FIELDS = frozenset(("mode", "ttl", "threshold"))
+CACHE_FIELDS = frozenset(("mode", "ttl", "threshold", "tags"))
+MAX_TAGS = 32
+"""Of one request: each is a label that every invalidation is held against."""
 CACHE_MODES = frozenset(("default", "bypass", "refresh", "read_only"))
 ROLES = frozenset(("system", "user", "assistant", "tool"))
 HASH_BYTES = 16
@@ -229,7 +231,15 @@ def _cache_options(value: object, path: str, *, strict: bool) -> CacheOptions:
         mode="default" if mode is None else cast("CacheMode", check.one_of(mode, f"{path}.mode", CACHE_MODES)),
         ttl=check.optional(found.get("ttl"), f"{path}.ttl", check.seconds_to_live),
         threshold=check.optional(found.get("threshold"), f"{path}.threshold", check.similarity),
+        tags=_tags(found.get("tags"), f"{path}.tags", MAX_TAGS if strict else None),
     )
+
+
+def _tags(value: object, path: str, limit: int | None) -> tuple[str, ...]:
+    items = check.listing(value, path)
+    if limit is not None and len(items) > limit:
+        raise check.violation(path, items, f"must hold at most {limit} tags")
+    return tuple(check.identifier(item, f"{path}[{index}]") for index, item in enumerate(items))
 
 
 def _reply_to(value: object, path: str, prefix: str | None) -> str | None:
@@ -274,8 +284,8 @@ def _present(record: Decision | CacheOptions) -> dict[str, Any]:
 
 
 def encode_execution(execution: Execution) -> bytes:
-    """An execution as its record's value (the traceparent goes into the headers)."""
-    fields = {name: getattr(execution, name) for name in execution.__slots__}
+    """An execution as its record's value (the traceparent goes into the headers, the spread is in the key)."""
+    fields = {name: getattr(execution, name) for name in execution.__slots__ if name != "spread"}
     return dumps(fields | {"request": _request_object(execution.request)})
 
 
@@ -299,6 +309,7 @@ def decode_execution(value: bytes | None, headers: Headers = ()) -> Execution:
         cache_threshold=check.similarity(get("cache_threshold"), "$.cache_threshold"),
         batch_threshold=check.optional(get("batch_threshold"), "$.batch_threshold", check.similarity),
         enriched_ms=check.numbers(get("enriched_ms"), "$.enriched_ms"),
+        cache_tags=_tags(get("cache_tags"), "$.cache_tags", None),
     )
 
 

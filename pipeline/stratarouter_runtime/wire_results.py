@@ -92,6 +92,7 @@ def _cache_verdict(value: object, path: str) -> CacheVerdict:
         similarity=check.optional(get("similarity"), f"{path}.similarity", check.number),
         entry_id=check.optional(get("entry_id"), f"{path}.entry_id", check.string),
         reason=check.optional(get("reason"), f"{path}.reason", check.string),
+        key=check.optional(get("key"), f"{path}.key", check.string),
     )
 
 
@@ -101,6 +102,7 @@ def _batch_verdict(value: object, path: str) -> BatchVerdict:
         role=cast("BatchRole", check.one_of(get("role"), f"{path}.role", BATCH_ROLES)),
         leader_id=check.optional(get("leader_id"), f"{path}.leader_id", check.string),
         similarity=check.optional(get("similarity"), f"{path}.similarity", check.number),
+        leader_key=check.optional(get("leader_key"), f"{path}.leader_key", check.string),
     )
 
 

@@ -162,6 +162,8 @@ class Worker:
 
     async def _start_intakes(self) -> None:
         await self._patiently(self.assembly.start)
+        if self.config.cache_control != "off":
+            await self._patiently(self.assembly.follow_control)
         await self._patiently(self._require_deltas)
         await asyncio.gather(*(self._patiently(intake.start) for intake in self.intakes))
         self._tasks = [

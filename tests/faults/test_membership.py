@@ -108,3 +108,26 @@ async def test_sigterm_ends_in_time_though_the_provider_never_answers(bench: Ben
     began = asyncio.get_running_loop().time()
     assert await worker.stop(timeout_s=60) == 0
     assert asyncio.get_running_loop().time() - began < 30
+
+
+async def test_a_named_worker_that_is_back_in_time_moves_no_partition_of_the_others(bench: Bench) -> None:
+    settings = {"STRATAROUTER_SESSION_TIMEOUT_MS": "45000"}
+    first = await bench.worker(**settings, STRATAROUTER_GROUP_INSTANCE_ID="worker-0")
+    second = await bench.worker(**settings, STRATAROUTER_GROUP_INSTANCE_ID="worker-1")
+
+    def lanes_taken() -> int:
+        return second.log.read_text().count('"lane ready"')
+
+    async with Watch(bench.config) as watch:
+        producing = asyncio.create_task(produce(bench.config, _requests(900), rate_per_s=60))
+        await watch.until(200, timeout_s=60)
+        before = lanes_taken()
+        assert before > 0
+        assert await first.stop() == 0
+        await first.start()
+        await producing
+        await watch.until(900, timeout_s=120)
+        await watch.settle(2)
+    assert lanes_taken() == before
+    bench.check(watch, 900)
+    assert len(bench.simulator.paid_calls) == 900

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from stratarouter_runtime import contracts, records, usage_deltas, wire
+from stratarouter_runtime import contracts, records, usage_deltas, wire, wire_control
 from stratarouter_runtime.errors import InvalidRecordError
 from stratarouter_runtime.records import (
     Attempt,
     BatchVerdict,
+    CacheCommand,
     CacheOptions,
     CacheVerdict,
     Context,
@@ -43,6 +44,7 @@ DECODERS = {
     "execution": wire.decode_execution,
     "response": wire.decode_response,
     "dead-letter": wire.decode_dead_letter,
+    "cache-control": wire_control.decode_command,
     "usage-delta": usage_deltas.decode,
     "usage": usage_deltas.decode_usage,
 }
@@ -125,7 +127,8 @@ def properties(name: str, definition: str | None = None) -> set[str]:
 
 @pytest.mark.parametrize(("name", "definition", "record"), SAME_NAMES)
 def test_schema_and_record_have_the_same_fields(name: str, definition: str | None, record: type):
-    assert properties(name, definition) == {field.name for field in dataclasses.fields(record)}
+    # Where an execution goes stands in its key, not in its value.
+    assert properties(name, definition) == {field.name for field in dataclasses.fields(record)} - {"spread"}
 
 
 def test_request_schema_and_decoder_know_the_same_fields():
@@ -140,7 +143,14 @@ def test_dead_letter_schema_has_the_records_fields_with_its_time_written_out():
     assert properties("dead-letter.v1") == fields - {"failed_at_ms"} | {"failed_at"}
 
 
+def test_cache_control_schema_has_the_records_fields_with_its_time_written_out():
+    fields = {field.name for field in dataclasses.fields(CacheCommand)}
+    assert properties("cache-control.v1") == fields - {"at_ms"} | {"at"} == wire_control.CONTROL_FIELDS
+
+
 def test_each_closed_set_is_the_records_own():
+    actions = contracts.schema("cache-control.v1")["properties"]["action"]["enum"]
+    assert set(actions) == set(records.CacheAction.__args__) == wire_control.CONTROL_ACTIONS
     request, response = contracts.schema("request.v1")["$defs"], contracts.schema("response.v1")
     modes = set(request["cache"]["properties"]["mode"]["enum"]) - {None}
     assert modes == set(records.CacheMode.__args__) == wire.CACHE_MODES
@@ -215,6 +225,7 @@ requests = st.builds(
         mode=st.sampled_from(sorted(wire.CACHE_MODES)),
         ttl=st.none() | st.integers(1, 315_360_000),
         threshold=st.none() | similarities,
+        tags=st.lists(ids, max_size=3).map(tuple),
     ),
     reply_to=st.none() | names,
     traceparent=st.none(),
@@ -234,6 +245,7 @@ executions = st.builds(
     cache_threshold=similarities,
     batch_threshold=st.none() | similarities,
     enriched_ms=timings,
+    cache_tags=st.lists(ids, max_size=3).map(tuple),
 )
 attempts = st.builds(
     Attempt,
@@ -257,10 +269,18 @@ responses = st.builds(
     cost_usd=money,
     saved_usd=money,
     cache=st.builds(
-        CacheVerdict, st.sampled_from(["exact", "semantic", "miss", "bypass"]), st.none() | finite, st.none() | texts
+        CacheVerdict,
+        st.sampled_from(["exact", "semantic", "miss", "bypass"]),
+        st.none() | finite,
+        st.none() | texts,
+        key=st.none() | texts,
     ),
     batch=st.builds(
-        BatchVerdict, st.sampled_from(["none", "leader", "follower"]), st.none() | texts, st.none() | finite
+        BatchVerdict,
+        st.sampled_from(["none", "leader", "follower"]),
+        st.none() | texts,
+        st.none() | finite,
+        leader_key=st.none() | texts,
     ),
     attempts=st.lists(attempts, max_size=2).map(tuple),
     timings_ms=timings,
@@ -282,6 +302,58 @@ letters = st.builds(
     headers=st.lists(st.tuples(texts, st.binary(max_size=9)), max_size=2).map(tuple),
     failed_at_ms=epoch_ms,
     request_id=st.none() | ids,
+)
+
+
+reasons = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=9)
+selectors = st.one_of(
+    st.fixed_dictionaries({"key": ids}),
+    st.fixed_dictionaries({"request_id": ids}, optional={"tenant": ids}),
+    st.fixed_dictionaries({"tag": ids}),
+    st.fixed_dictionaries({"route_id": ids}),
+    st.fixed_dictionaries({"tenant": ids}),
+    st.just({"everything": True}),
+)
+commands = st.one_of(
+    st.builds(
+        lambda by, reason, at_ms, named: CacheCommand("invalidate", by, reason, at_ms, **named),
+        ids,
+        reasons,
+        epoch_ms,
+        selectors,
+    ),
+    st.builds(
+        CacheCommand,
+        action=st.just("correct"),
+        by=ids,
+        reason=reasons,
+        at_ms=epoch_ms,
+        key=ids,
+        tenant=st.none() | ids,
+        text=reasons,
+        ttl=st.none() | st.integers(1, 9999),
+    ),
+    st.builds(
+        CacheCommand,
+        action=st.just("mark_wrong"),
+        by=ids,
+        reason=reasons,
+        at_ms=epoch_ms,
+        key=ids,
+        answered_by=st.none() | ids,
+        request_id=st.none() | ids,
+        asked=st.none() | texts,
+        stored=st.none() | texts,
+    ),
+    st.builds(
+        CacheCommand,
+        action=st.just("mark_wrong"),
+        by=ids,
+        reason=reasons,
+        at_ms=epoch_ms,
+        request_id=ids,
+        tenant=st.none() | ids,
+    ),
 )
 
 
@@ -331,6 +403,14 @@ def test_an_encoded_dead_letter_is_valid_and_keeps_every_byte(letter: DeadLetter
     value = wire.encode_dead_letter(letter)
     assert_valid("dead-letter", value)
     assert wire.decode_dead_letter(value) == letter
+
+
+@settings(max_examples=60, deadline=None)
+@given(commands)
+def test_an_encoded_command_is_valid_and_comes_back_the_same(command: CacheCommand):
+    value = wire_control.encode_command(command)
+    assert_valid("cache-control", value)
+    assert wire_control.decode_command(value) == command
 
 
 WHOLE = orjson.loads((EXAMPLES / "request" / "valid" / "whole.json").read_bytes())

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
+from stratarouter_runtime.cache import shelf
 from stratarouter_runtime.errors import OverloadedError
 from stratarouter_runtime.processors.lane import LaneState
 from stratarouter_runtime.records import CacheVerdictKind, Status
@@ -108,7 +109,8 @@ def test_two_instances_in_one_process_do_not_meet() -> None:
 
 def test_label_values_are_those_the_code_uses() -> None:
     guard = (ROOT / "pipeline/stratarouter_runtime/cache/guard.py").read_text()
-    assert set(re.findall(r"guard:[a-z_]+", guard)) == metrics.GUARD_REASON.values
+    assert {metrics.MARKED_WRONG, *re.findall(r"guard:[a-z_]+", guard)} == metrics.GUARD_REASON.values
+    assert metrics.MARKED_WRONG == shelf.MARKED_WRONG
     assert set(get_args(LaneState)) == metrics.LANE_STATE.values
     assert set(get_args(CacheVerdictKind)) == metrics.VERDICT.values
     assert set(get_args(Status)) == metrics.STATUS.values

@@ -51,6 +51,14 @@ def test_fewer_partitions_are_a_difference_and_more_are_none():
     assert compare({"r": topic}, {"r": many}) == []
 
 
+def test_a_topic_whose_order_counts_has_its_own_number_and_no_other():
+    topic = TOPICS["cache-control"]
+    assert compare({"c": topic}, {"c": AS_DECLARED["cache-control"]}, partitions=8) == []
+    [difference] = compare({"c": topic}, {"c": Existing(4, topic.settings())})
+    assert str(difference) == "topic c: partitions is 4, declared is 1"
+    assert "delete it" in str(Change(difference))
+
+
 def test_a_setting_that_differs_or_is_absent_is_a_difference():
     topic = TOPICS["requests"]
     found = Existing(8, topic.settings() | {"retention.ms": "1"})

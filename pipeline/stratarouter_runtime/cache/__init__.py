@@ -5,11 +5,12 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Protocol
 
+from stratarouter_runtime.cache.controlled import ControllableCache
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
-from stratarouter_runtime.cache.redis import RedisCache
+from stratarouter_runtime.cache.redis import TIMEOUT_S, RedisCache
 from stratarouter_runtime.clock import SystemClock
-from stratarouter_runtime.ports import Cache, Clock, Guard
+from stratarouter_runtime.ports import Clock, Guard
 
 __all__ = ["CacheConfig", "create_cache"]
 
@@ -36,13 +37,18 @@ class CacheConfig(Protocol):
         """And of which model."""
 
 
-def create_cache(config: CacheConfig, *, clock: Clock | None = None, guard: Guard | None = None) -> Cache:
-    """The cache that ``config.cache_backend`` names, not started. Clock and guard default to the real ones."""
+def create_cache(
+    config: CacheConfig, *, clock: Clock | None = None, guard: Guard | None = None, timeout_s: float = TIMEOUT_S
+) -> ControllableCache:
+    """The cache that ``config.cache_backend`` names, not started. Clock and guard default to the real ones.
+
+    ``timeout_s`` is the deadline of a round trip to Redis.
+    """
     clock = clock or SystemClock()
     guard = guard or create_guard()
     if config.cache_backend == "memory":
         return MemoryCache(clock=clock, guard=guard)
-    return RedisCache(config.redis_url, clock=clock, guard=guard, prefix=_prefix(config))
+    return RedisCache(config.redis_url, clock=clock, guard=guard, prefix=_prefix(config), timeout_s=timeout_s)
 
 
 def _prefix(config: CacheConfig) -> str:

@@ -29,6 +29,16 @@ class Keys:
         escaped = _GLOB.sub(r"\\\1", self.prefix)
         return f"{escaped}:*:vector"
 
+    @property
+    def answer_pattern(self) -> str:
+        """The pattern of every ``answer`` key, for SCAN."""
+        escaped = _GLOB.sub(r"\\\1", self.prefix)
+        return f"{escaped}:*:answer"
+
+    def turn(self, name: str) -> str:
+        """Where a worker says that it tidies up: ``name`` is after what."""
+        return f"{self.prefix}:turn:{_plain(name)}"
+
     def answer(self, place: Place) -> str:
         """Where an entry's answer lies."""
         return f"{self.prefix}:{_plain(place[0])}:{_plain(place[1])}:answer"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 
 import orjson
 
-from stratarouter_runtime.cache.shelf import Item, Near, Shelf, size_of
+from stratarouter_runtime.cache.shelf import Item, Near, Place, Shelf, size_of
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
 from stratarouter_runtime.records import Answer
+from stratarouter_runtime.state.cache_control import Origin
 
 MAX_ENTRIES = 50_000
 """At 384 dimensions and short answers about 250 MB, which MAX_BYTES then holds."""
 
 MAX_BYTES = 256 * 1024 * 1024
 """Room for entries: a small share of a worker's memory."""
+
+DROP_CHUNK = 1_000
+"""Entries judged in one go when something was invalidated: 2 ms."""
 
 
 class MemoryCache:
@@ -75,20 +80,46 @@ class MemoryCache:
             kept = self._shelf.put(_item(entry, now), entry.vector, now)
             self.refused += not kept
 
+    async def discard(self, places: Sequence[Place]) -> None:
+        """Take single entries out."""
+        for place in places:
+            self._shelf.remove(place)
+
+    async def drop(self, is_stale: Callable[[Origin], bool], turn: str) -> int:  # noqa: ARG002 - nobody shares it
+        """Take out what ``is_stale`` names; returns how many entries. Gives way to lookups in between."""
+        gone, items = 0, self._shelf.items()
+        for start in range(0, len(items), DROP_CHUNK):
+            for item in items[start : start + DROP_CHUNK]:
+                # One that was stored again since is another item.
+                if is_stale(item.origin) and self._shelf.has(item):
+                    self._shelf.remove(item.place)
+                    gone += 1
+            await asyncio.sleep(0)
+        return gone
+
     def _find(self, query: CacheQuery, now: float) -> CacheHit | CacheMiss:
         same = self._shelf.exact(query, now)
         if same is not None and same.answer is not None:
-            return CacheHit("exact", 1.0, same.entry_id, same.answer)
+            return CacheHit("exact", 1.0, same.entry_id, same.answer, same.origin)
         near = self._shelf.nearest(query, self._guard, now)
         if isinstance(near, Near):
             assert near.item.answer is not None
-            return CacheHit("semantic", near.similarity, near.item.entry_id, near.item.answer)
+            return CacheHit("semantic", near.similarity, near.item.entry_id, near.item.answer, near.item.origin)
         return near
 
 
 def _item(entry: CacheEntry, now: float) -> Item:
-    size = size_of(entry.text, entry.vector) + _answer_bytes(entry.answer)
-    return Item(entry.entry_id, entry.scope, entry.content_hash, entry.text, now + entry.ttl, size, answer=entry.answer)
+    size = size_of(entry.text, entry.vector) + _answer_bytes(entry.answer) + sum(map(len, entry.origin.labels))
+    return Item(
+        entry.entry_id,
+        entry.scope,
+        entry.content_hash,
+        entry.text,
+        now + entry.ttl,
+        size,
+        answer=entry.answer,
+        origin=entry.origin,
+    )
 
 
 def _answer_bytes(answer: Answer) -> int:

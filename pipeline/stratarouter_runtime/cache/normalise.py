@@ -38,6 +38,9 @@ _END_MARKS = re.compile(r"(?:(?<=[^\W\d_]{2})[!…！]+|(?<=[\w)\]}'\"%`])[.?。
 _LINE_END_BLANKS = re.compile(r" \n")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _WORD = re.compile(r"[^\s\"'“”(),;]+")
+_OTHER_LETTER = re.compile(r"[^\W\d_\x00-\x7f]")
+# One try for each word, and none of them goes back: the possessive run gives nothing up.
+_WORD_WITH_CAPITAL = re.compile(r"(?<![^\s\"'“”(),;])[^\s\"'“”(),;A-Z]*+[A-Z][^\s\"'“”(),;]*")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _CASE_MATTERS = re.compile(r"https?://|[/~.]*/|-|.*[_\\]|(?=.*\d)(?=.*[a-z])(?=.*[A-Z])")
 _KEPT_COMPATIBILITY = ("<super>", "<sub>", "<fraction>", "<circle>")
@@ -119,14 +122,19 @@ def _digests(message: Mapping[str, Any]) -> Iterator[str]:
 
 def _spaced(text: str) -> str:
     """White space folded outside protected spans; case and end marks kept."""
-    layout = "\n" in text and _INDENTED.search(text) is not None
+    layout = _has_layout(text)
     return "".join(_spaced_span(span, layout) for span in _spans(text)).strip()
 
 
 def _folded(text: str) -> str:
-    layout = "\n" in text and _INDENTED.search(text) is not None
+    layout = _has_layout(text)
     spans = [span if protected else _lowered(_spaced_span((span, False), layout)) for span, protected in _spans(text)]
     return _END_MARKS.sub("", "".join(spans).strip()).rstrip()
+
+
+def _has_layout(text: str) -> bool:
+    """Whether a line is indented below another; a first line's own indentation is cut off with what is around it."""
+    return "\n" in text and _INDENTED.search(text.strip()) is not None
 
 
 def _spans(text: str) -> Iterator[tuple[str, bool]]:
@@ -171,8 +179,9 @@ def _compatible_character(found: re.Match[str]) -> str:
 
 def _lowered(text: str) -> str:
     # lower(), not casefold(): casefold makes German "Maße" (dimensions) and "Masse" (mass) one word.
-    if text.isascii() and text.lower() == text:
-        return text
+    if _OTHER_LETTER.search(text) is None:
+        # Only words with an ASCII capital can change; most have none.
+        return _WORD_WITH_CAPITAL.sub(lambda word: _lowered_word(word[0]), text)
     return _WORD.sub(lambda word: _lowered_word(word[0]), text)
 
 

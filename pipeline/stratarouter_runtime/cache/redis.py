@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,9 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from stratarouter_runtime.cache import sweep
 from stratarouter_runtime.cache.deadline import deadline
 from stratarouter_runtime.cache.follow import READ_TIMEOUT_S, Follower
 from stratarouter_runtime.cache.index import unit
@@ -31,6 +33,7 @@ from stratarouter_runtime.cache.values import (
 )
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
 from stratarouter_runtime.records import Answer, Vector
+from stratarouter_runtime.state.cache_control import Origin
 from stratarouter_runtime.telemetry.logs import event
 
 log = logging.getLogger("stratarouter.cache")
@@ -82,7 +85,7 @@ class Counters:
 class _Fetched:
     """The values of one lookup's round trip, decoded; garbage is listed and counts as absent."""
 
-    answers: dict[Place, tuple[str, Answer]] = field(default_factory=dict)
+    answers: dict[Place, tuple[str, Answer, Origin]] = field(default_factory=dict)
     garbage: list[Place] = field(default_factory=list)
 
 
@@ -124,6 +127,7 @@ class RedisCache:
         self._follower: Follower | None = None
         self._follower_client: Redis | None = None
         self._away_until = float("-inf")
+        self._failure = "unavailable"
         self.counters = Counters()
 
     @property
@@ -173,7 +177,7 @@ class RedisCache:
         places |= {near.item.place for near in nears if isinstance(near, Near)}
         fetched = await self._fetch(list(places))
         if fetched is None:
-            return self._bypass(queries)
+            return self._bypass(queries, self._failure)
         found = [self._decide(query, near, fetched) for query, near in zip(queries, nears, strict=True)]
         # 3. Away with what nobody can read.
         await self._delete(fetched.garbage)
@@ -184,11 +188,31 @@ class RedisCache:
         for start in range(0, len(entries), STORE_CHUNK):
             await self._store([entry for entry in entries[start : start + STORE_CHUNK] if entry.ttl > 0])
 
+    async def discard(self, places: Sequence[Place]) -> None:
+        """Take single entries out, here and in Redis; failures are counted, not raised."""
+        for place in places:
+            self._shelf.remove(place)
+        await self._ask(sweep.removals(self._keys, places))
+
+    async def drop(self, is_stale: Callable[[Origin], bool], turn: str) -> int:
+        """Take out of Redis what ``is_stale`` names, where no other worker does it this ``turn``; returns how many.
+
+        This worker's own copy loses them when they are found and their answer is gone.
+        """
+        return 0 if self._is_away() else await sweep.drop(self._ask, self._keys, is_stale, turn)
+
+    async def kept(self) -> AsyncIterator[sweep.Kept]:
+        """Every entry in Redis, for people to look at; one may come twice. Ends early where Redis fails."""
+        async for some in sweep.walk(self._ask, self._keys):
+            for one in some:
+                yield one
+
     # -- looking up ---------------------------------------------------------------------------------------------
 
-    def _bypass(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss]:
+    def _bypass(self, queries: Sequence[CacheQuery], reason: str = "breaker_open") -> list[CacheHit | CacheMiss]:
+        """``reason``: what befell the round trip; ``breaker_open`` while Redis is left alone and none is made."""
         self.counters.bypassed += len(queries)
-        return [CacheMiss(bypassed=True) for _ in queries]
+        return [CacheMiss(reason, bypassed=True) for _ in queries]
 
     def _near(self, query: CacheQuery, now: float) -> Near | CacheMiss:
         # The same words are known here: the search (0.2 ms of this process's time) would be for nothing.
@@ -315,6 +339,7 @@ class RedisCache:
 
     def _failed(self, exc: Exception) -> None:
         self.counters.failures += 1
+        self._failure = "timeout" if isinstance(exc, TimeoutError | RedisTimeoutError) else "unavailable"
         self._away_until = self._clock.monotonic() + RETRY_AFTER_S
         event(log, logging.WARNING, "cache bypassed", cause=type(exc).__name__, for_s=RETRY_AFTER_S)
 
@@ -342,7 +367,7 @@ async def _close(client: Redis) -> None:
         event(log, logging.INFO, "cache connection did not close cleanly", cause=type(exc).__name__)
 
 
-def _read(reply: Any, place: Place) -> tuple[str, Answer]:
+def _read(reply: Any, place: Place) -> tuple[str, Answer, Origin]:
     if not isinstance(reply, bytes):
         raise GarbageError("a key of another type")
     return decode_answer(reply, place)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from stratarouter_runtime.cache.index import ScopedIndex
 from stratarouter_runtime.ports import CacheMiss, CacheQuery, Guard
 from stratarouter_runtime.records import Answer, Vector
+from stratarouter_runtime.state.cache_control import UNKNOWN, Origin
 
 CANDIDATES = 5
 """How many of the nearest entries the guard is asked about: beyond the fifth a right one is rare, and each costs up
@@ -20,6 +21,9 @@ to 0.1 ms."""
 
 OVERHEAD_BYTES = 2_000
 """What one entry costs beside its texts and vector: dictionaries, the heap, the guard's features."""
+
+MARKED_WRONG = "guard:marked_wrong"
+"""The reason where somebody said that this entry's answer was wrong for this question."""
 
 Place = tuple[str, str]
 """An entry's key: scope and content hash."""
@@ -36,6 +40,7 @@ class Item:
     expires_at: float
     size_bytes: int
     answer: Answer | None = None
+    origin: Origin = UNKNOWN
 
     @property
     def place(self) -> Place:
@@ -118,6 +123,14 @@ class Shelf:
                 self.remove(place)
                 self.expired += 1
 
+    def items(self) -> list[Item]:
+        """Everything on the shelf, the least recently used first."""
+        return list(self._items.values())
+
+    def has(self, item: Item) -> bool:
+        """Whether this very item is here. Does not count as use."""
+        return self._items.get(item.place) is item
+
     def exact(self, query: CacheQuery, now: float) -> Item | None:
         """The entry of the same words, if it is here."""
         self.expire(now)
@@ -161,6 +174,8 @@ def choose(candidates: list[tuple[Item, float]], query: CacheQuery, guard: Guard
     for item, similarity in candidates:
         above = similarity >= query.threshold
         reason = guard.differs(query.text, item.text, similarity) if above else "below_threshold"
+        if above and item.content_hash in query.vetoed:
+            reason = MARKED_WRONG
         if reason is None:
             return Near(item, similarity)
         if miss.reason is None:

@@ -12,6 +12,7 @@ import orjson
 from stratarouter_runtime.cache.shelf import Place
 from stratarouter_runtime.ports import CacheEntry
 from stratarouter_runtime.records import Answer, Usage, Vector
+from stratarouter_runtime.state.cache_control import BEFORE_ALL, Origin
 
 FORMAT = 1
 """Version of both forms; a reader refuses others, so that workers of two versions can share a Redis."""
@@ -48,20 +49,34 @@ def encode_answer(entry: CacheEntry) -> bytes:
             "tenant": entry.tenant,
             "route_id": entry.route_id,
             "tags": entry.tags,
+            "text": entry.text,
+            "begun": entry.origin.begun,
+            "labels": entry.origin.labels,
             "answer": asdict(entry.answer),
         }
     )
 
 
-def decode_answer(raw: bytes, place: Place) -> tuple[str, Answer]:
-    """Entry id and answer of the entry at ``place``. Raises GarbageError."""
+def decode_answer(raw: bytes, place: Place) -> tuple[str, Answer, Origin]:
+    """Entry id, answer and origin of the entry at ``place``. Raises GarbageError."""
     fields = _loads(raw)
     if (fields.get("scope"), fields.get("content_hash")) != place:
         raise GarbageError("another entry's")
     try:
-        return _text(fields["entry_id"]), _answer(fields["answer"])
+        return _text(fields["entry_id"]), _answer(fields["answer"]), origin_of(fields)
     except (KeyError, TypeError, ValueError) as exc:
         raise GarbageError(f"an entry without a readable answer: {type(exc).__name__}") from exc
+
+
+def read_answer(raw: bytes) -> dict[str, Any]:
+    """The fields of an entry, wherever it lies. Raises GarbageError."""
+    return _loads(raw)
+
+
+def origin_of(fields: dict[str, Any]) -> Origin:
+    """Where the answer comes from; one written before origins were counts as older than every invalidation."""
+    labels = fields.get("labels") or ()
+    return Origin(int(fields.get("begun", BEFORE_ALL)), tuple(_text(one) for one in labels))
 
 
 def encode_findable(entry: CacheEntry, vector: Vector, expires_ms: int) -> bytes:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from stratarouter_runtime import __version__
-from stratarouter_runtime.cli import cache, journal, requests, stack, topics, usage, worker
+from stratarouter_runtime.cli import cache, cache_control, cache_look, journal, requests, stack, topics, usage, worker
 from stratarouter_runtime.errors import (
     ConfigurationError,
     ExecutionError,
@@ -34,6 +34,8 @@ app = typer.Typer(
 )
 app.add_typer(topics.app, name="topics")
 app.add_typer(journal.app, name="journal")
+for group in (cache_look, cache_control):
+    group.register(cache.app)
 app.add_typer(cache.app, name="cache")
 for group in (stack, worker, requests, usage):
     group.register(app)

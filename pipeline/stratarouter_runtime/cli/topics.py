@@ -1,13 +1,16 @@
-"""``topics apply`` and ``topics check``: the contract in topics.toml against the broker."""
+"""``topics apply``, ``check`` and ``acls``: the contract in topics.toml against the broker."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
+import orjson
 import typer
 from rich.console import Console
 
 from stratarouter_runtime import topics
+from stratarouter_runtime.acls import required
 from stratarouter_runtime.cli.common import ConfigOption, configure, run
 
 app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
@@ -44,3 +47,21 @@ def check(
     if differences:
         raise typer.Exit(1)
     console.print("every topic is as declared")
+
+
+@app.command()
+def acls(
+    config: Path | None = ConfigOption,
+    principal: str = typer.Option(..., help="Whom to allow, such as User:worker."),
+    part: list[str] = typer.Option(["enrich", "execute"], help="A processor or client, as topics.toml names it."),
+    bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
+    *,
+    as_json: bool = typer.Option(False, "--json", help="As JSON lines instead of kafka-acls.sh commands."),
+) -> None:
+    """Print the least that a principal must be allowed on the broker. Changes nothing."""
+    settings = configure(config, bootstrap_servers=bootstrap_servers)
+    for acl in required(settings, part):
+        if as_json:
+            typer.echo(orjson.dumps({"principal": principal, **asdict(acl)}).decode())
+        else:
+            typer.echo(acl.command(principal, settings.bootstrap_servers))

@@ -51,7 +51,8 @@ class Acceptor:
             source=source,
             cache_ttl=self._ttl(route, request),
             cache_threshold=self._threshold(route, request),
-            batch_threshold=self._batch_threshold(route),
+            batch_threshold=self._batch_threshold(route, request),
+            cache_tags=tuple(dict.fromkeys(route.cache.tags + request.cache.tags)),
             spread=route.batch.spread,
         )
 
@@ -61,11 +62,15 @@ class Acceptor:
             return 0
         return request.cache.ttl or route.cache.ttl or self._config.cache_ttl
 
-    def _batch_threshold(self, route: Route) -> float | None:
-        """None where the route or the configuration says that nobody follows."""
+    def _batch_threshold(self, route: Route, request: Request) -> float | None:
+        """None where the route or the configuration says that nobody follows.
+
+        A request that wants no answer to less than its own threshold wants none of a call under way either.
+        """
         if not self._config.batch_enabled or not route.batch.enabled:
             return None
-        return route.batch.threshold or self._config.batch_similarity_threshold
+        threshold = route.batch.threshold or self._config.batch_similarity_threshold
+        return max(threshold, request.cache.threshold or 0.0)
 
     def _threshold(self, route: Route, request: Request) -> float:
         return request.cache.threshold or route.cache.threshold or self._config.cache_similarity_threshold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,21 +106,27 @@ class Leaders:
             if self._scopes[home].remove(row):
                 del self._scopes[home]
 
-    def find(self, candidate: Candidate, threshold: float) -> Match | None:
-        """The most similar leader at or above ``threshold`` that the guard lets pass, in the same scope only."""
+    def find(self, candidate: Candidate, threshold: float, vetoed: Collection[str] = ()) -> Match | None:
+        """The most similar leader at or above ``threshold`` that the guard lets pass, in the same scope only.
+
+        ``vetoed`` are content hashes whose answers were marked wrong for this question.
+        """
         same = self._exact.get(candidate.content_hash)
         if same is not None:
             return Match(same.key, 1.0)
         if candidate.vector is None:
             return None
         scope = self._scopes.get((candidate.scope, len(candidate.vector)))
-        return None if scope is None else self._nearest(scope, candidate, candidate.vector, threshold)
+        return None if scope is None else self._nearest(scope, candidate, threshold, vetoed)
 
-    def _nearest(self, scope: _Scope, candidate: Candidate, vector: Vector, threshold: float) -> Match | None:
-        similarities = scope.rows @ vector
+    def _nearest(self, scope: _Scope, candidate: Candidate, threshold: float, vetoed: Collection[str]) -> Match | None:
+        assert candidate.vector is not None
+        similarities = scope.rows @ candidate.vector
         near = np.flatnonzero(similarities >= threshold)
         for row in near[np.argsort(-similarities[near])][: self._candidates]:
             owner = scope.owners[row]
-            if owner is not None and self._guard.differs(candidate.text, owner.text, float(similarities[row])) is None:
+            if owner is None or owner.content_hash in vetoed:
+                continue
+            if self._guard.differs(candidate.text, owner.text, float(similarities[row])) is None:
                 return Match(owner.key, min(1.0, float(similarities[row])))
         return None

@@ -21,8 +21,9 @@ from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.engine.work import Spoken, Work
 from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError, ShuttingDownError
-from stratarouter_runtime.ports import Cache, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
-from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
+from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
+from stratarouter_runtime.records import BatchVerdict, CacheVerdict, ErrorInfo, Execution, Response
+from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Origin
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -43,7 +44,14 @@ class _Leader:
     candidate: Candidate
     work: Work
     outcome: asyncio.Future[Recorded]
+    begun: int
+    """The position of the cache-control topic when it began."""
     task: asyncio.Task[None] | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """What its answer is kept under. One out of the journal may be of any age."""
+        return lookup.origin(self.work.execution, BEFORE_ALL if self.work.from_journal else self.begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +81,18 @@ class Engine:
         guard: Guard,
         clock: Clock,
         metrics: Metrics,
+        control: CacheControl | None = None,
     ) -> None:
-        """``cache`` None: every request is executed. ``guard`` judges likeness between leaders and followers."""
+        """``cache`` None: every request is executed. ``guard`` judges likeness between leaders and followers.
+
+        ``control`` is what the cache-control topic has said; None where nobody says anything.
+        """
         self._config = config
         self._cache = cache
         self._performer = performer
         self._clock = clock
         self._metrics = metrics
+        self._control = control or CacheControl()
         self._leaders = Leaders(guard)
         self._leading: dict[JournalKey, _Leader] = {}
         self._running: dict[JournalKey, _Running] = {}
@@ -148,7 +161,7 @@ class Engine:
 
     async def _execute(self, execution: Execution, key: JournalKey, manner: _Manner) -> Response:
         began = self._clock.monotonic()
-        story = Story()
+        story = Story(CacheVerdict("bypass", key=execution.content_hash))
         try:
             async with asyncio.timeout(self._remaining_s(execution)):
                 response = await self._find_or_lead(execution, key, story, manner)
@@ -196,7 +209,7 @@ class Engine:
         queries = [lookup.query(execution, text)]
         found = self._cache.lookup_now(queries)
         [result] = await self._cache.lookup(queries) if found is None else found
-        story.cache = lookup.verdict(result)
+        story.cache = lookup.verdict(result, execution.content_hash)
         story.timings_ms["lookup"] = round((self._clock.monotonic() - began) * 1000, 3)
         lookup.count(self._metrics, result)
         if not isinstance(result, CacheHit):
@@ -207,7 +220,7 @@ class Engine:
 
     def _keep(self, execution: Execution, hit: CacheHit) -> None:
         assert self._cache is not None
-        alias = lookup.entry(execution, hit.answer, alias=True)
+        alias = lookup.alias(execution, hit.answer, hit.entry_id, hit.origin)
         self._spawn(self._cache.store([alias]), "store alias")
 
     # -- leading and following ---------------------------------------------------------------------------------
@@ -216,12 +229,18 @@ class Engine:
         threshold = execution.batch_threshold
         if threshold is None or execution.request.cache.mode in {"bypass", "refresh"}:
             return None
-        match = self._leaders.find(candidate, threshold)
+        match = self._leaders.find(candidate, threshold, self._control.vetoed(candidate.content_hash))
         if match is None:
             return None
         leader = self._leading[match.leader]
+        if self._control.is_stale(leader.origin):
+            # What it brings was invalidated while it was under way: this request is newer, and pays for itself.
+            self._metrics.cache_stale_total.labels("join").inc()
+            return None
         leader.work.due = max(leader.work.due, self._due(execution))
-        story.batch = BatchVerdict("follower", match.leader.request_id, round(match.similarity, 4))
+        story.batch = BatchVerdict(
+            "follower", match.leader.request_id, round(match.similarity, 4), leader.candidate.content_hash
+        )
         self._metrics.coalesced_total.inc()
         return leader
 
@@ -230,7 +249,7 @@ class Engine:
         work = Work(execution, candidate.key, self._due(execution), timeout_s, timings_ms=story.timings_ms)
         work.spoken = None if manner.on_text is None else Spoken(manner.on_text)
         work.deferred = manner.deferred
-        leader = _Leader(candidate, work, asyncio.get_running_loop().create_future())
+        leader = _Leader(candidate, work, asyncio.get_running_loop().create_future(), self._control.position)
         leader.outcome.add_done_callback(_retrieve)
         story.batch = BatchVerdict("none" if execution.batch_threshold is None else "leader")
         if candidate.key not in self._leading:
@@ -255,7 +274,8 @@ class Engine:
             if outcome.answer is not None:
                 # Until it is stored the leader can be joined, so nobody misses the answer meanwhile.
                 await self._aside.turn()
-                await self._store(leader.work.execution, outcome, alias=False)
+                entry = lookup.entry(leader.work.execution, outcome.answer, leader.origin.begun)
+                await self._store(leader.work.execution, entry)
         except BaseException as exc:
             # Whoever waits must hear of it; cancellation and unforeseen errors go on to this task's owner too.
             if not leader.outcome.done():
@@ -296,12 +316,15 @@ class Engine:
                 None, ErrorInfo("execution", f"the leader failed: {exc!r}", "send it again", retryable=True)
             )
         if outcome.answer is not None:
-            await self._store(execution, outcome, alias=True)
+            source = leader.candidate.content_hash
+            await self._store(execution, lookup.alias(execution, outcome.answer, source, leader.origin))
         return outcome
 
-    async def _store(self, execution: Execution, outcome: Recorded, *, alias: bool) -> None:
-        if self._cache is not None and outcome.answer is not None and lookup.may_write(execution):
-            await self._cache.store([lookup.entry(execution, outcome.answer, alias=alias)])
+    async def _store(self, execution: Execution, entry: CacheEntry) -> None:
+        if self._cache is not None and lookup.may_write(execution):
+            if self._control.is_stale(entry.origin):
+                self._metrics.cache_stale_total.labels("store").inc()
+            await self._cache.store([entry])
 
     # -- time and tasks ----------------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery
-from stratarouter_runtime.records import Answer, CacheVerdict, Execution
+from stratarouter_runtime.records import Answer, CacheVerdict, Execution, Vector
+from stratarouter_runtime.state.cache_control import Origin, label
 from stratarouter_runtime.telemetry.metrics import Metrics
 
 
@@ -29,36 +30,64 @@ def query(execution: Execution, text: str | None = None) -> CacheQuery:
     )
 
 
-def entry(execution: Execution, answer: Answer, *, alias: bool = False) -> CacheEntry:
-    """What to keep. An alias makes exact repeats of a paraphrase find the answer it was served; it has no vector,
-    so that likeness is never measured against a paraphrase of a paraphrase.
+def origin(execution: Execution, begun: int) -> Origin:
+    """What an answer to ``execution`` can be invalidated by; ``begun`` is the position at which it was asked for."""
+    tenant = execution.request.context.tenant
+    labels = (
+        label("key", execution.content_hash),
+        label("request", tenant, execution.request.request_id),
+        label("tenant", tenant),
+        label("route", execution.request.decision.route_id),
+        *(label("tag", tag) for tag in execution.cache_tags),
+    )
+    return Origin(begun, labels)
+
+
+def entry(execution: Execution, answer: Answer, begun: int) -> CacheEntry:
+    """What to keep of an answer that was asked for at position ``begun``."""
+    return _entry(execution, answer, execution.content_hash, origin(execution, begun), execution.request.embedding)
+
+
+def alias(execution: Execution, answer: Answer, source_id: str, source: Origin) -> CacheEntry:
+    """What makes exact repeats of a paraphrase find the answer of ``source_id`` that it was served. It has no vector,
+    so that likeness is never measured against a paraphrase of a paraphrase, and goes with what its source goes with.
     """
+    own = origin(execution, source.begun)
+    both = Origin(source.begun, tuple(dict.fromkeys(own.labels + source.labels)))
+    return _entry(execution, answer, source_id, both, None)
+
+
+def _entry(execution: Execution, answer: Answer, entry_id: str, origin: Origin, vector: Vector | None) -> CacheEntry:
     return CacheEntry(
-        entry_id=execution.content_hash,
+        entry_id=entry_id,
         scope=execution.scope,
         content_hash=execution.content_hash,
         text=conversation_text(execution.request.messages),
         answer=answer,
-        vector=None if alias else execution.request.embedding,
+        vector=vector,
         ttl=execution.cache_ttl,
         tenant=execution.request.context.tenant,
         route_id=execution.request.decision.route_id,
+        tags=execution.cache_tags,
+        origin=origin,
     )
 
 
 def count(metrics: Metrics, found: CacheHit | CacheMiss) -> None:
     """Count one lookup: what it came to, and why a near entry was refused or the backend not asked."""
-    metrics.cache_lookups_total.labels(verdict(found).kind).inc()
+    metrics.cache_lookups_total.labels(verdict(found, None).kind).inc()
     if isinstance(found, CacheMiss):
         if found.bypassed:
             metrics.cache_bypass_total.labels(found.reason or "unavailable").inc()
+        elif found.reason == "invalidated":
+            metrics.cache_stale_total.labels("lookup").inc()
         elif found.reason is not None and found.reason.startswith("guard:"):
             metrics.guard_refusals_total.labels(found.reason).inc()
 
 
-def verdict(found: CacheHit | CacheMiss) -> CacheVerdict:
-    """What a response says of its lookup."""
+def verdict(found: CacheHit | CacheMiss, key: str | None) -> CacheVerdict:
+    """What a response says of its lookup; ``key`` is the question's own."""
     if isinstance(found, CacheHit):
-        return CacheVerdict(found.kind, round(found.similarity, 4), found.entry_id)
+        return CacheVerdict(found.kind, round(found.similarity, 4), found.entry_id, found.reason, key)
     similarity = None if found.similarity is None else round(found.similarity, 4)
-    return CacheVerdict("bypass" if found.bypassed else "miss", similarity, found.entry_id, found.reason)
+    return CacheVerdict("bypass" if found.bypassed else "miss", similarity, found.entry_id, found.reason, key)

@@ -35,7 +35,7 @@ def error_info(exc: RuntimeSystemError) -> ErrorInfo:
 
 def from_hit(execution: Execution, hit: CacheHit, timings_ms: dict[str, float]) -> Response:
     """The response for an answer out of the cache: nothing paid, its price saved."""
-    verdict = CacheVerdict(hit.kind, similarity=round(hit.similarity, 4), entry_id=hit.entry_id)
+    verdict = CacheVerdict(hit.kind, round(hit.similarity, 4), hit.entry_id, hit.reason, execution.content_hash)
     story = Story(cache=verdict, timings_ms=timings_ms)
     return _ok(execution, hit.answer, story, cost_usd=0.0, saved_usd=hit.answer.cost_usd)
 

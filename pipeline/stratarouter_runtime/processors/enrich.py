@@ -19,7 +19,7 @@ from stratarouter_runtime.errors import (
     PoisonRecordError,
     ReplyTopicNotAllowedError,
 )
-from stratarouter_runtime.ports import Cache, CacheHit, CacheMiss, CacheQuery, Embedder
+from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery, Embedder
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.processors.publish import Outputs, coordinates
@@ -32,7 +32,11 @@ log = logging.getLogger("stratarouter.enrich")
 TOPICS_RETRY_S = 0.5
 CREATE_TOPIC = "create the topic, then resend the record; topics are never created by themselves"
 BYPASSED = CacheMiss(reason="mode", bypassed=True)
-"""The cache was not asked: it is off, or the request does not want it."""
+"""The cache was not asked: the request does not want it."""
+DISABLED = CacheMiss(reason="disabled", bypassed=True)
+"""The cache was not asked: it is off, for all or for the route."""
+FAILED = CacheMiss(reason="unavailable", bypassed=True)
+"""The cache was asked and broke."""
 
 
 @dataclass(slots=True)
@@ -172,13 +176,13 @@ class Enrich:
     def _look_up_now(self, accepted: list[Accepted]) -> list[CacheHit | CacheMiss] | None:
         """Look up without waiting; None where the cache needs a round trip."""
         if self._cache is None:
-            return [BYPASSED] * len(accepted)
+            return [DISABLED] * len(accepted)
         try:
             return self._cache.lookup_now(_queries(accepted))
         except Exception:
             # A defect in the cache must not cost a request: what cannot be looked up is executed.
             log.exception("lookup failed")
-            return [BYPASSED] * len(accepted)
+            return [FAILED] * len(accepted)
 
     async def _look_up(self, accepted: list[Accepted]) -> list[CacheHit | CacheMiss]:
         assert self._cache is not None
@@ -187,15 +191,30 @@ class Enrich:
         except Exception:
             # As above.
             log.exception("lookup failed")
-            return [BYPASSED] * len(accepted)
+            return [FAILED] * len(accepted)
 
     def _settle(self, lane: Lane, accepted: list[Accepted], found: Sequence[CacheHit | CacheMiss]) -> None:
         """Answer the hits, pass on the rest. ``found`` is for those that may read, in their order."""
-        results = iter(found)
+        results, aliases = iter(found), []
         for item in accepted:
-            result = next(results, BYPASSED) if lookup.may_read(item.execution) else BYPASSED
+            result = next(results, FAILED) if lookup.may_read(item.execution) else _unread(item.execution)
             lookup.count(self._metrics, result)
+            if isinstance(result, CacheHit) and result.kind == "semantic" and lookup.may_write(item.execution):
+                aliases.append(lookup.alias(item.execution, result.answer, result.entry_id, result.origin))
             self._write(lane, item, result)
+        if aliases:
+            task = asyncio.create_task(self._store(aliases), name="store aliases")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _store(self, aliases: list[CacheEntry]) -> None:
+        """Keep what was served to paraphrases under their own words."""
+        assert self._cache is not None
+        try:
+            await self._cache.store(aliases)
+        except Exception:
+            # A defect in the cache must not cost more than the hits that these would have been.
+            log.exception("aliases not stored")
 
     def _write(self, lane: Lane, item: Accepted, result: CacheHit | CacheMiss) -> None:
         """Publish what became of ``item``; a record that no writer foresaw must not stop the others."""
@@ -235,6 +254,11 @@ class Enrich:
 
 def _queries(accepted: list[Accepted]) -> list[CacheQuery]:
     return [lookup.query(a.execution) for a in accepted if lookup.may_read(a.execution)]
+
+
+def _unread(execution: Execution) -> CacheMiss:
+    """Why the cache was not asked."""
+    return DISABLED if execution.cache_ttl == 0 else BYPASSED
 
 
 def _ms_since(began: float) -> float:

@@ -87,7 +87,13 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def start(self) -> None:
         """Join the group and begin to poll. Raises BrokerError."""
-        self._consumer = kafka_client.consumer(self._config, group=self.group, max_partition_fetch_bytes=2 * 1024**2)
+        named = self._config.group_instance_id
+        self._consumer = kafka_client.consumer(
+            self._config,
+            group=self.group,
+            max_partition_fetch_bytes=2 * 1024**2,
+            group_instance_id=None if named is None else f"{named}-{self.processor}",
+        )
         self._consumer.subscribe([self.topic], listener=self)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):

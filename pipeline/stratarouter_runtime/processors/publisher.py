@@ -80,8 +80,7 @@ class KafkaPublisher:
     async def _send_all(self, producer: AIOKafkaProducer, outbounds: Sequence[Outbound]) -> None:
         """Every send is awaited: a rejected one must fail the commit of its offset."""
         futures = [await producer.send(o.topic, value=o.value, key=o.key, headers=list(o.headers)) for o in outbounds]
-        for future in futures:
-            await future
+        await asyncio.gather(*futures)
 
 
 class TransactionalPublisher(KafkaPublisher):

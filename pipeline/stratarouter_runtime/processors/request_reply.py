@@ -12,8 +12,10 @@ from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import InvalidRecordError, ShuttingDownError
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.cache_control import ControlWriter
+from stratarouter_runtime.processors.find_response import find_response
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
-from stratarouter_runtime.records import DeadLetter, Response
+from stratarouter_runtime.records import CacheCommand, DeadLetter, Response
 from stratarouter_runtime.telemetry.logs import event
 
 log = logging.getLogger("stratarouter.request_reply")
@@ -32,6 +34,7 @@ class KafkaCarrier:
         self._producer: AIOKafkaProducer | None = None
         self._consumer: AIOKafkaConsumer | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._writer = ControlWriter(config)
 
     async def start(self) -> None:
         """Connect, and stand at the end of the answers before the first request goes out."""
@@ -62,6 +65,7 @@ class KafkaCarrier:
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
+        await self._writer.stop()
         for client in (self._producer, self._consumer):
             if client is not None:
                 try:
@@ -93,6 +97,14 @@ class KafkaCarrier:
             return await answer
         finally:
             self._forget(request_id, answer)
+
+    async def command(self, command: CacheCommand) -> None:
+        """Write to the cache-control topic; every worker applies it within moments."""
+        await self._writer.send(command)
+
+    async def response_to(self, request_id: str) -> Response | None:
+        """The last response on the responses topic."""
+        return await find_response(self._config, request_id)
 
     def _forget(self, request_id: str, answer: asyncio.Future[Response]) -> None:
         waiting = self._waiting.get(request_id, [])

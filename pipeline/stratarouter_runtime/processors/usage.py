@@ -90,7 +90,7 @@ def faust_app(config: RuntimeConfig, datadir: Path) -> faust.App:
     servers = ";".join(f"kafka://{server.strip()}" for server in config.bootstrap_servers.split(","))
     session_s = config.session_timeout_ms / 1000
     app = faust.App(
-        f"{config.group_id}.usage",
+        f"{config.group_id}-usage",
         broker=servers,
         broker_credentials=_credentials(config),
         broker_session_timeout=session_s,

@@ -66,6 +66,8 @@ GUARD_RULES = (
     "wording",
 )
 """The rules of ``cache.guard``, as it names them after ``guard:``."""
+MARKED_WRONG = "guard:marked_wrong"
+"""What is said of a counter-example that somebody gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ CODE = _label("code", ERROR_CODES)
 CODE_OR_OK = _label("code", ERROR_CODES | {"ok"})
 STATUS = _label("status", {"ok", "error"})
 VERDICT = _label("verdict", {"exact", "semantic", "miss", "bypass"})
-GUARD_REASON = _label("reason", {f"guard:{rule}" for rule in GUARD_RULES})
+GUARD_REASON = _label("reason", {MARKED_WRONG, *(f"guard:{rule}" for rule in GUARD_RULES)})
 OUTCOME = _label("outcome", {"ok", "given_up"} | ERROR_CODES)
 TOKEN_KIND = _label("kind", {"input", "output", "cached", "reasoning"})
 SAVED_BY = _label("by", {"exact", "semantic", "coalesced", "journal"})
@@ -123,7 +125,9 @@ JOURNAL_OP = _label(
         "spent",
     },
 )
-BYPASS = _label("reason", {"unavailable", "timeout", "breaker_open", "garbage", "mode", "disabled"})
+BYPASS = _label("reason", {"unavailable", "timeout", "breaker_open", "garbage", "mode", "disabled", "control"})
+CONTROL = _label("action", {"invalidate", "correct", "mark_wrong", "invalid"})
+STALE = _label("at", {"lookup", "store", "join", "backend"})
 HEDGE = _label("taken", {"first", "second", "neither"})
 PAUSED = _label("reason", {"worker_full", "lane_full", "metadata_full", "journal_unavailable"})
 
@@ -166,6 +170,13 @@ DEFINITIONS: tuple[MetricDef, ...] = (
     MetricDef("journal_seconds", "histogram", (JOURNAL_OP,), "seconds", "One journal round trip.", WRITE_BUCKETS_S),
     MetricDef("journal_rows_total", "counter", (JOURNAL_OP,), "rows", "Rows that journal round trips carried."),
     MetricDef("cache_bypass_total", "counter", (BYPASS,), "lookups", "Lookups that were not made, by why."),
+    MetricDef(
+        "cache_control_total", "counter", (CONTROL,), "records", "Records of the cache-control topic that were applied."
+    ),
+    MetricDef(
+        "cache_control_position", "gauge", (), "offset", "Last record of the cache-control topic that was applied."
+    ),
+    MetricDef("cache_stale_total", "counter", (STALE,), "answers", "Invalidated answers that were kept out, by where."),
     MetricDef("intake_paused_total", "counter", (PAUSED,), "pauses", "Times that a processor stopped taking records."),
     MetricDef("usage_restarts_total", "counter", (), "processes", "Times that the usage process was started again."),
     MetricDef("budget_alerts_total", "counter", (), "alerts", "Budgets of which 80 or 100 percent were spent."),
@@ -238,6 +249,9 @@ class Metrics:
     journal_seconds: Family[Histogram]
     journal_rows_total: Family[Counter]
     cache_bypass_total: Family[Counter]
+    cache_control_total: Family[Counter]
+    cache_control_position: Gauge
+    cache_stale_total: Family[Counter]
     intake_paused_total: Family[Counter]
     usage_restarts_total: Counter
     budget_alerts_total: Counter

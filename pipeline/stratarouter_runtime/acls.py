@@ -1,0 +1,71 @@
+"""What each part may do on the broker, and nothing else: Kafka's ACLs out of the topics' contract. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from stratarouter_runtime import topics
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import ConfigurationError
+
+Resource = Literal["topic", "group", "transactional-id"]
+Operation = Literal["Read", "Write", "Describe"]
+REPLIES = frozenset({"enrich", "execute"})
+"""They write to whatever reply topic a request names, within the allowed prefix."""
+TRANSACTIONS = frozenset({"enrich", "execute"})
+"""They publish in transactions, one id for each partition."""
+GROUPS = frozenset({"enrich", "execute", "usage"})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Acl:
+    """One permission. ``prefixed``: for every resource whose name begins with ``name``."""
+
+    resource: Resource
+    name: str
+    operation: Operation
+    prefixed: bool = False
+
+    def command(self, principal: str, bootstrap_servers: str) -> str:
+        """The line for Kafka's own ``kafka-acls.sh``."""
+        words = ["kafka-acls.sh", "--bootstrap-server", bootstrap_servers, "--add", "--allow-principal", principal]
+        words += ["--operation", self.operation, f"--{self.resource}", self.name]
+        words += ["--resource-pattern-type", "prefixed"] if self.prefixed else []
+        return shlex.join(words)
+
+
+def required(config: RuntimeConfig, parts: Sequence[str]) -> list[Acl]:
+    """What ``parts`` (``enrich``, ``execute``, ``clients``, ... as the contract names them) need together, sorted.
+
+    Raises ConfigurationError for a part that the contract does not know.
+    """
+    contract = topics.load()
+    known = {part for topic in contract for part in (*topic.written_by, *topic.read_by)}
+    unknown = sorted(set(parts) - known)
+    if unknown:
+        raise ConfigurationError(f"no topic knows {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    return sorted(set(_on_topics(config, contract, parts)) | set(_beside_topics(config, parts)))
+
+
+def _on_topics(config: RuntimeConfig, contract: Iterable[topics.Topic], parts: Sequence[str]) -> Iterable[Acl]:
+    for topic in contract:
+        name = topic.full_name(config)
+        for operation, who in (("Read", topic.read_by), ("Write", topic.written_by)):
+            if set(who) & set(parts):
+                # Either brings Describe with it.
+                yield Acl("topic", name, "Read" if operation == "Read" else "Write")
+
+
+def _beside_topics(config: RuntimeConfig, parts: Sequence[str]) -> Iterable[Acl]:
+    for part in parts:
+        group = f"{config.group_id}-{part}"
+        if part in GROUPS:
+            yield Acl("group", group, "Read")
+        if part in TRANSACTIONS:
+            yield Acl("transactional-id", f"{group}.", "Write", prefixed=True)
+            yield Acl("transactional-id", f"{group}.", "Describe", prefixed=True)
+        if part in REPLIES:
+            yield Acl("topic", config.topic(config.reply_topic_prefix), "Write", prefixed=True)

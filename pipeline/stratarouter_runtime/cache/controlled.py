@@ -1,0 +1,178 @@
+"""A cache under control: nothing that was invalidated is served or kept, whatever the backend holds.
+
+Stands before any backend and gives both the same contract. What was said on the cache-control topic lives in
+``CacheControl``; here it is held against every answer that goes in or out.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock
+from stratarouter_runtime.records import Answer, CacheCommand
+from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Correction, Origin, labels_of
+from stratarouter_runtime.telemetry.logs import event
+
+log = logging.getLogger("stratarouter.cache")
+
+CORRECTED = "corrected"
+INVALIDATED = "invalidated"
+OUT_OF_REACH = CacheMiss("control", bypassed=True)
+"""The cache-control topic has been silent for too long: what is kept may have been invalidated."""
+
+Place = tuple[str, str]
+"""An entry's key: scope and content hash."""
+
+
+class ControllableCache(Cache, Protocol):
+    """A backend that can take entries out."""
+
+    async def discard(self, places: Sequence[Place]) -> None:
+        """Take single entries out; failures are counted, not raised."""
+
+    async def drop(self, is_stale: Callable[[Origin], bool], turn: str) -> int:
+        """Take out everything that ``is_stale`` names; of workers that share a cache, one does it for each ``turn``.
+
+        Returns how many entries. Failures are counted, not raised.
+        """
+
+
+@dataclass(slots=True)
+class Kept:
+    """What control kept out.
+
+    Attributes:
+        served: answers found and not served because they were invalidated.
+        stored: answers not kept because they were invalidated while they were under way.
+        dropped: entries taken out of the backend.
+    """
+
+    served: int = 0
+    stored: int = 0
+    dropped: int = 0
+
+
+class ControlledCache:
+    """``backend`` under ``control``.
+
+    Args:
+        backend: where the answers are.
+        control: what is known of the cache-control topic; whoever reads the topic calls ``drop_stale`` after it.
+        clock: monotonic seconds for the topic's silence, epoch milliseconds for corrections.
+
+    Attributes:
+        kept_out: what was held back.
+    """
+
+    def __init__(self, backend: ControllableCache, control: CacheControl, clock: Clock) -> None:
+        self.backend = backend
+        self._control = control
+        self._clock = clock
+        self.kept_out = Kept()
+
+    async def start(self) -> None:
+        """Start the backend."""
+        await self.backend.start()
+
+    async def stop(self) -> None:
+        """Stop the backend."""
+        await self.backend.stop()
+
+    def lookup_now(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss] | None:
+        """As the backend's."""
+        if not self._control.is_current(self._clock.monotonic()):
+            return [OUT_OF_REACH] * len(queries)
+        found = self.backend.lookup_now(self._with_vetoes(queries))
+        return None if found is None else self._judged(queries, found)[0]
+
+    async def lookup(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss]:
+        """As the backend's; what turns out to be invalidated is taken out on the way."""
+        if not self._control.is_current(self._clock.monotonic()):
+            return [OUT_OF_REACH] * len(queries)
+        found = await self.backend.lookup(self._with_vetoes(queries))
+        judged, stale = self._judged(queries, found)
+        if stale:
+            await self.backend.discard(stale)
+        return judged
+
+    async def store(self, entries: Sequence[CacheEntry]) -> None:
+        """Keep what was not invalidated while it was under way."""
+        fresh = [entry for entry in entries if not self._control.is_stale(entry.origin)]
+        self.kept_out.stored += len(entries) - len(fresh)
+        if not self._control.followed:
+            # A position of this process's own means nothing to others who share the backend.
+            fresh = [replace(entry, origin=replace(entry.origin, begun=BEFORE_ALL)) for entry in fresh]
+        if fresh:
+            await self.backend.store(fresh)
+
+    async def drop_stale(self) -> int:
+        """Take what was invalidated out of the backend; returns how many entries."""
+        gone = await self.backend.drop(self._control.is_stale, str(self._control.position))
+        self.kept_out.dropped += gone
+        return gone
+
+    async def drop_covered(self, command: CacheCommand) -> int:
+        """As ``drop_stale`` where nobody reads the topic: all that is kept is older than ``command``."""
+        labels = frozenset(labels_of(command)) if command.action != "correct" else frozenset()
+        gone = await self.backend.drop(
+            lambda origin: command.everything or not labels.isdisjoint(origin.labels), f"own-{uuid.uuid4().hex}"
+        )
+        self.kept_out.dropped += gone
+        return gone
+
+    async def drop_everything(self) -> int:
+        """Empty the backend: the topic was made anew, so positions in it mean nothing any more."""
+        gone = await self.backend.drop(lambda _: True, f"all-{uuid.uuid4().hex}")
+        self.kept_out.dropped += gone
+        event(log, logging.WARNING, "cache emptied", entries=gone)
+        return gone
+
+    def _with_vetoes(self, queries: Sequence[CacheQuery]) -> Sequence[CacheQuery]:
+        control = self._control
+        if not control.counter_examples:
+            return queries
+        return [
+            replace(query, vetoed=vetoed) if (vetoed := control.vetoed(query.content_hash)) else query
+            for query in queries
+        ]
+
+    def _judged(
+        self, queries: Sequence[CacheQuery], found: Sequence[CacheHit | CacheMiss]
+    ) -> tuple[list[CacheHit | CacheMiss], list[Place]]:
+        """What is served in place of ``found``, and the entries that were invalidated."""
+        judged, stale = [], []
+        for query, result in zip(queries, found, strict=True):
+            verdict = self._judge(query, result)
+            if isinstance(result, CacheHit) and isinstance(verdict, CacheMiss) and verdict.reason == INVALIDATED:
+                self.kept_out.served += 1
+                stale += [(query.scope, key) for key in result.origin.keys[:1]]
+            judged.append(verdict)
+        return judged, stale
+
+    def _judge(self, query: CacheQuery, result: CacheHit | CacheMiss) -> CacheHit | CacheMiss:
+        control, now_ms = self._control, self._clock.wall_ms()
+        # 1. Corrected under this very key: that stands, whatever is kept.
+        own = control.correction((query.content_hash,), now_ms)
+        if own is not None:
+            return CacheHit("exact", 1.0, query.content_hash, _corrected(own, result), own.origin, CORRECTED)
+        if isinstance(result, CacheMiss):
+            return result
+        # 2. Invalidated after it was asked for.
+        if control.followed and control.is_stale(result.origin):
+            return CacheMiss(INVALIDATED, result.similarity, result.entry_id)
+        if control.is_ahead(result.origin):
+            return CacheMiss("ahead", result.similarity, result.entry_id)
+        # 3. The entry that answers was corrected.
+        other = control.correction(result.origin.keys, now_ms)
+        return result if other is None else replace(result, answer=_corrected(other, result), reason=CORRECTED)
+
+
+def _corrected(correction: Correction, result: CacheHit | CacheMiss) -> Answer:
+    """The corrected text, with what is known of the answer that it replaces."""
+    if isinstance(result, CacheHit):
+        return replace(result.answer, text=correction.text, finish_reason="stop", tool_calls=())
+    return Answer(correction.text, provider="cache-control", model="correction")

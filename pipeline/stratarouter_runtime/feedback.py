@@ -1,0 +1,158 @@
+"""What callers can say of answers they got or that are kept: wrong, corrected, invalid."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any, Protocol
+
+from stratarouter_runtime.errors import SchemaViolationError, ShuttingDownError
+from stratarouter_runtime.records import CacheAction, CacheCommand, Response
+
+ANSWER_PLACES = (
+    "pass the result itself; ids are sought among the last 10,000 answers and, over Kafka, the responses topic"
+)
+
+MAX_RECENT = 10_000
+"""Responses remembered without their texts, about 10 MB."""
+
+
+class Recent:
+    """The last responses by request id, without their texts, so that one can be called wrong by its id."""
+
+    def __init__(self, limit: int = MAX_RECENT) -> None:
+        self._kept: OrderedDict[str, Response] = OrderedDict()
+        self._limit = limit
+
+    def add(self, response: Response) -> None:
+        """Remember ``response``; the oldest goes for want of room."""
+        self._kept[response.request_id] = replace(response, text=None, tool_calls=(), attempts=(), timings_ms={})
+        self._kept.move_to_end(response.request_id)
+        if len(self._kept) > self._limit:
+            self._kept.popitem(last=False)
+
+    def get(self, request_id: str) -> Response | None:
+        """The last response to ``request_id``, if it is remembered."""
+        return self._kept.get(request_id)
+
+
+def command(action: CacheAction, by: str, reason: str, **fields: str | int | bool | None) -> CacheCommand:
+    """A command of now. ``fields`` are ``CacheCommand``'s."""
+    return CacheCommand(action, by, reason, time.time_ns() // 1_000_000, **fields)  # type: ignore[arg-type]
+
+
+def wrong_answer(response: Response, by: str, reason: str) -> CacheCommand:
+    """That the answer in ``response`` was wrong for its question. Raises SchemaViolationError where it has no key."""
+    key, entry = served_from(response)
+    return command(
+        "mark_wrong",
+        by,
+        reason,
+        key=key,
+        answered_by=entry,
+        request_id=response.request_id,
+        tenant=response.tenant,
+        route_id=response.route_id or None,
+    )
+
+
+def served_from(response: Response) -> tuple[str, str | None]:
+    """The key of the question, and of the entry that answered it where that is another question's.
+
+    Raises SchemaViolationError.
+    """
+    cache, batch = response.cache, response.batch
+    if cache.key is None:
+        raise SchemaViolationError(
+            f"the response to {response.request_id!r} names no cache key",
+            remedy="only an executed request has one; was it refused, or answered by an older version?",
+        )
+    source = batch.leader_key if batch.role == "follower" else None
+    if cache.kind in {"exact", "semantic"}:
+        source = cache.entry_id
+    return cache.key, None if source == cache.key else source
+
+
+class Answered(Protocol):
+    """What an execution came to."""
+
+    @property
+    def record(self) -> Response:
+        """The response as it stands on the responses topic."""
+
+
+class Commander(Protocol):
+    """One way to have commands carried out."""
+
+    async def command(self, command: CacheCommand) -> None:
+        """Invalidate, correct or mark kept answers. Raises SchemaViolationError, InfrastructureError."""
+
+    async def response_to(self, request_id: str) -> Response | None:
+        """The response to an earlier request, where this way can tell."""
+
+
+class Feedback:
+    """What the bridge takes back from its callers."""
+
+    def __init__(self) -> None:
+        self._recent = Recent()
+
+    async def _started(self) -> Commander:
+        """Where commands go. Given by the bridge."""
+        raise ShuttingDownError("not started")
+
+    def _remember(self, response: Response) -> None:
+        self._recent.add(response)
+
+    async def mark_wrong(self, answer: Answered | str, *, reason: str, by: str = "bridge") -> None:
+        """Say that an answer was wrong for its question: it is not served again, and where it was kept for another
+        question, that pair never answers one another from now on. Over Kafka for all workers and for good.
+
+        Args:
+            answer: a result, or a request id: of this bridge's last ones or, over Kafka, of the responses topic.
+            reason: why; it stands in the audit.
+            by: who says so.
+
+        Raises:
+            SchemaViolationError: the answer cannot be told or names no entry.
+            InfrastructureError: the broker is away.
+        """
+        if isinstance(answer, str):
+            response = self._recent.get(answer) or await (await self._started()).response_to(answer)
+        else:
+            response = answer.record
+        if response is None:
+            raise SchemaViolationError(f"no response to {answer!r} is known here", remedy=ANSWER_PLACES)
+        await (await self._started()).command(wrong_answer(response, by, reason))
+
+    async def correct(
+        self, answer: Answered | str, text: str, *, reason: str, by: str = "bridge", ttl: int | None = None
+    ) -> None:
+        """Serve ``text`` in place of a kept answer, for ``ttl`` seconds (by default ``cache_ttl``).
+
+        ``answer`` is a result, or the key of a question (``result.cache.key``). Errors as ``mark_wrong``'s.
+        """
+        fields: dict[str, Any] = {"key": answer}
+        if not isinstance(answer, str):
+            record = answer.record
+            fields = {"key": served_from(record)[0], "tenant": record.tenant, "route_id": record.route_id or None}
+        await (await self._started()).command(command("correct", by, reason, text=text, ttl=ttl, **fields))
+
+    async def invalidate(
+        self,
+        *,
+        reason: str,
+        by: str = "bridge",
+        key: str | None = None,
+        request_id: str | None = None,
+        tag: str | None = None,
+        route_id: str | None = None,
+        tenant: str | None = None,
+        everything: bool = False,
+    ) -> None:
+        """Serve no kept answer any more that is named: by one of key, request id (with its tenant), tag, route, tenant,
+        or everything. Errors as ``mark_wrong``'s.
+        """
+        named = {"key": key, "request_id": request_id, "tag": tag, "route_id": route_id, "tenant": tenant}
+        await (await self._started()).command(command("invalidate", by, reason, everything=everything, **named))

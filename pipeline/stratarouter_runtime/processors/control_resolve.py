@@ -1,0 +1,84 @@
+"""Finds out which answer a mark by request id alone means, and says it on the cache-control topic.
+
+The response tells the question's key and the entry that answered, but the responses topic keeps it for days only. So a
+worker that hears such a mark writes a second one that names both, and that one stands. Several workers may write it:
+it says the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from stratarouter_runtime.errors import InfrastructureError, InvalidRecordError
+from stratarouter_runtime.feedback import wrong_answer
+from stratarouter_runtime.records import CacheCommand, Response
+from stratarouter_runtime.telemetry.logs import event
+
+log = logging.getLogger("stratarouter.cache_control")
+
+MAX_PENDING = 1_000
+"""Marks waiting to be looked up; the oldest go for want of room, and are said."""
+MAX_AGE_MS = 604_800_000
+"""7 days: what the responses topic keeps. An older mark that nobody resolved stays without its counter-example."""
+
+Find = Callable[[str, str | None], Awaitable[Response | None]]
+"""The response to a request id, of a tenant where one is named."""
+Say = Callable[[CacheCommand], Awaitable[int]]
+"""Writes to the topic."""
+
+_Asked = tuple[str, str | None]
+
+
+class Resolver:
+    """One task while there is something to look up, joined by ``stop``.
+
+    Args:
+        find: where responses are found.
+        say: where what was found is written.
+    """
+
+    def __init__(self, find: Find, say: Say) -> None:
+        self._find = find
+        self._say = say
+        self._pending: OrderedDict[_Asked, CacheCommand] = OrderedDict()
+        self._task: asyncio.Task[None] | None = None
+
+    def note(self, command: CacheCommand, at_ms: int, now_ms: int) -> None:
+        """Take a record in, in the topic's order: one without a key is to be looked up, one with a key resolves it."""
+        if command.action != "mark_wrong" or command.request_id is None:
+            return
+        if command.key is not None:
+            for tenant in (command.tenant, None):
+                self._pending.pop((command.request_id, tenant), None)
+        elif now_ms - at_ms <= MAX_AGE_MS:
+            self._pending[command.request_id, command.tenant] = command
+            if len(self._pending) > MAX_PENDING:
+                (request_id, _), _ = self._pending.popitem(last=False)
+                event(log, logging.ERROR, "mark not resolved", request_id=request_id, cause="too many at once")
+
+    def begin(self) -> None:
+        """Look up what is pending, in the background."""
+        if self._pending and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._resolve(), name="resolve marks")
+
+    async def stop(self) -> None:
+        """End the task and join it. Idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _resolve(self) -> None:
+        while self._pending:
+            (request_id, tenant), command = self._pending.popitem(last=False)
+            try:
+                response = await self._find(request_id, tenant)
+                if response is None:
+                    event(log, logging.ERROR, "mark not resolved", request_id=request_id, cause="no response found")
+                else:
+                    await self._say(wrong_answer(response, command.by, command.reason))
+            except (InvalidRecordError, InfrastructureError) as exc:
+                event(log, logging.ERROR, "mark not resolved", request_id=request_id, cause=exc.message)

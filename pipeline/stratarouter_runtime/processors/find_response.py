@@ -1,0 +1,70 @@
+"""Finds the response to a request on the responses topic, the newest first."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.partitioner import DefaultPartitioner
+
+from stratarouter_runtime import wire
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
+from stratarouter_runtime.records import Response
+
+WINDOW = 20_000
+"""Records looked through at once, from the end backwards: about a second."""
+STOP_TIMEOUT_S = 10.0
+
+
+async def find_response(
+    config: RuntimeConfig, request_id: str, tenant: str | None = None, *, timeout_s: float = 60.0
+) -> Response | None:
+    """The last response to ``request_id`` (of ``tenant``, where given), or None where the topic holds none.
+
+    Only the partition of its key is read. Responses to a ``reply_to`` topic are not found. Raises BrokerError, also
+    where it takes more than ``timeout_s`` seconds.
+    """
+    topic = config.topic(config.responses_topic)
+    consumer = kafka_client.consumer(config, topic, group=None, fetch_max_wait_ms=100)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await consumer.start()
+            return await _search(consumer, topic, request_id, tenant)
+    except CLIENT_ERRORS as exc:
+        raise mapped(exc, f"looking for the response to {request_id!r}") from exc
+    finally:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await consumer.stop()
+
+
+async def _search(consumer: AIOKafkaConsumer, topic: str, request_id: str, tenant: str | None) -> Response | None:
+    partitions = [place.partition for place in kafka_client.places_of(consumer, topic)]
+    key = request_id.encode()
+    place = TopicPartition(topic, DefaultPartitioner()(key, partitions, partitions))
+    consumer.pause(*(TopicPartition(topic, other) for other in partitions if other != place.partition))
+    first = (await consumer.beginning_offsets([place]))[place]
+    end = (await consumer.end_offsets([place]))[place]
+    while end > first:
+        begin = max(first, end - WINDOW)
+        found = await _last(consumer, place, begin, end, key, tenant)
+        if found is not None:
+            return found
+        end = begin
+    return None
+
+
+async def _last(
+    consumer: AIOKafkaConsumer, place: TopicPartition, begin: int, end: int, key: bytes, tenant: str | None
+) -> Response | None:
+    """The last match from offset ``begin`` to before ``end``."""
+    found = None
+    consumer.seek(place, begin)
+    while await consumer.position(place) < end:
+        polled = await consumer.getmany(place, timeout_ms=500)
+        for record in polled.get(place, ()):
+            if record.key == key and record.offset < end:
+                response = wire.decode_response(record.value)
+                found = response if tenant in {None, response.tenant} else found
+    return found

@@ -1,0 +1,296 @@
+"""What the cache-control topic says, applied in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stratarouter_runtime.errors import SchemaViolationError
+from stratarouter_runtime.feedback import Recent, wrong_answer
+from stratarouter_runtime.processors.control_resolve import MAX_AGE_MS, MAX_PENDING, Resolver
+from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response
+from stratarouter_runtime.state.cache_control import (
+    BEFORE_ALL,
+    MAX_SILENCE_S,
+    SEPARATOR,
+    CacheControl,
+    Origin,
+    label,
+    labels_of,
+)
+
+TTL_S = 100
+
+
+def said(action: Any = "invalidate", **fields: Any) -> CacheCommand:
+    return CacheCommand(action, "ann", "because", 0, **fields)
+
+
+def answer(begun: int, key: str = "k", *, tenant: str = "acme", tags: tuple[str, ...] = ()) -> Origin:
+    return Origin(begun, (label("key", key), label("tenant", tenant), *(label("tag", tag) for tag in tags)))
+
+
+def test_an_answer_is_stale_where_it_was_asked_for_before_the_invalidation_and_only_then() -> None:
+    control = CacheControl()
+    control.apply(said(tag="doc-7"), 5, 0, TTL_S)
+    assert control.is_stale(answer(4, tags=("doc-7",)))
+    assert not control.is_stale(answer(5, tags=("doc-7",)))
+    assert not control.is_stale(answer(4, tags=("doc-8",)))
+
+
+@pytest.mark.parametrize(
+    ("named", "labels"),
+    [
+        ({"key": "k"}, (label("key", "k"),)),
+        ({"request_id": "r"}, (label("request", "default", "r"),)),
+        ({"request_id": "r", "tenant": "acme"}, (label("request", "acme", "r"),)),
+        ({"tag": "t"}, (label("tag", "t"),)),
+        ({"route_id": "b"}, (label("route", "b"),)),
+        ({"tenant": "acme"}, (label("tenant", "acme"),)),
+        ({"everything": True}, ()),
+    ],
+)
+def test_each_way_to_name_answers_has_its_label(named: dict[str, Any], labels: tuple[str, ...]) -> None:
+    assert labels_of(said(**named)) == labels
+
+
+def test_everything_covers_what_has_no_label_at_all() -> None:
+    control = CacheControl()
+    control.apply(said(everything=True), 0, 0, TTL_S)
+    assert control.is_stale(Origin(BEFORE_ALL, ()))
+    assert not control.is_stale(Origin(0, ()))
+
+
+def test_a_record_that_was_applied_changes_nothing_when_it_comes_again() -> None:
+    control = CacheControl()
+    control.apply(said("correct", key="k", text="right"), 3, 0, TTL_S)
+    control.apply(said(key="k"), 4, 0, TTL_S)
+    control.apply(said("correct", key="k", text="right"), 3, 0, TTL_S)
+    assert control.position == 4
+    assert control.correction(("k",), 0) is None
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["tag", "tenant", "key", "everything", "answer"]),
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from(["a", "b", "c"]),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps, st.integers(1, 4))
+def test_no_invalidated_answer_is_fresh_however_little_is_remembered(
+    steps: list[tuple[str, str, str]], room: int
+) -> None:
+    """The oracle remembers everything; with little room more is stale than must be, never less."""
+    whole, small = CacheControl(), CacheControl(max_fences=room)
+    answers: list[Origin] = []
+    history: list[tuple[int, str, str]] = []
+    for kind, one, other in steps:
+        if kind == "answer":
+            answers.append(answer(whole.position, one, tenant=other, tags=(one + other,)))
+            continue
+        position = whole.position + 1
+        named: dict[str, Any] = {kind: True if kind == "everything" else (one + other if kind == "tag" else one)}
+        for control in (whole, small):
+            control.apply(said(**named), position, 0, TTL_S)
+        history.append((position, kind, str(named[kind])))
+    for origin in answers:
+        expected = any(
+            position > origin.begun and (kind == "everything" or f"{kind}{SEPARATOR}{value}" in origin.labels)
+            for position, kind, value in history
+        )
+        assert whole.is_stale(origin) == expected
+        assert small.is_stale(origin) or not expected
+
+
+def test_what_the_topic_no_longer_holds_may_have_covered_what_had_not_seen_it() -> None:
+    control = CacheControl()
+    control.forget_before(0)
+    assert not control.is_stale(answer(BEFORE_ALL))
+    control.forget_before(6)
+    assert control.is_stale(answer(4))
+    assert not control.is_stale(answer(5))
+
+
+def test_a_correction_stands_for_its_time_and_until_it_is_invalidated() -> None:
+    control = CacheControl()
+    control.apply(said("correct", key="k", text="right", tenant="acme"), 0, 1000, TTL_S)
+    found = control.correction(("other", "k"), 1000)
+    assert found is not None
+    assert found.text == "right"
+    assert control.correction(("k",), 1000 + 1000 * TTL_S) is None
+    control.apply(said(tenant="acme"), 1, 0, TTL_S)
+    assert control.correction(("k",), 1000) is None
+
+
+def test_a_correction_that_goes_for_want_of_room_takes_the_bad_answer_with_it() -> None:
+    control = CacheControl(max_corrections=1)
+    control.apply(said("correct", key="k", text="right"), 5, 0, TTL_S)
+    control.apply(said("correct", key="other", text="right"), 6, 0, TTL_S)
+    assert control.correction(("k",), 0) is None
+    assert control.is_stale(answer(4))
+    assert not control.is_stale(answer(5))
+
+
+def test_a_pair_marked_wrong_is_refused_both_ways_and_both_answers_go() -> None:
+    control = CacheControl()
+    control.apply(said("mark_wrong", key="asked", answered_by="stored"), 0, 0, TTL_S)
+    assert (control.vetoed("asked"), control.vetoed("stored")) == ({"stored"}, {"asked"})
+    assert control.is_stale(answer(BEFORE_ALL, "asked"))
+    assert control.is_stale(answer(BEFORE_ALL, "stored"))
+    assert control.vetoed("else") == frozenset()
+
+
+def test_an_answer_of_its_own_marked_wrong_is_no_counter_example() -> None:
+    control = CacheControl()
+    control.apply(said("mark_wrong", key="asked"), 0, 0, TTL_S)
+    control.apply(said("mark_wrong", key="asked", answered_by="asked"), 1, 0, TTL_S)
+    assert control.counter_examples == 0
+    assert control.is_stale(answer(0, "asked"))
+
+
+def test_counter_examples_are_bounded_and_the_oldest_go_first() -> None:
+    control = CacheControl(max_pairs=2)
+    for number in range(4):
+        control.apply(said("mark_wrong", key="asked", answered_by=f"s{number}"), number, 0, TTL_S)
+    assert control.vetoed("asked") == {"s2", "s3"}
+    assert control.vetoed("s0") == frozenset()
+    assert (control.counter_examples, control.forgotten_pairs) == (2, 2)
+
+
+def test_who_reads_no_topic_is_always_current_and_who_lost_it_is_not_for_long() -> None:
+    control = CacheControl()
+    assert control.is_current(10.0)
+    control.followed = True
+    assert not control.is_current(10.0)
+    control.heard(10.0)
+    assert control.is_current(10.0 + MAX_SILENCE_S)
+    assert not control.is_current(10.1 + MAX_SILENCE_S)
+
+
+def test_an_answer_from_further_on_is_not_trusted() -> None:
+    control = CacheControl()
+    assert not control.is_ahead(answer(3))
+    control.followed = True
+    assert control.is_ahead(answer(3))
+    control.advance(3)
+    assert not control.is_ahead(answer(3))
+
+
+# --- what callers say ------------------------------------------------------------------------------------------
+
+
+def response(kind: Any, *, entry: str | None = None, leader: str | None = None, key: str | None = "q") -> Response:
+    batch = BatchVerdict() if leader is None else BatchVerdict("follower", "r0", 0.99, leader)
+    return Response("r1", "ok", cache=CacheVerdict(kind, entry_id=entry, key=key), batch=batch)
+
+
+@pytest.mark.parametrize(
+    ("given_response", "answered_by"),
+    [
+        (response("exact", entry="q"), None),
+        (response("exact", entry="s"), "s"),
+        (response("semantic", entry="s"), "s"),
+        (response("miss", entry="near"), None),
+        (response("miss", entry="near", leader="l"), "l"),
+        (response("miss", leader="q"), None),
+    ],
+    ids=["own", "alias", "semantic", "paid", "follower", "follower of the same words"],
+)
+def test_a_wrong_answer_names_the_question_and_what_answered_it(
+    given_response: Response, answered_by: str | None
+) -> None:
+    command = wrong_answer(given_response, "ann", "wrong")
+    assert (command.key, command.answered_by, command.request_id) == ("q", answered_by, "r1")
+
+
+def test_a_response_without_a_key_cannot_be_called_wrong() -> None:
+    with pytest.raises(SchemaViolationError, match="r1"):
+        wrong_answer(response("bypass", key=None), "ann", "wrong")
+
+
+def test_responses_are_remembered_without_their_texts_and_not_for_ever() -> None:
+    recent = Recent(limit=2)
+    for number in range(3):
+        recent.add(Response(f"r{number}", "ok", text="long", cache=CacheVerdict("miss", key="q")))
+    assert recent.get("r0") is None
+    kept = recent.get("r2")
+    assert kept is not None
+    assert (kept.text, kept.cache.key) == (None, "q")
+
+
+# --- marks by request id alone ---------------------------------------------------------------------------------
+
+NOW_MS = 10 * MAX_AGE_MS
+
+
+class Topic:
+    """Responses to find, and what was written."""
+
+    def __init__(self, *responses: Response) -> None:
+        self.responses = {one.request_id: one for one in responses}
+        self.written: list[CacheCommand] = []
+        self.resolver = Resolver(self.find, self.say)
+
+    async def find(self, request_id: str, tenant: str | None) -> Response | None:
+        found = self.responses.get(request_id)
+        return found if found is not None and tenant in {None, found.tenant} else None
+
+    async def say(self, command: CacheCommand) -> int:
+        self.written.append(command)
+        return len(self.written)
+
+    async def resolve(self) -> list[tuple[str | None, str | None, str]]:
+        self.resolver.begin()
+        if self.resolver._task is not None:
+            await self.resolver._task
+        await self.resolver.stop()
+        return [(one.key, one.answered_by, one.by) for one in self.written]
+
+
+def marked(request_id: str, **more: Any) -> CacheCommand:
+    return said("mark_wrong", request_id=request_id, **more)
+
+
+async def test_a_mark_by_request_id_is_said_again_with_its_keys() -> None:
+    topic = Topic(response("semantic", entry="s"))
+    topic.resolver.note(marked("r1", tenant="default"), NOW_MS, NOW_MS)
+    assert await topic.resolve() == [("q", "s", "ann")]
+
+
+async def test_a_mark_that_was_resolved_is_not_resolved_again() -> None:
+    topic = Topic(response("semantic", entry="s"))
+    for tenant in ("default", None):
+        topic.resolver.note(marked("r1", tenant=tenant), NOW_MS, NOW_MS)
+    topic.resolver.note(marked("r1", tenant="default", key="q", answered_by="s"), NOW_MS, NOW_MS)
+    assert await topic.resolve() == []
+
+
+async def test_marks_that_cannot_be_resolved_do_not_hold_up_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    topic = Topic(response("bypass", key=None), Response("r2", "ok", cache=CacheVerdict("miss", key="q2")))
+    for request_id in ("r0", "r1", "r2"):
+        topic.resolver.note(marked(request_id), NOW_MS, NOW_MS)
+    topic.resolver.note(marked("r3"), NOW_MS - MAX_AGE_MS - 1, NOW_MS)
+    assert await topic.resolve() == [("q2", None, "ann")]
+    assert [record.getMessage() for record in caplog.records] == ["mark not resolved"] * 2
+
+
+async def test_marks_waiting_to_be_resolved_are_bounded() -> None:
+    topic = Topic(*(Response(f"r{n}", "ok", cache=CacheVerdict("miss", key=f"q{n}")) for n in range(MAX_PENDING + 5)))
+    for number in range(MAX_PENDING + 5):
+        topic.resolver.note(marked(f"r{number}"), NOW_MS, NOW_MS)
+    assert len(await topic.resolve()) == MAX_PENDING
+
+
+def test_a_mark_by_request_id_takes_what_that_request_left() -> None:
+    control = CacheControl()
+    control.apply(marked("r1", tenant="acme"), 0, 0, TTL_S)
+    assert control.is_stale(Origin(BEFORE_ALL, (label("key", "q"), label("request", "acme", "r1"))))
+    assert control.counter_examples == 0
