@@ -17,7 +17,7 @@ REPLIES = frozenset({"enrich", "execute"})
 """They write to whatever reply topic a request names, within the allowed prefix."""
 TRANSACTIONS = frozenset({"enrich", "execute"})
 """They publish in transactions, one id for each partition."""
-GROUPS = frozenset({"enrich", "execute"})
+GROUPS = frozenset({"enrich", "execute", "usage"})
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -169,6 +169,9 @@ class RuntimeConfig(BaseSettings):
     prometheus_port: Port = 9090
     http_host: str = Field("127.0.0.1", min_length=1)
 
+    usage_enabled: bool = True
+    """Whether lanes publish what their responses cost and saved beside them (``usage_deltas_topic``)."""
+
     # providers, routes and embedder
     openai_api_key: SecretStr | None = None
     anthropic_api_key: SecretStr | None = None
@@ -203,6 +206,8 @@ class RuntimeConfig(BaseSettings):
     responses_topic: TopicName = "responses"
     dead_letter_topic: TopicName = "dead-letter"
     cache_control_topic: TopicName = "cache-control"
+    usage_deltas_topic: TopicName = "usage-deltas"
+    usage_topic: TopicName = "usage"
     replication_factor: int = Field(-1, ge=-1)
     """Of topics that ``topics apply`` creates; -1 leaves it to the broker."""
     reply_topic_prefix: TopicName = "responses"

@@ -303,10 +303,31 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageLine:
+    """What one response means for the accounts.
+
+    ``kind``: exact, semantic, paid, coalesced or error. ``nano_usd``: what it cost or saved, in thousand-millionths of
+    a US dollar; None where the price is unknown. ``request_id`` where the journal may know the request too.
+    """
+
+    tenant: str
+    route: str
+    model: str
+    kind: str
+    request_id: str | None
+    nano_usd: int | None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    code: str | None = None
+    source: Coordinates | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outbound:
-    """Bytes to publish: topic, key, value, headers."""
+    """Bytes to publish: topic, key, value, headers; and what they mean for the accounts, for a response."""
 
     topic: str
     key: bytes | None
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()
+    usage: UsageLine | None = None

@@ -169,6 +169,12 @@ async def apply(config: RuntimeConfig, *, partitions: int | None = None, dry_run
         return [Change(difference) for difference in differences]
 
 
+async def names(config: RuntimeConfig) -> frozenset[str]:
+    """The broker's topics as of now. Raises BrokerError."""
+    async with _connected(config, "listing the topics") as client:
+        return frozenset(await client.list_topics())
+
+
 def _declared(config: RuntimeConfig) -> dict[str, Topic]:
     return {topic.full_name(config): topic for topic in load()}
 

@@ -12,15 +12,17 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from stratarouter_runtime import topics
 from stratarouter_runtime.assembly import Assembly
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import ConfigurationError, InfrastructureError
+from stratarouter_runtime.errors import BrokerError, ConfigurationError, InfrastructureError
 from stratarouter_runtime.ports import Checkpoint
 from stratarouter_runtime.processors.enrich import Enrich
 from stratarouter_runtime.processors.execute import Execute
 from stratarouter_runtime.processors.intake import Intake
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.processors.placement import witness
+from stratarouter_runtime.processors.usage_supervisor import UsageSupervisor
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.offsets import encode
 from stratarouter_runtime.telemetry.http import HttpEndpoint
@@ -29,7 +31,8 @@ from stratarouter_runtime.telemetry.tracing import Tracing, configure_tracing
 
 log = logging.getLogger("stratarouter.worker")
 
-PROCESSORS = ("enrich", "execute")
+PROCESSORS = ("enrich", "execute", "usage")
+DEFAULT_PROCESSORS = ("enrich", "execute")
 START_FIRST_BACKOFF_S = 0.2
 START_MAX_BACKOFF_S = 3.0
 """Waits between tries to reach what is away at the start."""
@@ -54,7 +57,7 @@ class Worker:
     """
 
     def __init__(
-        self, config: RuntimeConfig, processors: Sequence[str] = PROCESSORS, routes: RouteTable | None = None
+        self, config: RuntimeConfig, processors: Sequence[str] = DEFAULT_PROCESSORS, routes: RouteTable | None = None
     ) -> None:
         unknown = set(processors) - set(PROCESSORS)
         if unknown or not processors:
@@ -66,6 +69,7 @@ class Worker:
         self.intakes: list[Intake] = []
         self._handlers: list[Enrich | Execute] = []
         self._build(processors)
+        self.usage = UsageSupervisor(config, self.assembly.metrics) if "usage" in processors else None
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._tracing: Tracing | None = None
@@ -147,19 +151,36 @@ class Worker:
         self._tracing = configure_tracing(
             enabled=self.config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint)
         )
+        if self.usage is not None:
+            await self.usage.start()
+        if self.intakes:
+            await self._start_intakes()
+        self._waiting_for = None
+        event(
+            log, logging.INFO, "worker started", owner=self.assembly.owner, processors=[h.name for h in self._handlers]
+        )
+
+    async def _start_intakes(self) -> None:
         await self._patiently(self.assembly.start)
         if self.config.cache_control != "off":
             await self._patiently(self.assembly.follow_control)
+        await self._patiently(self._require_deltas)
         await asyncio.gather(*(self._patiently(intake.start) for intake in self.intakes))
-        self._waiting_for = None
         self._tasks = [
             asyncio.create_task(self._checkpoint_loop(), name="checkpoints"),
             asyncio.create_task(self._gauge_loop(), name="gauges"),
             asyncio.create_task(self._purge_loop(), name="purge"),
         ]
-        event(
-            log, logging.INFO, "worker started", owner=self.assembly.owner, processors=[h.name for h in self._handlers]
-        )
+
+    async def _require_deltas(self) -> None:
+        """An older version's topics lack the deltas', and a commit that writes to a missing topic waits for ever.
+        Where no topic is there yet, whoever makes them makes this one too.
+        """
+        if not self.config.usage_enabled:
+            return
+        present, wanted = await topics.names(self.config), self.config.topic(self.config.usage_deltas_topic)
+        if wanted not in present and present & {intake.topic for intake in self.intakes}:
+            raise BrokerError(f"topic {wanted} does not exist", remedy="run `stratarouter-runtime topics apply`")
 
     async def _patiently(self, start: Callable[[], Awaitable[None]]) -> None:
         """A whole cluster often comes up at once, and a worker is restarted while its broker is."""
@@ -205,6 +226,8 @@ class Worker:
         await asyncio.gather(*(intake.stop(COMMIT_GRACE_S) for intake in self.intakes))
         # 4. Calls in flight end, and their results are recorded; what is broken off then, the journal knows.
         await self.assembly.stop(max(0.0, deadline - time.monotonic()))
+        if self.usage is not None:
+            await self.usage.stop()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.stop, TRACES_GRACE_S)
         if self.http is not None:
@@ -221,7 +244,11 @@ class Worker:
         if self._waiting_for is not None:
             return False, {"start": self._waiting_for}
         states = {intake.processor: intake.ready() for intake in self.intakes}
-        ok = bool(states) and all(state for state, _ in states.values())
+        # Beside others, the accounts take no part in this: while they are behind, responses go on.
+        alone = {"usage": self.usage.ready()} if self.usage is not None and not states else {}
+        ok = bool(states or alone) and all(state for state, _ in (states | alone).values())
+        if self.usage is not None:
+            states["usage"] = self.usage.ready()
         return ok, {name: reason for name, (_, reason) in states.items()}
 
     # -- checkpoints and gauges --------------------------------------------------------------------------------

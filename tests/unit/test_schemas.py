@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from stratarouter_runtime import contracts, records, wire, wire_control
+from stratarouter_runtime import contracts, records, usage_deltas, wire, wire_control
 from stratarouter_runtime.errors import InvalidRecordError
 from stratarouter_runtime.records import (
     Attempt,
@@ -45,6 +45,8 @@ DECODERS = {
     "response": wire.decode_response,
     "dead-letter": wire.decode_dead_letter,
     "cache-control": wire_control.decode_command,
+    "usage-delta": usage_deltas.decode,
+    "usage": usage_deltas.decode_usage,
 }
 
 
@@ -112,6 +114,8 @@ SAME_NAMES = [
     ("response.v1", "attempt", Attempt),
     ("response.v1", "error", ErrorInfo),
     ("response.v1", "coordinates", Coordinates),
+    ("usage-delta.v1", None, usage_deltas.Delta),
+    ("usage-delta.v1", "receipt", usage_deltas.Receipt),
 ]
 
 

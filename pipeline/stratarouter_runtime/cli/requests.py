@@ -13,7 +13,7 @@ from rich.console import Console
 from stratarouter_runtime.cli.common import ConfigOption, configure, run, stop_signal
 from stratarouter_runtime.config import RuntimeConfig
 
-TOPICS = ("requests", "executions", "responses", "dead-letter", "cache-control")
+TOPICS = ("requests", "executions", "responses", "dead-letter", "cache-control", "usage-deltas", "usage")
 
 
 def register(app: typer.Typer) -> None:
@@ -68,6 +68,8 @@ def tail(
                 settings.responses_topic,
                 settings.dead_letter_topic,
                 settings.cache_control_topic,
+                settings.usage_deltas_topic,
+                settings.usage_topic,
             ),
             strict=True,
         )

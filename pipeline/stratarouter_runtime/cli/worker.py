@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def worker(
     config: Path | None = ConfigOption,
-    processors: str = typer.Option("enrich,execute", help="Which processors to run here, by comma."),
+    processors: str = typer.Option("enrich,execute", help="Which to run here, by comma: enrich, execute, usage."),
     bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
     database_url: str | None = typer.Option(None, help="PostgreSQL's URL."),
     routes_file: Path | None = typer.Option(None, help="The route table (TOML)."),

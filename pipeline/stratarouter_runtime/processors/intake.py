@@ -18,12 +18,13 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import InfrastructureError, OffsetMetadataError
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
-from stratarouter_runtime.processors.lane import Lane, Publisher
+from stratarouter_runtime.processors.lane import Accounts, Lane, Publisher
 from stratarouter_runtime.processors.placement import Checkpoints, Placement
 from stratarouter_runtime.processors.publisher import PlainPublisher, TransactionalPublisher
 from stratarouter_runtime.state.offsets import OffsetMap
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.usage_deltas import DeltaWriter
 
 log = logging.getLogger("stratarouter.intake")
 
@@ -196,7 +197,16 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             metadata_max_chars=self._config.offset_metadata_max_bytes,
             metrics=self._metrics,
             on_change=self._changed.set,
+            accounts=self._accounts(partition),
         )
+
+    def _accounts(self, partition: TopicPartition) -> Accounts | None:
+        if not self._config.usage_enabled:
+            return None
+        topic = self._config.topic(self._config.usage_deltas_topic)
+        lane = f"{self.group}.{partition.topic}-{partition.partition}"
+        singly = self._config.processing_guarantee != "exactly_once"
+        return DeltaWriter(topic, lane, int(time.time() * 1000), singly=singly).write
 
     async def _open_lane(self, partition: TopicPartition, lane: Lane) -> None:
         async def resume(stored: OffsetMap) -> OffsetMap:

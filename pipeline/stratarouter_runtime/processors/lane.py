@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -21,7 +21,7 @@ from stratarouter_runtime.errors import (
     OutputRefusedError,
 )
 from stratarouter_runtime.processors.kafka_client import Record
-from stratarouter_runtime.records import Outbound
+from stratarouter_runtime.records import Outbound, UsageLine
 from stratarouter_runtime.state.offsets import OffsetLedger, OffsetMap, encode
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -59,6 +59,9 @@ class Publisher(Protocol):
 
 
 Instead = Callable[[OutputRefusedError], "tuple[Outbound, ...]"]
+Accounts = Callable[[Iterable[tuple[int, UsageLine]], int], list[Outbound]]
+"""What to publish beside the responses that are committed now: given each one's offset and meaning, and the time in
+epoch milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Lane:
         max_in_flight: records taken and not yet committed; more are not polled.
         metadata_max_chars: the broker's ``offset.metadata.max.bytes``.
         on_change: called when there may be room again or the state has changed.
+        accounts: sums up the responses of a commit; None: nothing is published beside them.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Lane:
         metadata_max_chars: int,
         metrics: Metrics,
         on_change: Callable[[], None],
+        accounts: Accounts | None = None,
     ) -> None:
         self.name = name
         self.state: LaneState = "opening"
@@ -112,6 +117,7 @@ class Lane:
         self._max_chars = metadata_max_chars
         self._metrics = metrics
         self._on_change = on_change
+        self._accounts = accounts
         self._ledger = OffsetLedger(OffsetMap(0, 0), max_chars=metadata_max_chars)
         self._ready: list[Finished] = []
         self._wake = asyncio.Event()
@@ -288,6 +294,9 @@ class Lane:
         self._ledger.finish(offsets)
         snapshot = self._ledger.snapshot()
         outbounds = [o for f in writing for o in f.outbounds]
+        if self._accounts is not None:
+            lines = [(f.offset, o.usage) for f in writing for o in f.outbounds if o.usage is not None]
+            outbounds += self._accounts(lines, int(time.time() * 1000))
         began = time.perf_counter()
         try:
             # 2. Outputs and offsets together.

@@ -13,6 +13,7 @@ from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, 
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Response
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.usage_deltas import line_of
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -38,7 +39,8 @@ class Outputs:
             value = wire.encode_response(response)
         count_response(self._metrics, response)
         topic = reply_to or self._config.topic(self._config.responses_topic)
-        return Outbound(topic, response.request_id.encode(), value, _trace_headers(traceparent))
+        usage = line_of(response, self._processor) if self._config.usage_enabled else None
+        return Outbound(topic, response.request_id.encode(), value, _trace_headers(traceparent), usage)
 
     def refused_response(self, refusal: OutputRefusedError, response: Response) -> Outbound:
         """An error response on the responses topic, for one that its own topic will not take."""

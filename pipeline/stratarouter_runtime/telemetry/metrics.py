@@ -178,6 +178,8 @@ DEFINITIONS: tuple[MetricDef, ...] = (
     ),
     MetricDef("cache_stale_total", "counter", (STALE,), "answers", "Invalidated answers that were kept out, by where."),
     MetricDef("intake_paused_total", "counter", (PAUSED,), "pauses", "Times that a processor stopped taking records."),
+    MetricDef("usage_restarts_total", "counter", (), "processes", "Times that the usage process was started again."),
+    MetricDef("budget_alerts_total", "counter", (), "alerts", "Budgets of which 80 or 100 percent were spent."),
     MetricDef("watermark_gap", "gauge", (), "records", "Widest span between a watermark and the last offset taken."),
 )
 
@@ -251,6 +253,8 @@ class Metrics:
     cache_control_position: Gauge
     cache_stale_total: Family[Counter]
     intake_paused_total: Family[Counter]
+    usage_restarts_total: Counter
+    budget_alerts_total: Counter
     watermark_gap: Gauge
 
     def __init__(self, registry: CollectorRegistry | None = None, *, providers: Iterable[str] = ()) -> None:

@@ -1,0 +1,257 @@
+"""usage: reads the deltas with Faust, counts them in PostgreSQL, publishes the windows and the alerts.
+
+The windowed tables live in PostgreSQL, where one transaction tells a delta that was counted before and raises the
+windows by the rest; a table of Faust's, changed and acknowledged apart, counts twice after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import faust
+from aiokafka import AIOKafkaConsumer
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import InfrastructureError, InvalidRecordError
+from stratarouter_runtime.journal.usage import Spending, UsageAccounts, alert_record, window_record
+from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.route_file import Budget
+from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.usage_deltas import Delta, decode
+
+log = logging.getLogger("stratarouter.usage")
+T = TypeVar("T")
+
+MAX_BATCH = 200
+"""Deltas counted in one transaction."""
+BATCH_WITHIN_S = 0.1
+"""How long a batch waits for more: the accounts are that late."""
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.2, 5.0
+"""Waits between tries while PostgreSQL or the broker is away."""
+BUDGETS_EVERY_S = 5.0
+"""Between two looks at the budgets."""
+PRUNE_EVERY_S = 3600.0
+LEAST_KEPT_S = 8 * 86_400.0
+"""Ids of deltas outlive the deltas, which their topic keeps for 7 days: an older one cannot come again."""
+ALERT_PERCENTS = (80, 100)
+POSITION_TIMEOUT_S = 5.0
+
+
+class _ReadCommittedThread(AIOKafkaConsumerThread):
+    """Faust reads what was aborted unless it writes transactions itself, and its own are not to be relied on."""
+
+    def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
+        self.consumer.in_transaction = True
+        try:
+            return super()._create_worker_consumer(transport)
+        finally:
+            self.consumer.in_transaction = False
+
+
+class _ReadCommittedConsumer(Consumer):
+    def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
+        return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _ReadCommittedTransport(Transport):
+    Consumer = _ReadCommittedConsumer
+
+
+def due_alerts(
+    spendings: Sequence[Spending], budgets: Sequence[Budget], raised: set[tuple[str, str, int, int]]
+) -> list[tuple[Spending, int]]:
+    """Which alerts to raise now: of each budget that passed 80 or 100 % of its money or its tokens, those not raised
+    before in this window.
+    """
+    by_name = {budget.name: budget for budget in budgets}
+    return [
+        (spent, percent)
+        for spent in spendings
+        for percent in ALERT_PERCENTS
+        if spent.budget in by_name
+        and _passes(spent, by_name[spent.budget], percent)
+        and (spent.budget, spent.tenant, spent.window_start, percent) not in raised
+    ]
+
+
+def _passes(spent: Spending, budget: Budget, percent: int) -> bool:
+    money = budget.usd is not None and spent.nano_usd * 100 >= budget.usd * 1e9 * percent
+    return money or (budget.tokens is not None and spent.tokens * 100 >= budget.tokens * percent)
+
+
+def faust_app(config: RuntimeConfig, datadir: Path) -> faust.App:
+    """A Faust app for the accounts: no web port, no topics of its own, reads what is committed."""
+    servers = ";".join(f"kafka://{server.strip()}" for server in config.bootstrap_servers.split(","))
+    session_s = config.session_timeout_ms / 1000
+    app = faust.App(
+        f"{config.group_id}-usage",
+        broker=servers,
+        broker_credentials=_credentials(config),
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=min(3.0, session_s / 5),
+        broker_commit_interval=0.5,
+        producer_linger=0.005,
+        consumer_auto_offset_reset="earliest",
+        processing_guarantee="at_least_once",
+        datadir=str(datadir),
+        web_enabled=False,
+        web_bind="127.0.0.1",
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        autodiscover=False,
+    )
+    app.transport = _ReadCommittedTransport(app.conf.broker_consumer, app)
+    return app
+
+
+def _credentials(config: RuntimeConfig) -> Any:
+    settings = kafka_client.connection(config)
+    context = settings["ssl_context"]
+    if "SASL" in config.security_protocol:
+        return faust.SASLCredentials(
+            mechanism=settings["sasl_mechanism"],
+            username=settings["sasl_plain_username"],
+            password=settings["sasl_plain_password"],
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context=context)
+
+
+class UsageProcessor:
+    """Counts deltas until stopped. Not restartable: a Faust app is not.
+
+    Args:
+        config: the settings.
+        accounts: connected.
+        budgets: those of the route table, for the alerts.
+        datadir: a folder of its own for Faust.
+    """
+
+    def __init__(
+        self, config: RuntimeConfig, accounts: UsageAccounts, budgets: Sequence[Budget], datadir: Path
+    ) -> None:
+        self._config = config
+        self._accounts = accounts
+        self._budgets = tuple(budgets)
+        self.counted = 0
+        """Deltas handled since the start, those counted before among them."""
+        self.alerts = 0
+        self.waiting: str | None = None
+        """What is away, where something is."""
+        self.app = faust_app(config, datadir)
+        raw: dict[str, Any] = {
+            "key_type": bytes,
+            "value_type": bytes,
+            "key_serializer": "raw",
+            "value_serializer": "raw",
+        }
+        self._deltas = self.app.topic(config.topic(config.usage_deltas_topic), **raw)
+        self._usage = self.app.topic(config.topic(config.usage_topic), **raw)
+        self.app.agent(self._deltas, name="usage")(self._read)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Join the group and begin."""
+        await self.app.start()
+        self._tasks = [
+            asyncio.create_task(self._watch_budgets(), name="budgets"),
+            asyncio.create_task(self._prune(), name="prune usage"),
+        ]
+
+    async def stop(self) -> None:
+        """Leave the group. What was not acknowledged is read again, and known."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.app.stop()
+
+    async def lag(self) -> int:
+        """Deltas and markers of transactions behind the end of the assigned partitions."""
+        consumer = self.app.consumer
+        behind = len(consumer.unacked)
+        async with asyncio.timeout(POSITION_TIMEOUT_S):
+            for place in consumer.assignment():
+                position, end = await consumer.position(place), consumer.highwater(place)
+                behind += max(0, (end or 0) - (position or 0))
+        return behind
+
+    # -- deltas ------------------------------------------------------------------------------------------------
+
+    async def _read(self, stream: Any) -> None:
+        batches: AsyncIterable[Sequence[bytes]] = stream.take(MAX_BATCH, within=BATCH_WITHIN_S)
+        async for values in batches:
+            # An exception here would acknowledge the batch and lose it; so there is none but the end of the process.
+            deltas = [delta for value in values if (delta := _decoded(value)) is not None]
+            await self._patiently(lambda deltas=deltas: self._count(deltas))  # type: ignore[misc]
+            self.counted += len(values)
+
+    async def _count(self, deltas: Sequence[Delta]) -> None:
+        # 1. Counted, durably and once.
+        windows = await self._accounts.count(deltas)
+        # 2. Published as they stand: a value that comes again says the same or more.
+        await self._publish([window_record(window) for window in windows])
+
+    async def _publish(self, found: Sequence[tuple[bytes, bytes]]) -> None:
+        for sent in [await self._usage.send(key=key, value=value) for key, value in found]:
+            await sent
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Until it is done: a delta is never passed over. The lag says that something waits."""
+        backoff = FIRST_BACKOFF_S
+        while True:
+            try:
+                done = await work()
+            except InfrastructureError as exc:
+                self.waiting = str(exc)
+            except kafka_client.CLIENT_ERRORS as exc:
+                self.waiting = repr(exc)
+            except Exception as exc:
+                # The agent's outermost guard: Faust would drop the batch.
+                log.exception("usage not counted")
+                self.waiting = repr(exc)
+            else:
+                self.waiting = None
+                return done
+            event(log, logging.WARNING, "usage waits", cause=self.waiting, wait_s=backoff)
+            await asyncio.sleep(backoff)
+            backoff = min(MAX_BACKOFF_S, backoff * 2)
+
+    # -- beside ------------------------------------------------------------------------------------------------
+
+    async def _watch_budgets(self) -> None:
+        while self._budgets:
+            await self._patiently(self._raise_alerts)
+            await asyncio.sleep(BUDGETS_EVERY_S)
+
+    async def _raise_alerts(self) -> None:
+        spendings, raised = await self._accounts.spending(), await self._accounts.alerted()
+        for spent, percent in due_alerts(spendings, self._budgets, raised):
+            event(
+                log, logging.WARNING, "budget alert", budget=spent.budget, tenant=spent.tenant, percent=percent,
+                spent_usd=spent.nano_usd / 1e9, spent_tokens=spent.tokens, window_start=spent.window_start,
+            )  # fmt: skip
+            # Published first: a crash in between repeats the record under the same key, and loses none.
+            await self._publish([alert_record(spent, percent)])
+            await self._accounts.note_alert(spent, percent)
+            self.alerts += 1
+
+    async def _prune(self) -> None:
+        kept_s = max(self._config.journal_retention_s, LEAST_KEPT_S)
+        while self._config.journal_retention_s > 0:
+            await self._patiently(lambda: self._accounts.prune(int(time.time() - kept_s)))
+            await asyncio.sleep(PRUNE_EVERY_S)
+
+
+def _decoded(value: bytes) -> Delta | None:
+    try:
+        return decode(value)
+    except InvalidRecordError as exc:
+        # Only lanes write here; one that is not ours can be counted by nobody, and must not hold the others up.
+        event(log, logging.ERROR, "delta not understood", cause=exc.message, value=repr(value[:200]))
+        return None

@@ -1,0 +1,356 @@
+"""Under load, with workers and the usage process killed in the middle, the accounts agree with the journal exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import orjson
+import pytest
+
+from stratarouter_runtime import topics
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.journal.migrations import migrate
+from stratarouter_runtime.journal.usage import UsageAccounts
+from stratarouter_runtime.processors.tail import Tail
+from stratarouter_runtime.records import Response
+from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
+from stratarouter_runtime.usage_deltas import UsageRecord, decode_usage, nano
+from support.fleet import Seen, Watch, WorkerProcess, produce, request, write_routes
+
+pytestmark = pytest.mark.stack
+
+DAY_S = 86_400
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    """A provider that answers after 50 ms."""
+    async with Simulator(SimulatorSettings(latency_ms=50)) as running:
+        yield running
+
+
+@pytest.fixture
+async def ready_config(config: RuntimeConfig) -> RuntimeConfig:
+    """Topics and tables are there."""
+    await topics.apply(config, partitions=4)
+    await migrate(config.database_url)
+    return config
+
+
+def _worker(
+    config: RuntimeConfig, simulator: Simulator, folder: Path, number: int, processors: str = "enrich,execute"
+) -> WorkerProcess:
+    routes = write_routes(folder / "routes.toml", simulator.base_url)
+    return WorkerProcess(config, routes, folder / f"worker-{number}.log", processors=processors)
+
+
+def _load(count: int) -> list[bytes]:
+    """Requests of three tenants; every third repeats the words of an earlier one."""
+    return [
+        request(
+            f"r{n}",
+            f"question {n - 2 if n % 3 == 2 else n} about order {7 * (n - 2 if n % 3 == 2 else n)}",
+            tenant=f"t{n // 3 % 3}",
+            route=("support", "billing")[n // 3 % 2],
+        )
+        for n in range(count)
+    ]
+
+
+def _kind(response: Response) -> str:
+    if response.cache.kind in {"exact", "semantic"}:
+        return response.cache.kind
+    return "coalesced" if response.saved_usd else "paid"
+
+
+def _expected(responses: list[Response]) -> dict[str, Counter[str]]:
+    """What the responses that a client saw add up to, by tenant."""
+    found: dict[str, Counter[str]] = {}
+    for response in responses:
+        sums, kind = found.setdefault(response.tenant, Counter()), _kind(response)
+        sums[kind] += 1
+        sums[f"{kind}_nano"] += nano(response.cost_usd if kind == "paid" else response.saved_usd) or 0
+    return found
+
+
+KINDS = tuple(f"{kind}{end}" for kind in ("paid", "exact", "semantic", "coalesced") for end in ("", "_nano"))
+
+
+async def _counted(config: RuntimeConfig, requests: int, timeout_s: float = 120.0) -> dict[str, Counter[str]]:
+    """The day's windows by tenant, once they hold ``requests`` or the time is up."""
+    accounts = UsageAccounts(config.database_url)
+    await accounts.start()
+    try:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            rows = await accounts.report(DAY_S, 0, 2**40, ["tenant"])
+            sums: dict[str, Counter[str]] = {}
+            for row in rows:
+                numbers = {name: value for name, value in row.items() if name not in {"start", "tenant"}}
+                sums.setdefault(row["tenant"], Counter()).update(numbers)
+            if sum(tenant["requests"] for tenant in sums.values()) >= requests or time.monotonic() > deadline:
+                return sums
+            await asyncio.sleep(0.2)
+    finally:
+        await accounts.stop()
+
+
+def _same(windows: dict[str, Counter[str]], seen: Seen) -> None:
+    expected = _expected(seen.responses)
+    assert {tenant: {name: sums[name] for name in KINDS} for tenant, sums in windows.items()} == {
+        tenant: {name: sums[name] for name in KINDS} for tenant, sums in expected.items()
+    }
+
+
+async def _published(config: RuntimeConfig, wanted: int, timeout_s: float = 60.0) -> dict[bytes, UsageRecord]:
+    """The latest record of each key on the usage topic, once its days hold ``wanted`` requests."""
+    latest: dict[bytes, UsageRecord] = {}
+    deadline = time.monotonic() + timeout_s
+    async with Tail(config, config.topic(config.usage_topic), from_beginning=True) as tail:
+        while time.monotonic() < deadline:
+            latest |= {record.key or b"": decode_usage(record.value) for record in await tail.poll(0.2)}
+            days = [record for record in latest.values() if record.window_s == DAY_S]
+            if sum(record.sums["requests"] for record in days) >= wanted:
+                break
+    return latest
+
+
+def _kill_with_its_process(worker: WorkerProcess) -> None:
+    """SIGKILL for the usage process and then for the worker that keeps it."""
+    assert worker.process is not None
+    _kill_usage(worker)
+    worker.kill()
+
+
+def _kill_usage(worker: WorkerProcess) -> None:
+    assert worker.process is not None
+    pid = worker.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert children
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+
+
+async def _command(config: RuntimeConfig, *arguments: str) -> tuple[int, Any]:
+    """The command line's exit code and its JSON."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stratarouter_runtime.cli", *arguments, "--json"),
+        env={**os.environ, "DATABASE_URL": config.database_url},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, orjson.loads(out)
+
+
+async def _agree(config: RuntimeConfig, seen: Seen) -> None:
+    """The ledger reconciles, says what the responses say, and notices a nano-dollar that is missing."""
+    code, lines = await _command(config, "ledger", "--window", "1h", "--settle", "0")
+    assert (code, [line["differences"] for line in lines]) == (0, [[] for _ in lines])
+    expected = _expected(seen.responses)
+    assert {line["tenant"]: line["calls_without"] for line in lines} == dict(
+        Counter(response.tenant for response in seen.responses)
+    )
+    for line in lines:
+        sums = expected[line["tenant"]]
+        assert line["nano_usd_without"] == sum(value for name, value in sums.items() if name.endswith("_nano"))
+    code, report = await _command(config, "usage", "--by", "tenant", "--window", "day")
+    assert code == 0
+    assert sum(row["requests"] for row in report["windows"]) == len(seen.responses)
+    await _execute(config, "UPDATE usage_windows SET paid_nano = paid_nano - 1 WHERE window_s = 60 AND paid > 0")
+    code, lines = await _command(config, "ledger", "--window", "1h", "--settle", "0")
+    assert code == 1
+    assert any("paid_nano" in said for line in lines for said in line["differences"])
+
+
+async def _execute(config: RuntimeConfig, statement: str) -> None:
+    connection = await asyncpg.connect(config.database_url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _until_idle(worker: WorkerProcess, timeout_s: float = 60.0) -> None:
+    """Until the usage process is behind by nothing: markers of transactions at the end must not look like lag."""
+    deadline, said = time.monotonic() + timeout_s, ""
+    async with httpx.AsyncClient(timeout=5.0) as client:
+        while time.monotonic() < deadline:
+            said = (await client.get(f"http://127.0.0.1:{worker.port}/readyz")).text
+            if "0 records behind" in said:
+                return
+            await asyncio.sleep(0.2)
+    raise AssertionError(said)
+
+
+@pytest.mark.parametrize(("count", "rate_per_s"), [(1500, 200), pytest.param(100_000, 700, marks=pytest.mark.slow)])
+async def test_windows_journal_and_responses_agree_although_workers_and_the_usage_process_are_killed(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path, count: int, rate_per_s: int
+) -> None:
+    """The slow one takes minutes: give it ``-o faulthandler_timeout=1800``."""
+    config, patience_s = ready_config, 60 + count / 50
+    workers = [_worker(config, simulator, tmp_path, number) for number in range(2)]
+    usage = _worker(config, simulator, tmp_path, 9, "usage")
+    await asyncio.gather(*(worker.start() for worker in (*workers, usage)))
+    async with Watch(config) as watch:
+        producing = asyncio.create_task(produce(config, _load(count), rate_per_s=rate_per_s))
+        await watch.until(count // 4, timeout_s=patience_s)
+        workers[0].kill()
+        usage.kill()
+        workers[0] = _worker(config, simulator, tmp_path, 2)
+        usage = _worker(config, simulator, tmp_path, 10, "usage")
+        await asyncio.gather(workers[0].start(ready=False), usage.start(ready=False))
+        await watch.until(count // 2, timeout_s=patience_s)
+        await usage.wait_ready()
+        _kill_usage(usage)
+        workers[1].kill()
+        workers[1] = _worker(config, simulator, tmp_path, 3)
+        await workers[1].start(ready=False)
+        await producing
+        await watch.until(count, timeout_s=patience_s)
+        seen = await watch.settle(1)
+    assert sum(seen.by_id.values()) == len(seen.by_id) == count
+    windows = await _counted(config, count, patience_s)
+    latest = await _published(config, count, patience_s)
+    assert [await worker.stop() for worker in (*workers, usage)] == [0, 0, 0]
+    _same(windows, seen)
+    await _agree(config, seen)
+    days = [record for record in latest.values() if record.window_s == DAY_S]
+    assert sum(record.sums["requests"] for record in days) == count
+    assert sum(record.sums["paid_nano"] for record in days) == sum(sums["paid_nano"] for sums in windows.values())
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_at_least_once_counts_a_repeated_response_once(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path, killed: bool
+) -> None:
+    config, count = ready_config, 400
+    workers = [_worker(config, simulator, tmp_path, number, "enrich,execute,usage") for number in range(2)]
+    for worker in workers:
+        worker.extra = {"STRATAROUTER_PROCESSING_GUARANTEE": "at_least_once"}
+    await workers[0].start()
+    async with Watch(config) as watch:
+        producing = asyncio.create_task(produce(config, _load(count), rate_per_s=200))
+        await watch.until(count // 2, timeout_s=60)
+        if killed:
+            workers[0].kill()
+            await workers[1].start(ready=False)
+        await producing
+        deadline = time.monotonic() + 120
+        while len(watch.seen.by_id) < count and time.monotonic() < deadline:
+            await watch.poll()
+        seen = await watch.settle(1)
+    assert len(seen.by_id) == count
+    windows = await _counted(config, count)
+    assert await workers[killed].stop() == 0
+    assert sum(sums["requests"] for sums in windows.values()) == count
+    code, lines = await _command(config, "ledger", "--window", "1h", "--settle", "0")
+    assert (code, [line["differences"] for line in lines]) == (0, [[] for _ in lines])
+    assert sum(line["calls_without"] for line in lines) == count
+
+
+async def test_a_request_id_answered_twice_is_paid_once_in_the_ledger(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    config = ready_config
+    worker = _worker(config, simulator, tmp_path, 0, "enrich,execute,usage")
+    await worker.start()
+    async with Watch(config) as watch:
+        same = request("again", "what is the limit of 3 cards?", cache={"mode": "bypass"})
+        await produce(config, [same])
+        await watch.until(1, timeout_s=60)
+        await produce(config, [same, same])
+        await watch.until(3, timeout_s=60)
+    await _counted(config, 3)
+    code, [line] = await _command(config, "ledger", "--window", "1h", "--settle", "0")
+    assert await worker.stop() == 0
+    assert len(simulator.paid_calls) == 1
+    assert (code, line["calls"]["paid"], line["calls"]["replayed"]) == (0, 1, 2)
+
+
+async def test_responses_go_on_while_the_usage_process_is_dead(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    config = ready_config
+    worker = _worker(config, simulator, tmp_path, 0, "enrich,execute,usage")
+    await worker.start()
+    _kill_usage(worker)
+    async with Watch(config) as watch:
+        await produce(config, [request(f"r{n}", f"thing {n} costs {n}") for n in range(20)])
+        seen = await watch.until(20, timeout_s=60)
+        assert len(seen.by_id) == 20
+    windows = await _counted(config, 20)
+    await _until_idle(worker)
+    assert await worker.stop() == 0
+    assert sum(sums["requests"] for sums in windows.values()) == 20
+
+
+async def test_a_budget_that_is_spent_raises_its_alerts_once_each(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    config = ready_config
+    worker = _worker(config, simulator, tmp_path, 0, "enrich,execute,usage")
+    with worker.routes.open("a") as routes:
+        routes.write('\n[budgets.small]\nwindow = "1d"\ntokens = 100\n')
+    await worker.start()
+    async with Watch(config) as watch:
+        await produce(config, [request(f"r{n}", f"thing {n} costs {n}") for n in range(60)], rate_per_s=100)
+        await watch.until(60, timeout_s=60)
+    alerts: list[UsageRecord] = []
+    deadline = time.monotonic() + 60
+    async with Tail(config, config.topic(config.usage_topic), from_beginning=True) as tail:
+        while len(alerts) < 2 and time.monotonic() < deadline:
+            read = [decode_usage(record.value) for record in await tail.poll(0.2)]
+            alerts += [record for record in read if record.type == "alert"]
+    assert await worker.stop() == 0
+    assert [(alert.budget, alert.tenant, alert.percent) for alert in alerts] == [
+        ("small", "acme", 80),
+        ("small", "acme", 100),
+    ]
+
+
+async def test_a_worker_whose_deltas_have_no_topic_says_so_instead_of_waiting_in_its_first_commit(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    worker = _worker(ready_config, simulator, tmp_path, 0)
+    worker.extra = {"STRATAROUTER_USAGE_DELTAS_TOPIC": "absent", "STRATAROUTER_START_TIMEOUT_S": "1"}
+    await worker.start(ready=False)
+    assert worker.process is not None
+    assert await asyncio.wait_for(worker.process.wait(), 60) == 3
+    assert "topic t" in worker.log.read_text()
+    assert "topics apply" in worker.log.read_text()
+
+
+async def test_a_database_that_drops_its_connections_makes_the_accounts_late_and_not_wrong(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    config, count = ready_config, 300
+    worker = _worker(config, simulator, tmp_path, 0, "enrich,execute,usage")
+    await worker.start()
+    async with Watch(config) as watch:
+        producing = asyncio.create_task(produce(config, _load(count), rate_per_s=100))
+        for share in (4, 2):
+            await watch.until(count // share, timeout_s=60)
+            await _execute(
+                config,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+        await producing
+        await watch.until(count, timeout_s=60)
+        seen = await watch.settle(0.5)
+    assert sum(seen.by_id.values()) == len(seen.by_id) == count
+    windows = await _counted(config, count)
+    await _until_idle(worker)
+    assert await worker.stop() == 0
+    _same(windows, seen)
