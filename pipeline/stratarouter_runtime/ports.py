@@ -244,6 +244,14 @@ class Cache(Protocol):
     async def store(self, entries: Sequence[CacheEntry]) -> None:
         """Keep answers; failures are counted, not raised."""
 
+    async def claim(self, place: tuple[str, str]) -> bool:
+        """Whether this process may fill the entry at ``place`` (scope and content hash); False while another one is at
+        it. A backend that nobody shares, and one that is away, says yes.
+        """
+
+    async def release(self, place: tuple[str, str]) -> None:
+        """The fill is over; the next one may."""
+
 
 class Guard(Protocol):
     """Judges whether two texts ask the same, where embeddings blur."""

@@ -109,6 +109,14 @@ class ControlledCache:
         if fresh:
             await self.backend.store(fresh)
 
+    async def claim(self, place: Place) -> bool:
+        """As the backend's."""
+        return await self.backend.claim(place)
+
+    async def release(self, place: Place) -> None:
+        """As the backend's."""
+        await self.backend.release(place)
+
     async def drop_stale(self) -> int:
         """Take what was invalidated out of the backend; returns how many entries."""
         gone = await self.backend.drop(self._control.is_stale, str(self._control.position))

@@ -43,6 +43,10 @@ class Keys:
         """Where an entry's answer lies."""
         return f"{self.prefix}:{_plain(place[0])}:{_plain(place[1])}:answer"
 
+    def lease(self, place: Place) -> str:
+        """Who fills an entry."""
+        return f"{self.prefix}:{_plain(place[0])}:{_plain(place[1])}:lease"
+
     def findable(self, place: Place) -> str:
         """Where lies what finds an entry by likeness."""
         return f"{self.prefix}:{_plain(place[0])}:{_plain(place[1])}:vector"

@@ -92,6 +92,13 @@ class MemoryCache:
             kept = self._shelf.put(_item(entry, now), entry.vector, now)
             self.refused += not kept
 
+    async def claim(self, place: Place) -> bool:  # noqa: ARG002 - as all backends
+        """Nobody shares it."""
+        return True
+
+    async def release(self, place: Place) -> None:
+        """Nobody waits."""
+
     async def discard(self, places: Sequence[Place]) -> None:
         """Take single entries out."""
         for place in places:

@@ -23,6 +23,7 @@ from stratarouter_runtime.cache.deadline import deadline
 from stratarouter_runtime.cache.follow import READ_TIMEOUT_S, Follower
 from stratarouter_runtime.cache.index import unit
 from stratarouter_runtime.cache.keys import Keys
+from stratarouter_runtime.cache.leases import Leases
 from stratarouter_runtime.cache.shelf import Item, Near, Place, Shelf, size_of
 from stratarouter_runtime.cache.values import (
     GarbageError,
@@ -129,6 +130,7 @@ class RedisCache:
         self._away_until = float("-inf")
         self._failure = "unavailable"
         self.counters = Counters()
+        self._leases = Leases(self._ask, self._keys, clock)
 
     @property
     def follower(self) -> Follower | None:
@@ -151,6 +153,7 @@ class RedisCache:
 
     async def stop(self) -> None:
         """Join the follower and close the connections. Idempotent."""
+        await self._leases.stop()
         clients, follower = (self._client, self._follower_client), self._follower
         self._client = self._follower_client = self._follower = None
         if follower is not None:
@@ -187,6 +190,14 @@ class RedisCache:
         """Keep answers; failures are counted, not raised."""
         for start in range(0, len(entries), STORE_CHUNK):
             await self._store([entry for entry in entries[start : start + STORE_CHUNK] if entry.ttl > 0])
+
+    async def claim(self, place: Place) -> bool:
+        """As the port says; a round trip."""
+        return self._is_away() or await self._leases.claim(place)
+
+    async def release(self, place: Place) -> None:
+        """As the port says."""
+        await self._leases.release(place)
 
     async def discard(self, places: Sequence[Place]) -> None:
         """Take single entries out, here and in Redis; failures are counted, not raised."""

@@ -86,6 +86,10 @@ class Leaders:
     def __len__(self) -> int:
         return len(self._exact)
 
+    def __contains__(self, content_hash: str) -> bool:
+        """Whether somebody leads for these very words."""
+        return content_hash in self._exact
+
     def add(self, candidate: Candidate) -> None:
         """``candidate`` leads from now on."""
         self._exact[candidate.content_hash] = candidate

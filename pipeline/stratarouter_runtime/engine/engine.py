@@ -17,6 +17,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.aside import Aside
 from stratarouter_runtime.engine.coalesce import Candidate, Leaders
+from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.engine.work import Spoken, Work
@@ -99,6 +100,7 @@ class Engine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._performing: set[_Leader] = set()
         self._aside = Aside()
+        self._fills = Fills(cache, clock)
         self._closing = False
 
     @property
@@ -188,7 +190,9 @@ class Engine:
         # 3. A leader in flight, or lead.
         outcome = None
         for _ in range(FAILED_LEADERS):
-            leader = self._join(execution, candidate, story)
+            leader = await self._leader_or_fill(execution, candidate, story)
+            if isinstance(leader, CacheHit):
+                return respond.from_hit(execution, leader, story.timings_ms)
             if leader is None:
                 return await self._lead(execution, candidate, story, manner)
             if manner.on_text is not None and leader.work.spoken is not None:
@@ -244,6 +248,33 @@ class Engine:
         self._metrics.coalesced_total.inc()
         return leader
 
+    async def _leader_or_fill(
+        self, execution: Execution, candidate: Candidate, story: Story
+    ) -> _Leader | CacheHit | None:
+        """Whom to follow, or what another process has brought meanwhile; None: this request leads."""
+        leader = self._join(execution, candidate, story)
+        if leader is not None or not self._fills.concern(execution):
+            return leader
+        brought = await self._fills.wait(
+            execution,
+            candidate.text,
+            somebody_leads=lambda: candidate.content_hash in self._leaders,
+            closing=lambda: self._closing,
+        )
+        if brought is not None:
+            story.cache = lookup.verdict(brought, execution.content_hash)
+            self._metrics.cache_fills_awaited_total.inc()
+            return brought
+        # Others may have come while the cache was asked who fills.
+        leader = self._join(execution, candidate, story)
+        if leader is not None and leader.candidate.content_hash != candidate.content_hash:
+            self._end_fill(execution)
+        return leader
+
+    def _end_fill(self, execution: Execution) -> None:
+        if self._fills.holds(execution):
+            self._spawn(self._fills.done(execution), "fill done")
+
     async def _lead(self, execution: Execution, candidate: Candidate, story: Story, manner: _Manner) -> Response:
         timeout_s = self._config.execution_timeout
         work = Work(execution, candidate.key, self._due(execution), timeout_s, timings_ms=story.timings_ms)
@@ -289,6 +320,7 @@ class Engine:
         if not leader.outcome.done():
             leader.outcome.set_exception(_shutting_down())
         self._performing.discard(leader)
+        self._end_fill(leader.work.execution)
         if self._leading.get(leader.candidate.key) is leader:
             del self._leading[leader.candidate.key]
             self._leaders.remove(leader.candidate)

@@ -137,6 +137,9 @@ DEFINITIONS: tuple[MetricDef, ...] = (
     MetricDef("cache_lookups_total", "counter", (VERDICT,), "lookups", "What the cache said."),
     MetricDef("guard_refusals_total", "counter", (GUARD_REASON,), "candidates", "Similar entries the guard refused."),
     MetricDef("coalesced_total", "counter", (), "requests", "Requests that followed a leader instead of paying."),
+    MetricDef(
+        "cache_fills_awaited_total", "counter", (), "requests", "Requests answered by what another process was at."
+    ),
     MetricDef("provider_calls_total", "counter", (PROVIDER, OUTCOME), "calls", "Calls made, retries among them."),
     MetricDef("provider_call_seconds", "histogram", (PROVIDER,), "seconds", "How long one call took.", CALL_BUCKETS_S),
     MetricDef(
@@ -227,6 +230,7 @@ class Metrics:
     cache_lookups_total: Family[Counter]
     guard_refusals_total: Family[Counter]
     coalesced_total: Counter
+    cache_fills_awaited_total: Counter
     provider_calls_total: Family[Counter]
     provider_call_seconds: Family[Histogram]
     prompts_per_call: Histogram

@@ -1,0 +1,59 @@
+"""One fill for each entry, whichever process asks: who finds another one at it waits for what that one brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stratarouter_runtime.engine import lookup
+from stratarouter_runtime.errors import ShuttingDownError
+from stratarouter_runtime.ports import Cache, CacheHit, Clock
+from stratarouter_runtime.records import Execution
+
+POLL_S = 0.05
+"""Between two looks at what another process brings."""
+
+
+class Fills:
+    """Asks the cache who may fill. ``cache`` None: nobody has to ask."""
+
+    def __init__(self, cache: Cache | None, clock: Clock) -> None:
+        self._cache = cache
+        self._clock = clock
+        self._held: set[tuple[str, str]] = set()
+
+    def concern(self, execution: Execution) -> bool:
+        """Whether another process could be at the same: over Kafka a scope's requests meet in one worker already."""
+        mine = execution.source is None and self._cache is not None
+        return mine and lookup.may_read(execution) and lookup.may_write(execution)
+
+    async def wait(
+        self, execution: Execution, text: str, *, somebody_leads: Callable[[], bool], closing: Callable[[], bool]
+    ) -> CacheHit | None:
+        """What another process has brought; None: this one leads now, or somebody in it does already.
+
+        Waits as long as the other one lives and is at it; the caller's deadline bounds that. Raises ShuttingDownError.
+        """
+        assert self._cache is not None
+        place = (execution.scope, execution.content_hash)
+        while not await self._cache.claim(place):
+            if somebody_leads():
+                return None
+            if closing():
+                raise ShuttingDownError("the engine is closing")
+            await self._clock.sleep(POLL_S)
+            [found] = await self._cache.lookup([lookup.query(execution, text)])
+            if isinstance(found, CacheHit):
+                return found
+        self._held.add(place)
+        return None
+
+    def holds(self, execution: Execution) -> bool:
+        """Whether this process was told to fill it and has not ended."""
+        return (execution.scope, execution.content_hash) in self._held
+
+    async def done(self, execution: Execution) -> None:
+        """The fill of ``execution`` is over, whatever came of it."""
+        place = (execution.scope, execution.content_hash)
+        self._held.discard(place)
+        if self._cache is not None:
+            await self._cache.release(place)
