@@ -119,6 +119,9 @@ class Engine:
         """Wait up to ``grace_s`` for what runs, then break it off: its ``started`` rows tell the next worker."""
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=grace_s)
+        # What the last answers leave to the cache begins only now.
+        await self._aside.turn()
+        await asyncio.sleep(0)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -183,7 +186,9 @@ class Engine:
                 story.from_journal = True
                 return respond.from_outcome(execution, begun.recorded or recorded, story)
         # 2. The cache.
-        candidate = Candidate.of(execution, conversation_text(execution.request.messages))
+        # The text is for the guard, which judges likeness: without a vector nobody asks it.
+        likened = execution.request.embedding is not None
+        candidate = Candidate.of(execution, conversation_text(execution.request.messages) if likened else "")
         hit = await self._lookup(execution, candidate.text, story)
         if hit is not None:
             return respond.from_hit(execution, hit, story.timings_ms)
@@ -289,6 +294,9 @@ class Engine:
         # The call belongs to the engine: a requester that gives up takes nothing from the followers.
         if self._closing:
             leader.outcome.set_exception(_shutting_down())
+        elif manner.deferred and execution.request.deadline_ms is None:
+            # Nothing ends this request but the engine itself, so it may make the call itself, a task the less.
+            await self._perform_here(leader)
         else:
             self._performing.add(leader)
             leader.task = self._spawn(self._perform(leader), f"perform {candidate.key.request_id}")
@@ -296,6 +304,34 @@ class Engine:
         outcome = await asyncio.shield(leader.outcome)
         story.from_journal = work.from_journal
         return respond.from_outcome(execution, outcome, story)
+
+    async def _perform_here(self, leader: _Leader) -> None:
+        self._performing.add(leader)
+        leader.task = asyncio.current_task()
+        try:
+            outcome = await self._performer.perform(leader.work)
+        except BaseException as exc:
+            leader.outcome.set_exception(_as_exception(exc))
+            self._ended(leader)
+            if isinstance(exc, asyncio.CancelledError) and not self._closing:
+                raise
+            return
+        leader.outcome.set_result(outcome)
+        if outcome.answer is None:
+            self._ended(leader)
+        else:
+            self._aside.call(lambda: self._spawn(self._keep_and_end(leader, outcome), "keep answer"))
+
+    async def _keep_and_end(self, leader: _Leader, outcome: Recorded) -> None:
+        try:
+            await self._keep_answer(leader, outcome)
+        finally:
+            self._ended(leader)
+
+    async def _keep_answer(self, leader: _Leader, outcome: Recorded) -> None:
+        if outcome.answer is not None:
+            entry = lookup.entry(leader.work.execution, outcome.answer, leader.origin.begun)
+            await self._store(leader.work.execution, entry)
 
     async def _perform(self, leader: _Leader) -> None:
         try:
@@ -305,8 +341,7 @@ class Engine:
             if outcome.answer is not None:
                 # Until it is stored the leader can be joined, so nobody misses the answer meanwhile.
                 await self._aside.turn()
-                entry = lookup.entry(leader.work.execution, outcome.answer, leader.origin.begun)
-                await self._store(leader.work.execution, entry)
+                await self._keep_answer(leader, outcome)
         except BaseException as exc:
             # Whoever waits must hear of it; cancellation and unforeseen errors go on to this task's owner too.
             if not leader.outcome.done():

@@ -85,7 +85,9 @@ class Performer:
                     late = DeadlineExceededError("the deadline passed before a call was made")
                     return Recorded(None, error_info(late))
                 # 1. Not beyond what the tenant may spend.
-                refusal = await self._persist(lambda: self._budgets.refusal(work.execution), "read budgets")
+                refusal = None
+                if self._budgets.any:
+                    refusal = await self._persist(lambda: self._budgets.refusal(work.execution), "read budgets")
                 if refusal is not None:
                     return Recorded(None, error_info(refusal))
                 work.asked = True
