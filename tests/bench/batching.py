@@ -32,11 +32,11 @@ from stratarouter_runtime.embedders import LocalEmbedder, local_available
 ROUNDS = 3
 AT_ONCE = 32
 LATENCY_MS = 200
-QUESTIONS = 900
-ARRIVALS = 3600
+QUESTIONS = 600
+ARRIVALS = 2400
 """Four for each question: 75 % of them ask what was asked before."""
 LOOP_CALLS = 40
-LONE = 60
+LONE = 30
 """Requests one after the other, for the latency where nothing has to wait."""
 TIMEOUT_S = 120.0
 EMBEDDED = 64
@@ -75,7 +75,7 @@ async def measure(addresses: StackAddresses) -> list[Result]:
                         rates.setdefault((name, batched), []).append(await _rate(running, asked))
                     idle[batched].append(await _one_by_one(running, distinct[:LONE]))
         loop = [await _loop(base_url, near[:LOOP_CALLS]) for _ in range(ROUNDS)]
-    note = f"batch_similarity_threshold {STRICT.floor} under the strict guard; vectors in the records"
+    note = f"batch_similarity_threshold {STRICT.floor} under the strict guard; vectors in the requests"
     return [
         compare("batching on against off, 75 % near-duplicates", rates["near", True], rates["near", False],
                 unit="requests/s", at_least=3.5, note=note),

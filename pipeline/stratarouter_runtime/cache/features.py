@@ -26,6 +26,9 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_OPENING_QUOTE = re.compile(r"(?<!\w)'")
+_AFTER_WORDS = ").,;:!?"
+"""What stands behind a word and is no token."""
 SMALL_COUNT = 12
 """Up to here a paraphrase counts things that the text lists."""
 
@@ -104,7 +107,7 @@ class Features:
     categories: dict[str, frozenset[str]]
     objects: dict[str, str]
     squashed: str
-    spellings: frozenset[str]
+    spellings: Spellings
 
 
 def features(text: str) -> tuple[Features, ...]:
@@ -117,7 +120,7 @@ def features(text: str) -> tuple[Features, ...]:
 
 def _turn(role: str, content: str) -> Features:
     text, *attachments = content.split(PART)
-    tokens = _with_faults(with_units(with_numbers([_token(match) for match in _TOKEN.finditer(text)])))
+    tokens = _with_faults(with_units(with_numbers(_tokens(text))))
     words = [token for token in tokens if token.kind == "word"]
     plain = [token.plain for token in words]
     numbers = [token for token in tokens if token.value is not None]
@@ -138,7 +141,7 @@ def _turn(role: str, content: str) -> Features:
         names=frozenset(_names(tokens)),
         quotes=frozenset(token.text[1:-1] for token in tokens if token.kind == "quote"),
         operators=tuple(sorted(_operators(tokens))),
-        opposites=frozenset(form for word in words for form in (word.plain, stem(word.plain)) if form in _OPPOSED),
+        opposites=frozenset(form for word in plain for form in _opposed(word)),
         negations=sum(map(_denies, plain)) + sum(_is_free_of(tokens, place) for place in range(2, len(tokens))),
         question=_question(plain),
         entities=frozenset(_entities(tokens)),
@@ -146,13 +149,21 @@ def _turn(role: str, content: str) -> Features:
         categories=_categories(tokens),
         objects=_objects(tokens),
         squashed=_SQUASHED.sub("", text).lower(),
-        spellings=frozenset(_spellings(tokens)),
+        spellings=Spellings(tokens),
     )
 
 
 _OPPOSED = frozenset(lexicon.OPPOSITES)
+_DATE_WORDS = frozenset().union(*(lexicon.MONTHS, lexicon.WEEKDAYS, lexicon.RELATIVE_DAYS, lexicon.PERIODS))
 
 
+@lru_cache(maxsize=32_768)
+def _opposed(word: str) -> tuple[str, ...]:
+    """The forms of ``word`` that have an opposite."""
+    return tuple(form for form in (word, stem(word)) if form in _OPPOSED)
+
+
+@lru_cache(maxsize=32_768)
 def _denies(word: str) -> bool:
     return word in lexicon.NEGATIONS or word.endswith("n't")
 
@@ -173,15 +184,35 @@ def _with_faults(tokens: list[Token]) -> list[Token]:
     return result
 
 
-def _spellings(tokens: Sequence[Token]) -> Iterator[str]:
-    parts = [_SQUASHED.sub("", token.text).lower() for token in tokens[:MAX_SPELT_TOKENS]]
-    parts = [part for part in parts if part]
-    yield from parts
-    for place in range(1, len(parts)):
-        joined = parts[place - 1] + parts[place]
-        yield joined
-        if place + 1 < len(parts):
-            yield joined + parts[place + 1]
+class Spellings:
+    """Each word, and two or three in a row written as one, of letters and digits alone. Built when first asked for:
+    few texts are, and it takes longer than most features.
+    """
+
+    __slots__ = ("_all", "_parts")
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self._parts = tuple(part for token in tokens[:MAX_SPELT_TOKENS] if (part := _squashed(token.text)))
+        self._all: frozenset[str] | None = None
+
+    def __contains__(self, spelling: str) -> bool:
+        if self._all is None:
+            parts = self._parts
+            pairs = [one + other for one, other in pairwise(parts)]
+            triples = (pair + third for pair, third in zip(pairs, parts[2:], strict=False))
+            self._all = frozenset((*parts, *pairs, *triples))
+        return spelling in self._all
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spellings) and self._parts == other._parts
+
+    def __hash__(self) -> int:
+        return hash(self._parts)
+
+
+@lru_cache(maxsize=32_768)
+def _squashed(text: str) -> str:
+    return _SQUASHED.sub("", text).lower()
 
 
 def _values(tokens: Iterable[Token]) -> Iterator[Number]:
@@ -205,12 +236,31 @@ def _counted(tokens: Sequence[Token]) -> dict[Number, frozenset[str]]:
     return {value: frozenset(words) for value, words in found.items()}
 
 
+def _tokens(text: str) -> list[Token]:
+    if any(sign in text for sign in '`"“') or _OPENING_QUOTE.search(text):
+        # A quotation may go over several words.
+        return [_token(match) for match in _TOKEN.finditer(text)]
+    tokens: list[Token] = []
+    for chunk in text.split():
+        # Most of a text is plain words, which need not be tried as anything else.
+        core = chunk.lstrip("(").rstrip(_AFTER_WORDS)
+        if core.isascii() and core.isalpha():
+            tokens.append(Token("word", core, _plain(core)))
+        else:
+            tokens += [_token(match) for match in _TOKEN.finditer(chunk)]
+    return tokens
+
+
 def _token(match: re.Match[str]) -> Token:
     kind, text = match.lastgroup or "", match[0]
     if kind == "number":
         return Token("number", text, "#", value_of(text))
-    plain = text.lower().replace("\u2019", "'")
-    return Token(kind, text, plain.removesuffix("'s"))
+    return Token(kind, text, _plain(text))
+
+
+@lru_cache(maxsize=32_768)
+def _plain(text: str) -> str:
+    return text.lower().replace("\u2019", "'").removesuffix("'s")
 
 
 def _shape(tokens: Sequence[Token]) -> Iterator[str]:
@@ -229,8 +279,20 @@ def _content(tokens: Sequence[Token]) -> Iterator[str]:
         elif token.kind in {"name", "quote"}:
             letters = letters_of(token.plain)
             yield canonical(letters) if letters else token.plain
-        elif token.kind == "unit" or (token.kind == "word" and not _is_filler(token.plain)):
+        elif token.kind == "word":
+            key = _content_key(token.plain)
+            if key is not None:
+                yield key
+        elif token.kind == "unit":
             yield _key(token)
+
+
+@lru_cache(maxsize=32_768)
+def _content_key(word: str) -> str | None:
+    """What a word adds to the content; None for a filler."""
+    if _is_filler(word):
+        return None
+    return lexicon.UNITS.get(word, word) if lexicon.CATEGORIES.get(word) in _UNIT_CATEGORIES else canonical(word)
 
 
 def _key(token: Token) -> str:
@@ -249,6 +311,7 @@ def letters_of(name: str) -> str:
     return letters if letters.isalpha() and len(letters) + len(_SEPARATORS.findall(name)) == len(name) else ""
 
 
+@lru_cache(maxsize=32_768)
 def _is_filler(word: str) -> bool:
     return word in lexicon.FILLERS or canonical(word) in lexicon.FILLERS or _denies(word)
 
@@ -256,8 +319,10 @@ def _is_filler(word: str) -> bool:
 def _dates(tokens: Sequence[Token]) -> Iterator[str]:
     for place, token in enumerate(tokens):
         word = token.plain
-        if token.kind != "word" or (
-            word in lexicon.DATES_ONLY_IN_CAPITALS and (not token.text[0].isupper() or not place)
+        if (
+            word not in _DATE_WORDS
+            or token.kind != "word"
+            or (word in lexicon.DATES_ONLY_IN_CAPITALS and (not token.text[0].isupper() or not place))
         ):
             continue
         if word in lexicon.MONTHS or word in lexicon.WEEKDAYS:
@@ -274,7 +339,12 @@ def _names(tokens: Sequence[Token]) -> Iterator[str]:
         if (
             token.kind == "name"
             or oversized
-            or (token.kind == "word" and _CAMEL.search(token.text) and token.plain not in lexicon.CATEGORIES)
+            or (
+                token.kind == "word"
+                and not token.text.islower()
+                and _CAMEL.search(token.text)
+                and token.plain not in lexicon.CATEGORIES
+            )
         ):
             yield token.text.lower()
 

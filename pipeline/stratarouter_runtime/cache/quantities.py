@@ -20,6 +20,8 @@ _BEFORE_ORDINALS = frozenset(
     {"the", "every", "each", "a", "and", "or", "his", "her", "its", "my", "your", "our", "their"}
 )
 _ARTICLES = frozenset({"a", "an"})
+_BEFORE_UNITS = _ARTICLES | {"-"}
+"""What may stand between a number and its unit: "half-hour", "half an hour"."""
 _SMALLER: dict[str, tuple[int, str]] = {
     "year": (12, "month"),
     "day": (24, "hour"),
@@ -32,6 +34,9 @@ _SMALLER: dict[str, tuple[int, str]] = {
     "dollar": (100, "cent"),
 }
 _CURRENCIES = frozenset("$€£¥₹")
+_NUMBER_WORDS = frozenset().union(
+    *(lexicon.CARDINALS, lexicon.MULTIPLES, lexicon.PARTS, lexicon.ORDINALS, lexicon.SCALES)
+)
 
 
 @dataclass(slots=True)
@@ -64,6 +69,10 @@ def with_numbers(tokens: list[Token]) -> list[Token]:
     """Number words, fractions, percentages and scales become numbers of their value."""
     result: list[Token] = []
     for place, token in enumerate(tokens):
+        if token.value is None and token.plain not in _NUMBER_WORDS and (not result or result[-1].value is None):
+            # Most words: neither a number nor behind one.
+            result.append(token)
+            continue
         after = tokens[place + 1] if place + 1 < len(tokens) else None
         value = _worded(token, result[-1] if result else None, after)
         read = token
@@ -163,6 +172,9 @@ def with_units(tokens: list[Token]) -> list[Token]:
     result: list[Token] = []
     for token in tokens:
         last = result[-1] if result else None
+        if last is not None and last.value is None and token.value is None and last.plain not in _BEFORE_UNITS:
+            result.append(token)
+            continue
         if token.value is not None and last is not None and last.text in _CURRENCIES:
             result.pop()
             token.unit = lexicon.UNITS[last.text]
