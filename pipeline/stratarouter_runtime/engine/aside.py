@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-
-AFTER_S = 0.001
-"""Enough for an answer's way back to its caller; what fills the cache meanwhile would be in its way."""
 
 
 class Aside:
     """One timer for all that stands aside at a time: what comes within ``after_s`` seconds goes on together."""
 
-    def __init__(self, after_s: float = AFTER_S) -> None:
+    def __init__(self, after_s: float) -> None:
         self._after_s = after_s
         self._turn: asyncio.Event | None = None
-        self._calls: list[Callable[[], object]] = []
 
     async def turn(self) -> None:
         """Wait until what is ready to run has run."""
         await self._armed().wait()
-
-    def call(self, callback: Callable[[], object]) -> None:
-        """As ``turn``, for one who cannot wait. ``callback`` must not raise."""
-        self._armed()
-        self._calls.append(callback)
 
     def _armed(self) -> asyncio.Event:
         if self._turn is None:
@@ -34,8 +24,5 @@ class Aside:
 
     def _begin(self) -> None:
         turn, self._turn = self._turn, None
-        calls, self._calls = self._calls, []
-        for callback in calls:
-            callback()
         if turn is not None:
             turn.set()

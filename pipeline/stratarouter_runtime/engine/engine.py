@@ -15,7 +15,6 @@ from typing import Any
 from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
-from stratarouter_runtime.engine.aside import Aside
 from stratarouter_runtime.engine.coalesce import Candidate, Leaders
 from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
@@ -99,7 +98,6 @@ class Engine:
         self._running: dict[JournalKey, _Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._performing: set[_Leader] = set()
-        self._aside = Aside()
         self._fills = Fills(cache, clock)
         self._closing = False
 
@@ -119,9 +117,6 @@ class Engine:
         """Wait up to ``grace_s`` for what runs, then break it off: its ``started`` rows tell the next worker."""
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=grace_s)
-        # What the last answers leave to the cache begins only now.
-        await self._aside.turn()
-        await asyncio.sleep(0)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -317,10 +312,11 @@ class Engine:
                 raise
             return
         leader.outcome.set_result(outcome)
-        if outcome.answer is None:
+        if outcome.answer is None or self._cache is None or not lookup.may_write(leader.work.execution):
             self._ended(leader)
         else:
-            self._aside.call(lambda: self._spawn(self._keep_and_end(leader, outcome), "keep answer"))
+            # Runs before the caller does: whoever has this answer finds it in the cache.
+            self._spawn(self._keep_and_end(leader, outcome), "keep answer")
 
     async def _keep_and_end(self, leader: _Leader, outcome: Recorded) -> None:
         try:
@@ -338,10 +334,8 @@ class Engine:
             outcome = await self._performer.perform(leader.work)
             if not leader.outcome.done():
                 leader.outcome.set_result(outcome)
-            if outcome.answer is not None:
-                # Until it is stored the leader can be joined, so nobody misses the answer meanwhile.
-                await self._aside.turn()
-                await self._keep_answer(leader, outcome)
+            # Until it is stored the leader can be joined, so nobody misses the answer meanwhile.
+            await self._keep_answer(leader, outcome)
         except BaseException as exc:
             # Whoever waits must hear of it; cancellation and unforeseen errors go on to this task's owner too.
             if not leader.outcome.done():
