@@ -229,6 +229,10 @@ class CacheMiss:
 class Cache(Protocol):
     """Answers already paid for. A failing backend is a bypass, never an error and never a wrong answer."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes have the same entries; one that is not shared never waits."""
+
     async def start(self) -> None:
         """Connect; a backend that is away is retried in the background."""
 

@@ -74,6 +74,11 @@ class ControlledCache:
         self._clock = clock
         self.kept_out = Kept()
 
+    @property
+    def shared(self) -> bool:
+        """As the backend."""
+        return self.backend.shared
+
     async def start(self) -> None:
         """Start the backend."""
         await self.backend.start()

@@ -56,6 +56,11 @@ class MemoryCache:
         self.refused = 0
 
     @property
+    def shared(self) -> bool:
+        """This process's own."""
+        return False
+
+    @property
     def entries(self) -> int:
         """Entries kept now; some may have outlived their time until the next lookup."""
         return len(self._shelf)

@@ -133,6 +133,11 @@ class RedisCache:
         self._leases = Leases(self._ask, self._keys, clock)
 
     @property
+    def shared(self) -> bool:
+        """By all who have the same prefix."""
+        return True
+
+    @property
     def follower(self) -> Follower | None:
         """What keeps this worker in step with the others; None while stopped."""
         return self._follower

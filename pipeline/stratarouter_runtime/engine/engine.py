@@ -314,6 +314,8 @@ class Engine:
         leader.outcome.set_result(outcome)
         if outcome.answer is None or self._cache is None or not lookup.may_write(leader.work.execution):
             self._ended(leader)
+        elif not self._cache.shared:
+            await self._keep_and_end(leader, outcome)
         else:
             # Runs before the caller does: whoever has this answer finds it in the cache.
             self._spawn(self._keep_and_end(leader, outcome), "keep answer")

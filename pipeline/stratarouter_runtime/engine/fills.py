@@ -23,8 +23,8 @@ class Fills:
 
     def concern(self, execution: Execution) -> bool:
         """Whether another process could be at the same: over Kafka a scope's requests meet in one worker already."""
-        mine = execution.source is None and self._cache is not None
-        return mine and lookup.may_read(execution) and lookup.may_write(execution)
+        others = execution.source is None and self._cache is not None and self._cache.shared
+        return others and lookup.may_read(execution) and lookup.may_write(execution)
 
     async def wait(
         self, execution: Execution, text: str, *, somebody_leads: Callable[[], bool], closing: Callable[[], bool]
