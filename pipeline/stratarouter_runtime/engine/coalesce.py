@@ -13,6 +13,9 @@ from stratarouter_runtime.records import Execution, Vector
 FIRST_CAPACITY = 16
 """Rows of a scope's first matrix; doubled as leaders come."""
 
+ALIASES = 64
+"""Other wordings of one leader's question that are known by their hash."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -45,6 +48,14 @@ class Match:
     similarity: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Alias:
+    """A leader that the guard let these words follow, and how alike they are."""
+
+    leader: Candidate
+    similarity: float
+
+
 class _Scope:
     """The vectors of one scope's leaders as rows of one matrix; freed rows are used again."""
 
@@ -52,6 +63,8 @@ class _Scope:
         self.rows = np.zeros((FIRST_CAPACITY, dimension), dtype=np.float32)
         self.owners: list[Candidate | None] = [None] * FIRST_CAPACITY
         self.free = list(range(FIRST_CAPACITY - 1, -1, -1))
+        self.top = 0
+        """Rows from here on were never used."""
 
     def add(self, candidate: Candidate) -> int:
         if not self.free:
@@ -60,6 +73,7 @@ class _Scope:
             self.owners += [None] * size
             self.free = list(range(2 * size - 1, size - 1, -1))
         row = self.free.pop()
+        self.top = max(self.top, row + 1)
         self.rows[row] = candidate.vector
         self.owners[row] = candidate
         return row
@@ -80,6 +94,8 @@ class Leaders:
         self._guard = guard
         self._candidates = candidates
         self._exact: dict[str, Candidate] = {}
+        self._aliases: dict[str, _Alias] = {}
+        self._known_as: dict[JournalKey, list[str]] = {}
         self._scopes: dict[tuple[str, int], _Scope] = {}
         self._rows: dict[JournalKey, tuple[tuple[str, int], int]] = {}
 
@@ -104,6 +120,8 @@ class Leaders:
         """``candidate`` leads no more."""
         if self._exact.get(candidate.content_hash) is candidate:
             del self._exact[candidate.content_hash]
+        for content_hash in self._known_as.pop(candidate.key, ()):
+            del self._aliases[content_hash]
         placed = self._rows.pop(candidate.key, None)
         if placed is not None:
             home, row = placed
@@ -118,6 +136,9 @@ class Leaders:
         same = self._exact.get(candidate.content_hash)
         if same is not None:
             return Match(same.key, 1.0)
+        alias = self._aliases.get(candidate.content_hash)
+        if alias is not None and alias.similarity >= threshold and alias.leader.content_hash not in vetoed:
+            return Match(alias.leader.key, alias.similarity)
         if candidate.vector is None:
             return None
         scope = self._scopes.get((candidate.scope, len(candidate.vector)))
@@ -125,12 +146,21 @@ class Leaders:
 
     def _nearest(self, scope: _Scope, candidate: Candidate, threshold: float, vetoed: Collection[str]) -> Match | None:
         assert candidate.vector is not None
-        similarities = scope.rows @ candidate.vector
-        near = np.flatnonzero(similarities >= threshold)
+        similarities = scope.rows[: scope.top] @ candidate.vector
+        near = (similarities >= threshold).nonzero()[0]
         for row in near[np.argsort(-similarities[near])][: self._candidates]:
             owner = scope.owners[row]
             if owner is None or owner.content_hash in vetoed:
                 continue
-            if self._guard.differs(candidate.text, owner.text, float(similarities[row])) is None:
-                return Match(owner.key, min(1.0, float(similarities[row])))
+            similarity = float(similarities[row])
+            if self._guard.differs(candidate.text, owner.text, similarity) is None:
+                self._remember(candidate.content_hash, owner, min(1.0, similarity))
+                return Match(owner.key, min(1.0, similarity))
         return None
+
+    def _remember(self, content_hash: str, leader: Candidate, similarity: float) -> None:
+        """The same words again need neither the search nor the guard while ``leader`` leads."""
+        known = self._known_as.setdefault(leader.key, [])
+        if len(known) < ALIASES and content_hash not in self._aliases:
+            known.append(content_hash)
+            self._aliases[content_hash] = _Alias(leader, similarity)
