@@ -15,6 +15,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -27,6 +28,11 @@ PART = "\x1d"
 
 DIGEST_BYTES = 16
 """128 bits: no accidental collision below 2^60 entries, and half the key bytes of SHA-256 in Redis."""
+
+KEPT_TEXTS = 2_048
+"""How many texts are kept in their folded forms, so that a question that comes again is not read again."""
+KEPT_CHARS = 1_000
+"""Longer texts are folded each time: so the kept ones take a few MB at most."""
 
 _SEPARATORS = str.maketrans(dict.fromkeys("\x1c\x1d\x1e\x1f", " "))
 _PROTECTED = re.compile(r"(```.*?```|~~~.*?~~~|`[^`\n]+`|\"[^\"\n]+\"|“[^“”\n]+”|(?<!\w)'[^'\n]+'(?!\w))", re.DOTALL)
@@ -86,7 +92,7 @@ def _role(message: Mapping[str, Any]) -> str:
 
 
 def _content(message: Mapping[str, Any], fold: Callable[[str], str]) -> str:
-    parts = [fold(part.translate(_SEPARATORS)) for part in _texts(message.get("content"))]
+    parts = [fold(part) for part in _texts(message.get("content"))]
     return "\n".join(parts) + "".join(f"{PART}{digest}" for digest in _digests(message))
 
 
@@ -121,16 +127,32 @@ def _digests(message: Mapping[str, Any]) -> Iterator[str]:
         yield blake2b(canonical.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
-def _spaced(text: str) -> str:
-    """White space folded outside protected spans; case and end marks kept."""
+@lru_cache(maxsize=KEPT_TEXTS)
+def _spaced_once(text: str) -> str:
+    text = text.translate(_SEPARATORS)
     layout = _has_layout(text)
     return "".join(_spaced_span(span, layout) for span in _spans(text)).strip()
 
 
-def _folded(text: str) -> str:
+def _spaced(text: str) -> str:
+    """White space folded outside protected spans, our separators taken out; case and end marks kept."""
+    # Asked for twice for most requests, by the key and by the guard; and most questions come again.
+    return (_spaced_once if len(text) <= KEPT_CHARS else _spaced_once.__wrapped__)(text)
+
+
+@lru_cache(maxsize=KEPT_TEXTS)
+def _folded_once(text: str) -> str:
+    text = text.translate(_SEPARATORS)
+    if _protects_nothing(text):
+        return without_end_marks(_lowered(_spaced(text))).rstrip()
     layout = _has_layout(text)
     spans = [span if protected else _lowered(_spaced_span((span, False), layout)) for span, protected in _spans(text)]
     return without_end_marks("".join(spans).strip()).rstrip()
+
+
+def _folded(text: str) -> str:
+    """What of a message's text decides whether it is the same words."""
+    return (_folded_once if len(text) <= KEPT_CHARS else _folded_once.__wrapped__)(text)
 
 
 def without_end_marks(text: str) -> str:
@@ -149,10 +171,14 @@ def _has_layout(text: str) -> bool:
     return "\n" in text and _INDENTED.search(text.strip()) is not None
 
 
+def _protects_nothing(text: str) -> bool:
+    """Whether no span of ``text`` can be protected; most texts are so."""
+    return text.isascii() and not ("`" in text or '"' in text or "'" in text or "~~~" in text)
+
+
 def _spans(text: str) -> Iterator[tuple[str, bool]]:
     """The pieces of ``text``, each with whether it is protected."""
-    if text.isascii() and not ("`" in text or '"' in text or "'" in text or "~~~" in text):
-        # Nothing here protects a span; most texts are so.
+    if _protects_nothing(text):
         if text:
             yield _LINE_BREAKS.sub("\n", text), False
         return
