@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import numpy as np
-import orjson
-
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.decisions import to_decision
+from stratarouter_runtime.drafts import Draft
 from stratarouter_runtime.engine.embed import with_vectors
 from stratarouter_runtime.errors import (
     ConfigurationError,
     DeadlineExceededError,
     ExecutionError,
     InvalidRecordError,
-    SchemaViolationError,
     ShuttingDownError,
 )
 from stratarouter_runtime.feedback import Feedback
-from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Decision, Response, Usage
+from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response, Usage
 from stratarouter_runtime.routes import RouteTable
-
-QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context"
 
 
 class RequestFailedError(ExecutionError):
@@ -156,13 +148,10 @@ class Carrier(Protocol):
     async def stop(self, grace_s: float) -> None:
         """Let what runs end within ``grace_s`` seconds."""
 
-    async def carry(
-        self, value: bytes, request_id: str, *, made_up: bool = False, on_text: Callable[[str], None] | None = None
-    ) -> Response:
-        """Execute the request record ``value``. Raises InvalidRecordError, ExecutionError, InfrastructureError.
+    async def carry(self, draft: Draft, on_text: Callable[[str], None] | None = None) -> Response:
+        """Execute the request. Raises InvalidRecordError, ExecutionError, InfrastructureError.
 
-        ``made_up`` says that the id is new and the caller's no more than ours; ``on_text`` hears the answer in pieces
-        where this way has them.
+        ``on_text`` hears the answer in pieces where this way has them.
         """
 
     async def command(self, command: CacheCommand) -> None:
@@ -289,14 +278,11 @@ class CoreRuntimeBridge(Feedback):
         timeout_s: float | None,
         on_text: Callable[[str], None] | None = None,
     ) -> ExecutionResult:
-        made_up = not request_id
-        request_id = request_id or str(uuid.uuid4())
-        value = _record(to_decision(decision), dict(context or {}), request_id, given)
+        draft = Draft.of(decision, context, request_id, given)
         carrier = await self._started()
         bound = self.config.execution_timeout if timeout_s is None else timeout_s
         async with self._slots:
-            carried = carrier.carry(value, request_id, made_up=made_up, on_text=on_text)
-            response = await _within(carried, bound, request_id)
+            response = await _within(carrier.carry(draft, on_text), bound, draft.request_id)
         result = ExecutionResult(response)
         self._remember(response)
         if response.error is not None:
@@ -358,20 +344,13 @@ class InlineCarrier:
         """Stop them."""
         await self._assembly.stop(grace_s)
 
-    async def carry(
-        self,
-        value: bytes,
-        request_id: str,  # noqa: ARG002 - it stands in the value
-        *,
-        made_up: bool = False,
-        on_text: Callable[[str], None] | None = None,
-    ) -> Response:
+    async def carry(self, draft: Draft, on_text: Callable[[str], None] | None = None) -> Response:
         """Decode like any record, embed, execute."""
         assembly = self._assembly
-        request = assembly.acceptor.decode(value, (), None)
+        request = assembly.acceptor.decode(draft.body(), (), None, draft.vector)
         execution = assembly.acceptor.accept(request, None)
         [execution] = await with_vectors(assembly.embedder, [execution])
-        return await asyncio.shield(assembly.engine.submit(execution, deferred=made_up, on_text=on_text))
+        return await asyncio.shield(assembly.engine.submit(execution, deferred=draft.made_up, on_text=on_text))
 
     async def command(self, command: CacheCommand) -> None:
         """Here, and on the topic where ``cache_control`` is ``everywhere``."""
@@ -389,49 +368,6 @@ async def _within(carried: Any, bound_s: float, request_id: str) -> Response:
     except TimeoutError as exc:
         raise DeadlineExceededError(f"no answer to {request_id!r} within {bound_s} s") from exc
     return response
-
-
-def _record(decision: Decision, context: dict[str, Any], request_id: str, given: dict[str, Any]) -> bytes:
-    """The request as a record, so that one validation serves every way in."""
-    for name in ("query", "messages", "embedding"):
-        found = context.pop(name, None)
-        if given[name] is None:
-            given[name] = found
-    if given["query"] is None and given["messages"] is None:
-        raise SchemaViolationError("the request has neither a query nor messages", remedy=QUERY_PLACES)
-    if "user_id" in context:
-        context.setdefault("user", context.pop("user_id"))
-    if "session_id" in context:
-        context.setdefault("session", context.pop("session_id"))
-    payload = {name: value for name, value in given.items() if value is not None}
-    if "embedding" in payload:
-        payload["embedding"] = _base64_vector(payload["embedding"])
-    payload |= {"request_id": request_id, "decision": _decision(decision), "context": context}
-    try:
-        return orjson.dumps(payload)
-    except TypeError as exc:
-        raise SchemaViolationError(f"the request cannot be written as JSON: {exc}") from exc
-
-
-def _decision(decision: Decision) -> dict[str, Any]:
-    fields = {
-        "route_id": decision.route_id,
-        "confidence": decision.confidence,
-        "scores": decision.scores or None,
-        "provider": decision.provider,
-        "model": decision.model,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _base64_vector(embedding: object) -> object:
-    """Any array as base64 of little-endian float32; text is taken to be that already."""
-    if isinstance(embedding, str):
-        return embedding
-    try:
-        return base64.b64encode(np.asarray(embedding, dtype="<f4").tobytes()).decode()
-    except (TypeError, ValueError) as exc:
-        raise SchemaViolationError(f"embedding is not a vector of numbers: {exc}") from exc
 
 
 __all__ = ["CoreRuntimeBridge", "ExecutionResult", "InvalidRecordError", "RequestFailedError", "ResponseStream"]

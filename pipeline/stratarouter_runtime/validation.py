@@ -270,11 +270,14 @@ def rfc3339(epoch_ms: int) -> str:
 
 
 def embedding(value: object, path: str, dimension: int | None) -> Vector:
-    """A unit vector from an array of numbers or base64 of little-endian float32.
+    """A unit vector from an array of numbers, base64 of little-endian float32, or an array of float32.
 
     Raises InvalidEmbeddingError for what is no direction (NaN, infinity, all zeros) or has the wrong ``dimension``.
     """
-    raw = _float32_bytes(value, path) if type(value) is str else _number_array(value, path)
+    if isinstance(value, np.ndarray):
+        raw = value
+    else:
+        raw = _float32_bytes(value, path) if type(value) is str else _number_array(value, path)
     if not 0 < raw.size <= MAX_EMBEDDING_DIMENSION:
         raise InvalidEmbeddingError(f"{path} has {raw.size} numbers; it must have 1 to {MAX_EMBEDDING_DIMENSION}")
     if dimension is not None and raw.size != dimension:

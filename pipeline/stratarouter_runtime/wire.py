@@ -25,6 +25,7 @@ from stratarouter_runtime.records import (
     Execution,
     Request,
     Target,
+    Vector,
 )
 from stratarouter_runtime.routes import Route
 from stratarouter_runtime.wire_results import (
@@ -103,8 +104,9 @@ def decode_request(
     limits: Limits | None = None,
     source: Coordinates | None = None,
     default_id: str | None = None,
+    vector: Vector | None = None,
 ) -> Request:
-    """A request from its record.
+    """A request from its record; ``vector``, where it comes beside it, is its embedding.
 
     One without an id gets ``default_id``, or an id made of ``source`` and the bytes: the same record read again gets
     the same id. Raises the subclasses of InvalidRecordError.
@@ -113,6 +115,8 @@ def decode_request(
     found = check.json_object(value, limits.max_bytes, limits.max_depth)
     if found.get("request_id") is None:
         found["request_id"] = default_id or _derived_id(cast("bytes", value), source)
+    if vector is not None:
+        found["embedding"] = vector
     return _request(found, "$", limits, check.traceparent(headers))
 
 

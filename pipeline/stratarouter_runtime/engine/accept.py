@@ -10,7 +10,7 @@ from stratarouter_runtime import wire
 from stratarouter_runtime.cache.normalise import content_key
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import DeadlineExceededError
-from stratarouter_runtime.records import Coordinates, Execution, Request, Target
+from stratarouter_runtime.records import Coordinates, Execution, Request, Target, Vector
 from stratarouter_runtime.routes import Route, RouteTable, check_confidence, order_targets
 
 
@@ -26,12 +26,18 @@ class Acceptor:
         """Resolve by another table from now on."""
         self._routes = routes
 
-    def decode(self, value: bytes | None, headers: Iterable[tuple[str, bytes]], source: Coordinates | None) -> Request:
-        """A request from its bytes. Raises InvalidRecordError.
+    def decode(
+        self,
+        value: bytes | None,
+        headers: Iterable[tuple[str, bytes]],
+        source: Coordinates | None,
+        vector: Vector | None = None,
+    ) -> Request:
+        """A request from its bytes, and its vector where that comes beside them. Raises InvalidRecordError.
 
         A request without an id gets one from its coordinates and content: a topic made anew never meets old answers.
         """
-        return wire.decode_request(value, headers=headers, limits=self._limits, source=source)
+        return wire.decode_request(value, headers=headers, limits=self._limits, source=source, vector=vector)
 
     def accept(self, request: Request, source: Coordinates | None) -> Execution:
         """Resolve and prepare. Raises UnknownRouteError, LowConfidenceError, DeadlineExceededError."""

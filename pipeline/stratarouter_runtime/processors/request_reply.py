@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.drafts import Draft
 from stratarouter_runtime.errors import InvalidRecordError, ShuttingDownError
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.cache_control import ControlWriter
@@ -76,15 +77,13 @@ class KafkaCarrier:
 
     async def carry(
         self,
-        value: bytes,
-        request_id: str,
-        *,
-        made_up: bool = False,  # noqa: ARG002 - the record outlives this process
+        draft: Draft,
         on_text: Callable[[str], None] | None = None,  # noqa: ARG002 - a response is one record
     ) -> Response:
         """Produce and wait; the caller bounds the wait."""
         if self._producer is None:
             raise ShuttingDownError("the bridge is not started")
+        value, request_id = draft.record(), draft.request_id
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(request_id, []).append(answer)
         try:

@@ -1,0 +1,98 @@
+"""A request as its caller gave it, on its way to one validation for every way in."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from stratarouter_runtime.decisions import to_decision
+from stratarouter_runtime.errors import SchemaViolationError
+from stratarouter_runtime.records import Decision
+
+QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One request, not validated yet.
+
+    Attributes:
+        request_id: the caller's, or a new one.
+        made_up: whether the id is new, so that nobody can ask for it again.
+        fields: everything else, as the record has it.
+        vector: the query's vector, shape (dimension,), where the caller gave an array.
+    """
+
+    request_id: str
+    made_up: bool
+    fields: dict[str, Any]
+    vector: NDArray[np.float32] | None
+
+    @classmethod
+    def of(
+        cls, decision: object, context: Mapping[str, Any] | None, request_id: str | None, given: dict[str, Any]
+    ) -> Self:
+        """From the arguments of ``execute``. Raises SchemaViolationError, and DecisionError for a decision that is
+        none.
+        """
+        around = dict(context or {})
+        for name in ("query", "messages", "embedding"):
+            found = around.pop(name, None)
+            if given[name] is None:
+                given[name] = found
+        if given["query"] is None and given["messages"] is None:
+            raise SchemaViolationError("the request has neither a query nor messages", remedy=QUERY_PLACES)
+        for ours, theirs in (("user", "user_id"), ("session", "session_id")):
+            if theirs in around:
+                around.setdefault(ours, around.pop(theirs))
+        fields = {name: value for name, value in given.items() if value is not None}
+        vector = None
+        # Text is taken to be the record's own form of a vector already.
+        if not isinstance(fields.get("embedding", ""), str):
+            vector = _vector(fields.pop("embedding"))
+        known = request_id or str(uuid.uuid4())
+        fields |= {"request_id": known, "decision": _decision(to_decision(decision)), "context": around}
+        return cls(known, not request_id, fields, vector)
+
+    def record(self) -> bytes:
+        """The whole request as a record's value. Raises SchemaViolationError."""
+        if self.vector is None:
+            return _json(self.fields)
+        return _json(self.fields | {"embedding": base64.b64encode(self.vector.tobytes()).decode()})
+
+    def body(self) -> bytes:
+        """As ``record``, without the vector, which need not be written to be read in the same process."""
+        return _json(self.fields)
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(fields)
+    except TypeError as exc:
+        raise SchemaViolationError(f"the request cannot be written as JSON: {exc}") from exc
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    fields = {
+        "route_id": decision.route_id,
+        "confidence": decision.confidence,
+        "scores": decision.scores or None,
+        "provider": decision.provider,
+        "model": decision.model,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _vector(embedding: object) -> NDArray[np.float32]:
+    """Any array, flat, as little-endian float32; a copy where the caller could still change it under us."""
+    try:
+        return np.array(embedding, dtype="<f4").ravel()
+    except (TypeError, ValueError) as exc:
+        raise SchemaViolationError(f"embedding is not a vector of numbers: {exc}") from exc
