@@ -10,10 +10,9 @@ from typing import Any, Protocol, Self
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft
-from stratarouter_runtime.engine.embed import with_vectors
+from stratarouter_runtime.engine.embed import lacks_vector, with_vectors
 from stratarouter_runtime.errors import (
     ConfigurationError,
-    DeadlineExceededError,
     ExecutionError,
     InvalidRecordError,
     ShuttingDownError,
@@ -148,8 +147,9 @@ class Carrier(Protocol):
     async def stop(self, grace_s: float) -> None:
         """Let what runs end within ``grace_s`` seconds."""
 
-    async def carry(self, draft: Draft, on_text: Callable[[str], None] | None = None) -> Response:
-        """Execute the request. Raises InvalidRecordError, ExecutionError, InfrastructureError.
+    async def carry(self, draft: Draft, bound_s: float, on_text: Callable[[str], None] | None = None) -> Response:
+        """Execute the request. Raises InvalidRecordError, ExecutionError, InfrastructureError, and after ``bound_s``
+        seconds DeadlineExceededError.
 
         ``on_text`` hears the answer in pieces where this way has them.
         """
@@ -282,7 +282,7 @@ class CoreRuntimeBridge(Feedback):
         carrier = await self._started()
         bound = self.config.execution_timeout if timeout_s is None else timeout_s
         async with self._slots:
-            response = await _within(carrier.carry(draft, on_text), bound, draft.request_id)
+            response = await carrier.carry(draft, bound, on_text)
         result = ExecutionResult(response)
         self._remember(response)
         if response.error is not None:
@@ -305,7 +305,8 @@ class CoreRuntimeBridge(Feedback):
         return list(done)
 
     async def _started(self) -> Carrier:
-        await self.start()
+        if self._carrier is None:
+            await self.start()
         if self._carrier is None:
             raise ShuttingDownError("the bridge is closed")
         return self._carrier
@@ -344,13 +345,29 @@ class InlineCarrier:
         """Stop them."""
         await self._assembly.stop(grace_s)
 
-    async def carry(self, draft: Draft, on_text: Callable[[str], None] | None = None) -> Response:
+    async def carry(self, draft: Draft, bound_s: float, on_text: Callable[[str], None] | None = None) -> Response:
         """Decode like any record, embed, execute."""
         assembly = self._assembly
+        due = assembly.clock.monotonic() + bound_s
         request = assembly.acceptor.decode(draft.body(), (), None, draft.vector)
         execution = assembly.acceptor.accept(request, None)
-        [execution] = await with_vectors(assembly.embedder, [execution])
-        return await asyncio.shield(assembly.engine.submit(execution, deferred=draft.made_up, on_text=on_text))
+        if lacks_vector(assembly.embedder, execution):
+            try:
+                async with asyncio.timeout(bound_s):
+                    [execution] = await with_vectors(assembly.embedder, [execution])
+            except TimeoutError as exc:
+                raise draft.late(bound_s) from exc
+        task = assembly.engine.submit(execution, deferred=draft.made_up, on_text=on_text)
+        # The work belongs to the engine: it goes on where its caller is late or gives up.
+        try:
+            ended, _ = await asyncio.wait((task,), timeout=due - assembly.clock.monotonic())
+        except asyncio.CancelledError:
+            task.add_done_callback(_retrieve)
+            raise
+        if not ended:
+            task.add_done_callback(_retrieve)
+            raise draft.late(bound_s)
+        return task.result()
 
     async def command(self, command: CacheCommand) -> None:
         """Here, and on the topic where ``cache_control`` is ``everywhere``."""
@@ -361,13 +378,10 @@ class InlineCarrier:
         return None
 
 
-async def _within(carried: Any, bound_s: float, request_id: str) -> Response:
-    try:
-        async with asyncio.timeout(bound_s):
-            response: Response = await carried
-    except TimeoutError as exc:
-        raise DeadlineExceededError(f"no answer to {request_id!r} within {bound_s} s") from exc
-    return response
+def _retrieve(task: asyncio.Task[Response]) -> None:
+    """Mark the exception as seen: nobody is left who waits for it."""
+    if not task.cancelled():
+        task.exception()
 
 
 __all__ = ["CoreRuntimeBridge", "ExecutionResult", "InvalidRecordError", "RequestFailedError", "ResponseStream"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import uuid
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from stratarouter_runtime.decisions import to_decision
-from stratarouter_runtime.errors import SchemaViolationError
+from stratarouter_runtime.errors import DeadlineExceededError, SchemaViolationError
 from stratarouter_runtime.records import Decision
 
 QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context"
@@ -57,7 +57,7 @@ class Draft:
         # Text is taken to be the record's own form of a vector already.
         if not isinstance(fields.get("embedding", ""), str):
             vector = _vector(fields.pop("embedding"))
-        known = request_id or str(uuid.uuid4())
+        known = request_id or _new_id()
         fields |= {"request_id": known, "decision": _decision(to_decision(decision)), "context": around}
         return cls(known, not request_id, fields, vector)
 
@@ -67,9 +67,20 @@ class Draft:
             return _json(self.fields)
         return _json(self.fields | {"embedding": base64.b64encode(self.vector.tobytes()).decode()})
 
+    def late(self, bound_s: float) -> DeadlineExceededError:
+        """The error for a caller that waited ``bound_s`` seconds."""
+        return DeadlineExceededError(f"no answer to {self.request_id!r} within {bound_s} s")
+
     def body(self) -> bytes:
         """As ``record``, without the vector, which need not be written to be read in the same process."""
         return _json(self.fields)
+
+
+def _new_id() -> str:
+    """A random UUID (version 4), at a quarter of the price of ``str(uuid.uuid4())``."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def _json(fields: dict[str, Any]) -> bytes:
@@ -79,7 +90,8 @@ def _json(fields: dict[str, Any]) -> bytes:
         raise SchemaViolationError(f"the request cannot be written as JSON: {exc}") from exc
 
 
-def _decision(decision: Decision) -> dict[str, Any]:
+def _decision(decision: Decision) -> dict[str, Any] | str:
+    """As the record has it: an object, or the route's id where nothing else was decided."""
     fields = {
         "route_id": decision.route_id,
         "confidence": decision.confidence,
@@ -87,11 +99,12 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "provider": decision.provider,
         "model": decision.model,
     }
-    return {name: value for name, value in fields.items() if value is not None}
+    said = {name: value for name, value in fields.items() if value is not None}
+    return said if len(said) > 1 else decision.route_id
 
 
 def _vector(embedding: object) -> NDArray[np.float32]:
-    """Any array, flat, as little-endian float32; a copy where the caller could still change it under us."""
+    """Any array, flat, as little-endian float32; a copy, because the caller could still change it."""
     try:
         return np.array(embedding, dtype="<f4").ravel()
     except (TypeError, ValueError) as exc:

@@ -303,6 +303,9 @@ def _number_array(value: object, path: str) -> np.ndarray[Any, Any]:
 def _unit(raw: np.ndarray[Any, Any], path: str) -> Vector:
     # In float64 and scaled by the largest part: squares neither overflow nor vanish.
     wide = raw.astype(np.float64)
+    if raw.dtype == np.float32 and abs(math.sqrt(float(wide @ wide)) - 1.0) <= UNIT_TOLERANCE:
+        # Most come as unit vectors; float32's largest squares stay finite in float64.
+        return raw.astype(np.float32)
     peak = float(np.abs(wide).max())
     if not math.isfinite(peak):
         raise InvalidEmbeddingError(f"{path} holds NaN or infinity")
@@ -310,8 +313,6 @@ def _unit(raw: np.ndarray[Any, Any], path: str) -> Vector:
         raise InvalidEmbeddingError(f"{path} is all zeros, which has no direction")
     wide /= peak
     length = math.sqrt(float(wide @ wide))
-    if raw.dtype == np.float32 and abs(length * peak - 1.0) <= UNIT_TOLERANCE:
-        return raw.astype(np.float32)
     return (wide / length).astype(np.float32)
 
 

@@ -136,17 +136,25 @@ def _attachment(asked: Features, stored: Features) -> str | None:
 
 def _number(asked: Features, stored: Features) -> str | None:
     """Another number, or the same numbers in another order or at other things."""
-    ours, theirs = Counter(asked.numbers), Counter(stored.numbers)
-    if (ours - theirs and theirs - ours) or not (
-        _spare(ours - theirs, asked, stored) and _spare(theirs - ours, stored, asked)
-    ):
+    in_order = asked.numbers == stored.numbers
+    if not in_order and not _interchangeable(asked, stored):
         return "guard:number"
     if _crossed(asked, stored):
         return "guard:number_order"
-    alike = _likeness(asked, stored) >= SAME_TEMPLATE
-    if alike and asked.ordinals != stored.ordinals:
+    if in_order and asked.ordinals == stored.ordinals:
+        return None
+    if _likeness(asked, stored) < SAME_TEMPLATE:
+        return None
+    if asked.ordinals != stored.ordinals:
         return "guard:number_order" if Counter(asked.ordinals) == Counter(stored.ordinals) else "guard:number"
-    return "guard:number_order" if alike and ours == theirs and asked.numbers != stored.numbers else None
+    return "guard:number_order" if Counter(asked.numbers) == Counter(stored.numbers) else None
+
+
+def _interchangeable(asked: Features, stored: Features) -> bool:
+    """Whether the two say the same numbers, but for what one of them says twice or counts itself."""
+    ours, theirs = Counter(asked.numbers), Counter(stored.numbers)
+    extra, missing = ours - theirs, theirs - ours
+    return not (extra and missing) and _spare(extra, asked, stored) and _spare(missing, stored, asked)
 
 
 def _spare(extra: Counter[Number], features: Features, other: Features) -> bool:

@@ -162,12 +162,9 @@ class Engine:
     async def _execute(self, execution: Execution, key: JournalKey, manner: _Manner) -> Response:
         began = self._clock.monotonic()
         story = Story(CacheVerdict("bypass", key=execution.content_hash))
-        try:
-            async with asyncio.timeout(self._remaining_s(execution)):
-                response = await self._find_or_lead(execution, key, story, manner)
-        except TimeoutError:
-            late = DeadlineExceededError("no answer before the request's deadline")
-            response = respond.from_error(execution, error_info(late), story)
+        finding = self._find_or_lead(execution, key, story, manner)
+        remaining_s = self._remaining_s(execution)
+        response = await (finding if remaining_s is None else _before(remaining_s, finding, execution, story))
         response.timings_ms["execute"] = round((self._clock.monotonic() - began) * 1000, 3)
         return response
 
@@ -378,7 +375,7 @@ class Engine:
             return Recorded(
                 None, ErrorInfo("execution", f"the leader failed: {exc!r}", "send it again", retryable=True)
             )
-        if outcome.answer is not None:
+        if outcome.answer is not None and self._cache is not None:
             source = leader.candidate.content_hash
             await self._store(execution, lookup.alias(execution, outcome.answer, source, leader.origin))
         return outcome
@@ -412,6 +409,18 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _before(
+    remaining_s: float, finding: Coroutine[Any, Any, Response], execution: Execution, story: Story
+) -> Response:
+    """``finding``'s response, or one that says that it came too late."""
+    try:
+        async with asyncio.timeout(remaining_s):
+            return await finding
+    except TimeoutError:
+        late = DeadlineExceededError("no answer before the request's deadline")
+        return respond.from_error(execution, error_info(late), story)
 
 
 def _shared(outcome: Recorded, execution: Execution, leader: _Leader) -> bool:

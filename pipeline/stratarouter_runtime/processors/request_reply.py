@@ -78,9 +78,17 @@ class KafkaCarrier:
     async def carry(
         self,
         draft: Draft,
+        bound_s: float,
         on_text: Callable[[str], None] | None = None,  # noqa: ARG002 - a response is one record
     ) -> Response:
-        """Produce and wait; the caller bounds the wait."""
+        """Produce and wait."""
+        try:
+            async with asyncio.timeout(bound_s):
+                return await self._request(draft)
+        except TimeoutError as exc:
+            raise draft.late(bound_s) from exc
+
+    async def _request(self, draft: Draft) -> Response:
         if self._producer is None:
             raise ShuttingDownError("the bridge is not started")
         value, request_id = draft.record(), draft.request_id
