@@ -20,6 +20,10 @@ LEASE_S = 3.0
 REFRESH_S = LEASE_S / 4
 """Some refreshes may be late."""
 
+# A lease that ran out may be another's by now, so it is looked at and changed in one step, on one key.
+UNLINK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end return 0"
+PEXPIRE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
+
 Ask = Callable[[Sequence[tuple[Any, ...]]], Awaitable[list[Any] | None]]
 """One round trip; None where it failed."""
 
@@ -32,7 +36,7 @@ class Leases:
         self._keys = keys
         self._clock = clock
         self._owner = uuid.uuid4().hex
-        self._held: dict[Place, int] = {}
+        self._held: set[Place] = set()
         self._refreshing: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -47,33 +51,31 @@ class Leases:
         replies = await self._ask([("SET", name, self._owner, "NX", "PX", int(LEASE_S * 1000))])
         if replies is not None and replies[0] is None:
             return False
-        self._held[place] = self._held.get(place, 0) + 1
+        self._held.add(place)
         if self._refreshing is None:
             self._refreshing = asyncio.create_task(self._refresh(), name="cache leases")
         return True
 
     async def release(self, place: Place) -> None:
         """Let the next one fill ``place``, if this process held it."""
-        if self._held.pop(place, None) is None:
-            return
-        name = self._keys.lease(place)
-        replies = await self._ask([("GET", name)])
-        # One that ran out may be another's by now.
-        if replies is not None and replies[0] == self._owner.encode():
-            await self._ask([("UNLINK", name)])
+        if place in self._held:
+            self._held.remove(place)
+            await self._ask([self._if_ours(UNLINK, place)])
 
     async def stop(self) -> None:
-        """Give all back. Idempotent."""
+        """Give all back, in one round trip. Idempotent."""
         task, self._refreshing = self._refreshing, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        for place in list(self._held):
-            await self.release(place)
+        held, self._held = self._held, set()
+        await self._ask([self._if_ours(UNLINK, place) for place in held])
 
     async def _refresh(self) -> None:
         while True:
             await self._clock.sleep(REFRESH_S)
             if self._held:
-                ttl_ms = int(LEASE_S * 1000)
-                await self._ask([("PEXPIRE", self._keys.lease(place), ttl_ms) for place in self._held])
+                await self._ask([self._if_ours(PEXPIRE, place, int(LEASE_S * 1000)) for place in self._held])
+
+    def _if_ours(self, script: str, place: Place, *arguments: int) -> tuple[Any, ...]:
+        return ("EVAL", script, 1, self._keys.lease(place), self._owner, *arguments)

@@ -255,6 +255,7 @@ class Engine:
         brought = await self._fills.wait(
             execution,
             candidate.text,
+            due=self._due(execution),
             somebody_leads=lambda: candidate.content_hash in self._leaders,
             closing=lambda: self._closing,
         )

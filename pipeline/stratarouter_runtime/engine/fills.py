@@ -27,25 +27,46 @@ class Fills:
         return others and lookup.may_read(execution) and lookup.may_write(execution)
 
     async def wait(
-        self, execution: Execution, text: str, *, somebody_leads: Callable[[], bool], closing: Callable[[], bool]
+        self,
+        execution: Execution,
+        text: str,
+        *,
+        due: float,
+        somebody_leads: Callable[[], bool],
+        closing: Callable[[], bool],
     ) -> CacheHit | None:
         """What another process has brought; None: this one leads now, or somebody in it does already.
 
-        Waits as long as the other one lives and is at it; the caller's deadline bounds that. Raises ShuttingDownError.
+        Waits as long as the other one lives and is at it, and until ``due`` (monotonic seconds) at most: from then on
+        nobody waits for the answer, and this one goes on to say so. Raises ShuttingDownError.
         """
         assert self._cache is not None
         place = (execution.scope, execution.content_hash)
         while not await self._cache.claim(place):
-            if somebody_leads():
+            if somebody_leads() or self._clock.monotonic() >= due:
                 return None
             if closing():
                 raise ShuttingDownError("the engine is closing")
             await self._clock.sleep(POLL_S)
-            [found] = await self._cache.lookup([lookup.query(execution, text)])
-            if isinstance(found, CacheHit):
+            found = await self._look(execution, text)
+            if found is not None:
                 return found
         self._held.add(place)
-        return None
+        # The one before may have brought it between this one's look into the cache and its claim.
+        found = None
+        try:
+            found = await self._look(execution, text)
+        except BaseException:
+            await self.done(execution)
+            raise
+        if found is not None:
+            await self.done(execution)
+        return found
+
+    async def _look(self, execution: Execution, text: str) -> CacheHit | None:
+        assert self._cache is not None
+        [found] = await self._cache.lookup([lookup.query(execution, text)])
+        return found if isinstance(found, CacheHit) else None
 
     def holds(self, execution: Execution) -> bool:
         """Whether this process was told to fill it and has not ended."""

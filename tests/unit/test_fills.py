@@ -1,0 +1,117 @@
+"""Who fills an entry, and how long the others wait: the cases in which nobody may be held up or paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from stratarouter_runtime.engine.fills import Fills
+from stratarouter_runtime.errors import ShuttingDownError
+from stratarouter_runtime.ports import CacheHit, CacheMiss
+from stratarouter_runtime.records import Answer, Decision, Execution, Request, Target
+
+
+class Clock:
+    """Time that passes by sleeping alone."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+class SharedCache:
+    """Answers ``claims`` and ``found`` in their order, the last one for ever."""
+
+    shared = True
+
+    def __init__(self, claims: list[bool], found: list[CacheHit | CacheMiss | BaseException]) -> None:
+        self.claims = claims
+        self.found = found
+        self.released: list[Any] = []
+
+    async def claim(self, place: Any) -> bool:  # noqa: ARG002 - the port's shape
+        return self.claims.pop(0) if len(self.claims) > 1 else self.claims[0]
+
+    async def release(self, place: Any) -> None:
+        self.released.append(place)
+
+    async def lookup(self, queries: Any) -> list[CacheHit | CacheMiss]:  # noqa: ARG002 - the port's shape
+        found = self.found.pop(0) if len(self.found) > 1 else self.found[0]
+        if isinstance(found, BaseException):
+            raise found
+        return [found]
+
+
+HIT = CacheHit("exact", 1.0, "e", Answer("p", "m", "text"))
+EXECUTION = Execution(
+    Request("r", Decision("chat"), ({"role": "user", "content": "hello"},)),
+    (Target("p", "m"),),
+    None,
+    "s",
+    "c",
+    "h",
+    None,
+)
+
+
+async def _wait(fills: Fills, *, due: float = 60.0, leads: bool = False, closing: bool = False) -> CacheHit | None:
+    return await fills.wait(EXECUTION, "", due=due, somebody_leads=lambda: leads, closing=lambda: closing)
+
+
+async def test_the_first_one_fills_and_gives_back() -> None:
+    cache = SharedCache([True], [CacheMiss()])
+    fills = Fills(cache, Clock())  # type: ignore[arg-type]
+    assert await _wait(fills) is None
+    assert fills.holds(EXECUTION)
+    await fills.done(EXECUTION)
+    assert cache.released == [("s", "c")]
+    assert not fills.holds(EXECUTION)
+
+
+async def test_what_came_between_the_look_and_the_claim_is_taken_and_the_lease_given_back() -> None:
+    cache = SharedCache([True], [HIT])
+    fills = Fills(cache, Clock())  # type: ignore[arg-type]
+    assert await _wait(fills) is HIT
+    assert cache.released == [("s", "c")]
+    assert not fills.holds(EXECUTION)
+
+
+async def test_the_others_take_what_the_first_one_brings() -> None:
+    cache = SharedCache([False], [CacheMiss(), CacheMiss(), HIT])
+    clock = Clock()
+    fills = Fills(cache, clock)  # type: ignore[arg-type]
+    assert await _wait(fills) is HIT
+    assert not fills.holds(EXECUTION)
+    assert clock.now < 1.0
+
+
+async def test_nobody_waits_longer_than_the_caller_does() -> None:
+    clock = Clock()
+    fills = Fills(SharedCache([False], [CacheMiss()]), clock)  # type: ignore[arg-type]
+    assert await _wait(fills, due=5.0) is None
+    assert 5.0 <= clock.now < 5.2
+    assert not fills.holds(EXECUTION)
+
+
+async def test_a_leader_in_this_process_ends_the_wait_and_closing_breaks_it_off() -> None:
+    fills = Fills(SharedCache([False], [CacheMiss()]), Clock())  # type: ignore[arg-type]
+    assert await _wait(fills, leads=True) is None
+    with pytest.raises(ShuttingDownError):
+        await _wait(fills, closing=True)
+
+
+async def test_one_broken_off_in_its_last_look_gives_its_lease_back() -> None:
+    cache = SharedCache([True], [asyncio.CancelledError()])
+    fills = Fills(cache, Clock())  # type: ignore[arg-type]
+    with pytest.raises(asyncio.CancelledError):
+        await _wait(fills)
+    assert cache.released == [("s", "c")]
+    assert not fills.holds(EXECUTION)
