@@ -222,7 +222,8 @@ class Response:
     """The one response to a request.
 
     ``timings_ms`` holds each step's duration; ``cost_usd`` is what this response cost (0.0 for a hit or a
-    follower), ``saved_usd`` what it would have cost. Both None where the price is unknown.
+    follower), ``saved_usd`` what it would have cost. Both None where the price is unknown. ``replay_id`` is set where a
+    replay wrote it: it repeats an earlier response, and its money was counted then.
     """
 
     request_id: str
@@ -244,6 +245,7 @@ class Response:
     tenant: str = "default"
     source: Coordinates | None = None
     from_journal: bool = False
+    replay_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ def decode_response(value: bytes | None) -> Response:
         tenant="default" if tenant is None else tenant,
         source=coordinates(get("source"), "$.source"),
         from_journal=check.flag(get("from_journal") or False, "$.from_journal"),
+        replay_id=check.optional(get("replay_id"), "$.replay_id", check.string),
     )
 
 

@@ -9,7 +9,19 @@ import typer
 from rich.console import Console
 
 from stratarouter_runtime import __version__
-from stratarouter_runtime.cli import cache, cache_control, cache_look, journal, requests, stack, topics, usage, worker
+from stratarouter_runtime.cli import (
+    cache,
+    cache_control,
+    cache_look,
+    dead_letters,
+    journal,
+    replay,
+    requests,
+    stack,
+    topics,
+    usage,
+    worker,
+)
 from stratarouter_runtime.errors import (
     ConfigurationError,
     ExecutionError,
@@ -37,7 +49,8 @@ app.add_typer(journal.app, name="journal")
 for group in (cache_look, cache_control):
     group.register(cache.app)
 app.add_typer(cache.app, name="cache")
-for group in (stack, worker, requests, usage):
+app.add_typer(dead_letters.app, name="dead-letters")
+for group in (stack, worker, requests, replay, usage):
     group.register(app)
 
 

@@ -253,6 +253,13 @@ class PostgresJournal:
         records = await self._fetch("lookup", *_columns(2, keys))
         return _in_order(records, len(keys), _recorded)
 
+    async def payload_hashes(self, keys: Sequence[JournalKey]) -> list[str | None]:
+        """What each request was when it was begun (``wire.payload_hash``); None where that is not known."""
+        found: list[str | None] = [None] * len(keys)
+        for record in await self._fetch("payload_hashes", *_columns(2, keys)) if keys else ():
+            found[record["ord"] - 1] = record["payload_hash"]
+        return found
+
     async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
         """What was spent in each window, by all workers. Errors as ``finish``'s."""
         found = [Spent()] * len(windows)

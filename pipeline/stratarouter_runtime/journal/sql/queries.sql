@@ -152,6 +152,11 @@ LEFT JOIN journal AS l ON r.state = 'following' AND l.state = 'succeeded'
     AND l.tenant = r.leader_tenant AND l.request_id = r.leader_request_id
 WHERE r.state IN ('succeeded', 'failed') OR l.state IS NOT NULL;
 
+-- name: payload_hashes
+SELECT i.ord, r.payload_hash
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i (tenant, request_id, ord)
+JOIN journal AS r ON r.tenant = i.tenant AND r.request_id = i.request_id;
+
 -- name: spent
 SELECT k.ord, s.nano_usd, s.tokens
 FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS k (budget, tenant, window_start, ord)

@@ -1,0 +1,126 @@
+"""``replay`` answers requests of a range again; it pays for nothing unless told to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from stratarouter_runtime.tools.ranges import Span
+    from stratarouter_runtime.tools.replay import Plan, Report
+
+UNANSWERED = 1
+"""Exit code where some requests have no answer to repeat."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(replay)
+
+
+def replay(
+    config: Path | None = ConfigOption,
+    offsets: list[str] = typer.Option([], help="PARTITION:BEGIN..END of the requests topic, to before END."),
+    since: str | None = typer.Option(None, "--from", help="From this time on: RFC 3339, or 30m, 6h, 7d ago."),
+    until: str | None = typer.Option(None, "--to", help="To before this time, written likewise."),
+    request_id: str | None = typer.Option(None, help="Only this request; alone, it is found by its response."),
+    tenant: str | None = typer.Option(None, help="Only this tenant's."),
+    route: str | None = typer.Option(None, help="Only this route's."),
+    to_topic: str | None = typer.Option(None, help="Where responses go; by default the responses topic."),
+    replay_id: str | None = typer.Option(None, help="Its name; by default made of the range, so that it continues."),
+    rate: float | None = typer.Option(None, min=0.1, help="Records a second at most."),
+    bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
+    database_url: str | None = typer.Option(None, help="PostgreSQL's URL."),
+    *,
+    re_execute: bool = typer.Option(False, "--re-execute", help="Pay again: send the requests anew, under new ids."),
+    go: bool = typer.Option(False, "--go", help="Do it. Without, say what would be done."),
+    as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
+) -> None:
+    """Answer requests of a range again, out of the journal and the responses topic. Started again, it continues.
+
+    Exits 1 where some requests have no answer to repeat.
+    """
+    from stratarouter_runtime.tools.replay import Plan
+
+    settings = configure(config, bootstrap_servers=bootstrap_servers, database_url=database_url)
+    spans = run(_spans(settings, offsets, since, until, request_id, tenant))
+    plan = Plan(tuple(spans), to_topic, re_execute, tenant, route, request_id, replay_id)
+    console = Console(stderr=True, soft_wrap=True)
+    report = run(_replay(settings, plan, console, go=go, rate=rate))
+    if as_json:
+        typer.echo(orjson.dumps(asdict(report) | {"spans": [asdict(span) for span in spans]}).decode())
+    else:
+        _print(report, plan)
+    if report.unanswered:
+        raise typer.Exit(UNANSWERED)
+
+
+async def _spans(
+    settings: RuntimeConfig,
+    offsets: list[str],
+    since: str | None,
+    until: str | None,
+    request_id: str | None,
+    tenant: str | None,
+) -> list[Span]:
+    from stratarouter_runtime.processors.find_response import find_response
+    from stratarouter_runtime.tools.ranges import Wanted, parse_offsets, parse_time
+    from stratarouter_runtime.tools.replay import find_spans
+
+    wanted = [parse_offsets(text) for text in offsets]
+    since_ms = None if since is None else parse_time(since, "--from")
+    until_ms = None if until is None else parse_time(until, "--to")
+    if not wanted and since_ms is None and until_ms is None:
+        if request_id is None:
+            raise ConfigurationError("no range", remedy="give --offsets, --from and --to, or --request-id")
+        response = await find_response(settings, request_id, tenant)
+        if response is None or response.source is None:
+            raise ConfigurationError(
+                f"the responses topic knows no response to {request_id!r}", remedy="name the range it was sent in"
+            )
+        at = response.source
+        wanted = [Wanted(at.partition, at.offset, at.offset + 1)]
+    spans = await find_spans(settings, wanted, since_ms, until_ms)
+    if not spans:
+        raise ConfigurationError("the requests topic holds nothing of that range")
+    return spans
+
+
+async def _replay(settings: RuntimeConfig, plan: Plan, console: Console, *, go: bool, rate: float | None) -> Report:
+    from stratarouter_runtime.tools.replay import Replay
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task("requests", total=sum(span.width for span in plan.spans))
+        work = Replay(settings, plan, go=go, rate=rate, heard=lambda done: progress.update(bar, completed=done))
+        return await work.run()
+
+
+def _print(report: Report, plan: Plan) -> None:
+    console = Console(soft_wrap=True)
+    ranges = " ".join(f"--offsets {span.partition}:{span.begin}..{span.end}" for span in plan.spans)
+    console.print(f"replay {report.replay_id} of {ranges}", highlight=False)
+    console.print(f"  {report.read} records read: {report.requests} requests, {report.refused} refused when they came")
+    if report.replays:
+        console.print(f"  {report.replays} that a replay had written, left out")
+    if plan.re_execute:
+        console.print(f"  {report.re_executed} to be executed again, and paid for")
+    else:
+        console.print(f"  {report.from_journal} answered from the journal, {report.from_responses} as the cache did")
+        console.print(f"  {report.unanswered} without an answer")
+    for line in report.without:
+        console.print(f"    {line}", markup=False)
+    if report.dry_run:
+        console.print("nothing was written; --go writes")
+    else:
+        console.print(f"{report.published} written, {report.before} by an earlier run")

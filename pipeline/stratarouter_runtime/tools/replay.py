@@ -1,0 +1,352 @@
+"""Answers requests of a range again: from the journal and the responses topic without paying, or by paying again.
+
+One transaction publishes some responses and commits how far the replay is, under a group of its own. So each request
+is answered once for each replay, however often the replay is started again; two processes at the same one fence each
+other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import orjson
+from aiokafka import TopicPartition
+
+from stratarouter_runtime import wire
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.engine import respond
+from stratarouter_runtime.engine.respond import Story
+from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
+from stratarouter_runtime.journal.postgres import PostgresJournal
+from stratarouter_runtime.ports import JournalKey, Recorded
+from stratarouter_runtime.processors.kafka_client import Record
+from stratarouter_runtime.processors.publish import coordinates
+from stratarouter_runtime.processors.publisher import TransactionalPublisher
+from stratarouter_runtime.records import Coordinates, Execution, Outbound, Request, Response
+from stratarouter_runtime.state.offsets import VERSION_TAG
+from stratarouter_runtime.tools.ranges import BATCH, RangeReader, Span, Wanted
+from stratarouter_runtime.validation import MAX_ID_CHARS
+
+HEADER = "stratarouter-replay"
+"""On every record that a replay writes: the replay's id."""
+MAX_MISSING = 1_000_000
+"""Requests without a result in the journal that one replay looks for on the responses topic; about 200 MB."""
+SHOWN = 20
+"""Requests without an answer that a report names."""
+TRACEPARENT = "traceparent"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to replay.
+
+    Attributes:
+        spans: of the requests topic.
+        to_topic: where responses go; None: the responses topic.
+        re_execute: pay again: the requests are sent once more, under new ids and past the cache.
+        tenant, route, request_id: only requests of these.
+        replay_id: None: made of the rest, so that the same plan is the same replay.
+    """
+
+    spans: tuple[Span, ...]
+    to_topic: str | None = None
+    re_execute: bool = False
+    tenant: str | None = None
+    route: str | None = None
+    request_id: str | None = None
+    replay_id: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides which records are written where."""
+        spans = [[span.partition, span.begin, span.end] for span in sorted(self.spans)]
+        said = [spans, self.to_topic, self.re_execute, self.tenant, self.route, self.request_id]
+        return hashlib.blake2b(orjson.dumps(said), digest_size=5).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """The replay's id."""
+        return self.replay_id or self.digest
+
+    def takes(self, request: Request) -> bool:
+        """Whether the filters let ``request`` through."""
+        return (
+            self.tenant in {None, request.context.tenant}
+            and self.route in {None, request.decision.route_id}
+            and self.request_id in {None, request.request_id}
+        )
+
+
+@dataclass(slots=True)
+class Report:
+    """What a replay did, or would do.
+
+    Attributes:
+        read: offsets gone through.
+        requests: requests that the filters let through.
+        refused: records that are no valid request; they have their dead letters.
+        replays: requests that a replay wrote itself, left out.
+        from_journal: answered with what the journal holds.
+        from_responses: answered with the response that the cache gave then, out of the responses topic.
+        re_executed: sent once more, to be paid for.
+        unanswered: neither the journal nor the responses topic knows an answer.
+        without: the first of those, as ``topic-partition@offset request_id``.
+        published: records written by this run.
+        before: records written by an earlier run of the same replay.
+    """
+
+    replay_id: str
+    dry_run: bool
+    read: int = 0
+    requests: int = 0
+    refused: int = 0
+    replays: int = 0
+    from_journal: int = 0
+    from_responses: int = 0
+    re_executed: int = 0
+    unanswered: int = 0
+    without: list[str] = field(default_factory=list)
+    published: int = 0
+    before: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """A request whose result is not in the journal, and when it was written."""
+
+    key: JournalKey
+    timestamp_ms: int
+
+
+class _Pace:
+    """Keeps to so many records a second."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._rate = rate
+        self._next = time.monotonic()
+
+    async def take(self, records: int) -> None:
+        if self._rate is None or not records:
+            return
+        now = time.monotonic()
+        await asyncio.sleep(max(0.0, self._next - now))
+        self._next = max(now, self._next) + records / self._rate
+
+
+class Replay:
+    """One run of one plan.
+
+    Args:
+        config: the settings; its group id names the replay's own groups.
+        plan: what to replay.
+        go: write; else only say what would be.
+        rate: records a second at most.
+        heard: told the offsets gone through so far.
+    """
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        plan: Plan,
+        *,
+        go: bool,
+        rate: float | None = None,
+        heard: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._config = config
+        self._plan = plan
+        self._go = go
+        self._heard = heard
+        self._pace = _Pace(rate)
+        self._chunk = BATCH if rate is None else max(1, min(BATCH, int(rate)))
+        self._limits = wire.Limits.of(config)
+        self._group = f"{config.group_id}.replay.{plan.name}.{plan.digest}"
+        self._missing: dict[tuple[str, int, int], _Missing] = {}
+        self._writers: dict[TopicPartition, tuple[TransactionalPublisher, int]] = {}
+        self.report = Report(plan.name, dry_run=not go)
+
+    async def run(self) -> Report:
+        """Go through the range. Raises ConfigurationError, BrokerError, JournalUnavailableError; run it again then."""
+        self._check_target()
+        journal = PostgresJournal(self._config.database_url, owner=str(uuid.uuid4()))
+        await journal.start()
+        try:
+            await self._answer_from_journal(journal)
+            if self._missing:
+                await self._answer_from_responses()
+        finally:
+            await journal.stop()
+            for writer, _ in self._writers.values():
+                await writer.close()
+        self.report.unanswered = len(self._missing)
+        self.report.without = [
+            f"{topic}-{partition}@{offset} {missing.key.request_id}"
+            for (topic, partition, offset), missing in islice(self._missing.items(), SHOWN)
+        ]
+        return self.report
+
+    def _check_target(self) -> None:
+        config, target = self._config, self._plan.to_topic
+        if target in {config.topic(config.requests_topic), config.topic(config.executions_topic)}:
+            raise ConfigurationError(f"--to-topic {target}: workers read it", remedy="name a topic for responses")
+
+    # -- 1. what the journal holds -----------------------------------------------------------------------------
+
+    async def _answer_from_journal(self, journal: PostgresJournal) -> None:
+        topic = self._config.topic(self._config.requests_topic)
+        async with RangeReader(self._config, topic) as reader:
+            async for records in reader.read(self._plan.spans, chunk=self._chunk):
+                self.report.read += len(records)
+                outbounds = await self._for_requests(journal, records)
+                await self._publish(records, outbounds)
+                self._heard(self.report.read)
+
+    async def _for_requests(self, journal: PostgresJournal, records: Sequence[Record]) -> list[tuple[int, Outbound]]:
+        """What to write for ``records``, each with its record's offset."""
+        wanted = [(record, request) for record in records if (request := self._request(record)) is not None]
+        self.report.requests += len(wanted)
+        if self._plan.re_execute:
+            self.report.re_executed += len(wanted)
+            return [(record.offset, self._once_more(record, request)) for record, request in wanted]
+        keys = [JournalKey(request.context.tenant, request.request_id) for _, request in wanted]
+        found = await journal.lookup(keys)
+        hashes = await journal.payload_hashes(keys)
+        outbounds = []
+        for (record, request), key, recorded, known in zip(wanted, keys, found, hashes, strict=True):
+            if recorded is not None and known in {None, wire.payload_hash(request)}:
+                self.report.from_journal += 1
+                outbounds.append((record.offset, self._response(_rebuilt(request, coordinates(record), recorded))))
+            else:
+                self._miss(key, coordinates(record))
+        return outbounds
+
+    def _request(self, record: Record) -> Request | None:
+        if _mark(record) is not None:
+            self.report.replays += 1
+            return None
+        try:
+            request = wire.decode_request(
+                record.value, headers=record.headers, limits=self._limits, source=coordinates(record)
+            )
+        except InvalidRecordError:
+            self.report.refused += 1  # it was refused when it first came, with a dead letter that says why
+            return None
+        return request if self._plan.takes(request) else None
+
+    def _miss(self, key: JournalKey, at: Coordinates) -> None:
+        if len(self._missing) >= MAX_MISSING:
+            raise ConfigurationError(
+                f"more than {MAX_MISSING} requests of the range have no result in the journal",
+                remedy="replay a shorter range at a time",
+            )
+        self._missing[_place(at)] = _Missing(key, at.timestamp_ms)
+
+    def _once_more(self, record: Record, request: Request) -> Outbound:
+        """The request under a new id, past the cache, without the deadline that is over."""
+        found: dict[str, Any] = orjson.loads(record.value or b"{}")
+        request_id = f"{request.request_id}.replay-{self._plan.name}"
+        if len(request_id) > MAX_ID_CHARS:
+            raise ConfigurationError(
+                f"the id of {record.topic}-{record.partition}@{record.offset} is too long to be executed again",
+                remedy="choose a shorter --replay-id, or leave this record out",
+            )
+        found["request_id"] = request_id
+        found.pop("deadline", None)
+        found["cache"] = {**(found.get("cache") or {}), "mode": "refresh"}
+        if self._plan.to_topic is not None:
+            found["reply_to"] = self._plan.to_topic
+        value = orjson.dumps(found)
+        # What the workers would refuse must not be sent: a topic for replies that they may not write to.
+        wire.decode_request(value, limits=self._limits)
+        headers = [(name, content) for name, content in record.headers if name == TRACEPARENT]
+        topic = self._config.topic(self._config.requests_topic)
+        return Outbound(topic, record.key, value, (*headers, self._marked()))
+
+    # -- 2. what the cache answered then -----------------------------------------------------------------------
+
+    async def _answer_from_responses(self) -> None:
+        """Hits are in no journal: their responses are taken from the topic they went to."""
+        since = max(0, min(missing.timestamp_ms for missing in self._missing.values()))
+        topic = self._config.topic(self._config.responses_topic)
+        async with RangeReader(self._config, topic) as reader:
+            async for records in reader.read(await reader.spans(since_ms=since), chunk=self._chunk):
+                outbounds = []
+                for record in records:
+                    response = self._answer_to_missing(record)
+                    if response is not None:
+                        self.report.from_responses += 1
+                        outbounds.append((record.offset, self._response(response)))
+                await self._publish(records, outbounds)
+
+    def _answer_to_missing(self, record: Record) -> Response | None:
+        if _mark(record) is not None:
+            return None
+        try:
+            response = wire.decode_response(record.value)
+        except InvalidRecordError:
+            return None  # a foreign record on the topic is no answer to anything
+        if response.source is None:
+            return None
+        # By its coordinates: the same id may have been sent twice.
+        asked = self._missing.get(_place(response.source))
+        if asked is None or asked.key != JournalKey(response.tenant, response.request_id):
+            return None
+        del self._missing[_place(response.source)]
+        return response
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def _response(self, response: Response) -> Outbound:
+        topic = self._plan.to_topic or self._config.topic(self._config.responses_topic)
+        value = wire.encode_response(replace(response, replay_id=self._plan.name))
+        return Outbound(topic, response.request_id.encode(), value, (self._marked(),))
+
+    def _marked(self) -> tuple[str, bytes]:
+        return HEADER, self._plan.name.encode()
+
+    async def _publish(self, records: Sequence[Record], outbounds: Sequence[tuple[int, Outbound]]) -> None:
+        if not self._go:
+            return
+        place = TopicPartition(records[0].topic, records[0].partition)
+        if place not in self._writers:
+            writer = TransactionalPublisher(self._config, self._group, place)
+            self._writers[place] = (writer, (await writer.open()).watermark)
+        writer, done = self._writers[place]
+        left = [outbound for offset, outbound in outbounds if offset >= done]
+        self.report.before += len(outbounds) - len(left)
+        if left:
+            await self._pace.take(len(left))
+            await writer.publish(left, records[-1].offset + 1, VERSION_TAG)
+            self.report.published += len(left)
+
+
+async def find_spans(
+    config: RuntimeConfig,
+    wanted: Sequence[Wanted],
+    since_ms: int | None,
+    until_ms: int | None,
+) -> list[Span]:
+    """The spans of the requests topic that are asked for."""
+    async with RangeReader(config, config.topic(config.requests_topic)) as reader:
+        return await reader.spans(wanted, since_ms, until_ms)
+
+
+def _rebuilt(request: Request, at: Coordinates, recorded: Recorded) -> Response:
+    """The response that the journal's result stands for."""
+    bare = Execution(request, (), None, "", "", "", source=at)
+    return respond.from_outcome(bare, recorded, Story(from_journal=True))
+
+
+def _mark(record: Record) -> bytes | None:
+    return next((value for name, value in record.headers if name == HEADER), None)
+
+
+def _place(at: Coordinates) -> tuple[str, int, int]:
+    return at.topic, at.partition, at.offset

@@ -1,0 +1,257 @@
+"""Replay and dead letters over the real stack: answered again without paying, once for each replay; mended and sent."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from stratarouter_runtime import topics
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import ConfigurationError
+from stratarouter_runtime.journal.migrations import migrate
+from stratarouter_runtime.processors.tail import Tail
+from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
+from stratarouter_runtime.tools.dead_letters import DeadLetters, Wish, parse_change
+from stratarouter_runtime.tools.ranges import RangeReader, Span, Wanted
+from stratarouter_runtime.tools.replay import HEADER, Plan, Replay, Report, find_spans
+from support.fleet import Watch, WorkerProcess, produce, request, write_routes
+
+pytestmark = pytest.mark.stack
+
+ASKED = 40
+AGAIN = 20
+"""Requests whose words were asked before: the cache answers them, and no journal knows."""
+BAD = 3
+
+
+@dataclass
+class Answered:
+    """A pipeline that has answered everything once, with its worker still running."""
+
+    config: RuntimeConfig
+    simulator: Simulator
+    watch: Watch
+
+    @property
+    def ids(self) -> set[str]:
+        return {f"r{n}" for n in range(ASKED + AGAIN)}
+
+
+@pytest.fixture
+async def answered(config: RuntimeConfig, tmp_path: Path) -> AsyncIterator[Answered]:
+    await topics.apply(config, partitions=3)
+    await migrate(config.database_url)
+    async with Simulator(SimulatorSettings(latency_ms=20)) as simulator, Watch(config) as watch:
+        worker = WorkerProcess(
+            config, write_routes(tmp_path / "routes.toml", simulator.base_url), tmp_path / "worker.log"
+        )
+        await worker.start()
+        await produce(config, [request(f"r{n}", f"what is {n} and {n}") for n in range(ASKED)])
+        await watch.until(ASKED, 60)
+        bad = [request(f"bad{n}", f"a bad one {n}", route="nowhere") for n in range(BAD - 1)]
+        again = [request(f"r{ASKED + n}", f"what is {n} and {n}") for n in range(AGAIN)]
+        await produce(config, [*again, *bad, b"{no json"])
+        seen = await watch.until(ASKED + AGAIN + BAD, 60)
+        assert len(seen.responses) == ASKED + AGAIN
+        assert len(seen.dead_letters) == BAD
+        yield Answered(config, simulator, watch)
+        assert await worker.stop() == 0
+
+
+async def _plan(config: RuntimeConfig, **more: Any) -> Plan:
+    return Plan(tuple(await find_spans(config, [], None, None)), **more)
+
+
+async def test_a_range_is_answered_again_without_paying_and_once(answered: Answered) -> None:
+    config, watch = answered.config, answered.watch
+    plan, paid = await _plan(config), len(answered.simulator.paid_calls)
+    dry = await Replay(config, plan, go=False).run()
+    assert (dry.requests, dry.refused, dry.unanswered, dry.published) == (ASKED + AGAIN + BAD - 1, 1, BAD - 1, 0)
+    done = await Replay(config, plan, go=True).run()
+    assert done.published == ASKED + AGAIN
+    assert (done.from_journal, done.from_responses) == (dry.from_journal, dry.from_responses)
+    assert done.from_responses >= AGAIN // 2
+    assert len(done.without) == BAD - 1
+    assert all("bad" in line for line in done.without)
+    # Started again, it has nothing left to do; another name is another replay.
+    again = await Replay(config, plan, go=True).run()
+    assert (again.published, again.before) == (0, ASKED + AGAIN)
+    other = await Replay(config, await _plan(config, replay_id="another", tenant="acme"), go=True).run()
+    assert other.published == ASKED + AGAIN
+    seen = await watch.until(3 * (ASKED + AGAIN) + BAD, 60)
+    seen = await watch.settle(1.0)
+    assert Counter(response.request_id for response in seen.responses) == dict.fromkeys(answered.ids, 3)
+    originals = {r.request_id: r for r in seen.responses if r.replay_id is None}
+    for replay_id in (plan.name, "another"):
+        mine = {r.request_id: r for r in seen.responses if r.replay_id == replay_id}
+        assert set(mine) == answered.ids
+        assert all(mine[name].text == originals[name].text for name in answered.ids)
+        assert all(mine[name].source == originals[name].source for name in answered.ids)
+    assert len(answered.simulator.paid_calls) == paid
+
+
+async def test_a_replay_broken_off_goes_on_where_it_was(answered: Answered) -> None:
+    config, watch = answered.config, answered.watch
+    plan = await _plan(config, tenant="acme")
+    runs = 0
+    report: Report | None = None
+    while report is None:
+        task = asyncio.create_task(Replay(config, plan, go=True, rate=15).run())
+        done, _ = await asyncio.wait({task}, timeout=2.0)
+        runs += 1
+        if done:
+            report = task.result()
+        else:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert runs < 60
+    assert runs > 1
+    assert report.before > 0
+    assert report.before + report.published == ASKED + AGAIN
+    await watch.until(2 * (ASKED + AGAIN) + BAD, 60)
+    seen = await watch.settle(1.0)
+    assert Counter(r.request_id for r in seen.responses if r.replay_id) == dict.fromkeys(answered.ids, 1)
+
+
+async def test_executing_again_pays_and_answers_under_new_ids(answered: Answered) -> None:
+    config, watch = answered.config, answered.watch
+    paid = len(answered.simulator.paid_calls)
+    plan = await _plan(config, re_execute=True, request_id="r3", replay_id="x1")
+    report = await Replay(config, plan, go=True).run()
+    assert report.published == 1
+    seen = await watch.until(ASKED + AGAIN + BAD + 1, 60)
+    assert seen.responses[-1].request_id == "r3.replay-x1"
+    assert len(answered.simulator.paid_calls) == paid + 1
+    assert (await Replay(config, plan, go=True).run()).published == 0
+    # What a replay has written is left out of the next one.
+    later = await Replay(config, await _plan(config, re_execute=True, request_id="r3.replay-x1"), go=True).run()
+    assert (later.published, later.replays) == (0, 1)
+
+
+async def test_responses_go_to_another_topic_with_the_mark(answered: Answered) -> None:
+    config = answered.config
+    target = config.topic("dead-letter")  # any topic that is there: only the bytes are looked at
+    report = await Replay(config, await _plan(config, request_id="r1", to_topic=target), go=True).run()
+    assert report.published == 1
+    async with Tail(config, target, from_beginning=True) as tail:
+        records = []
+        while not any(record.key == b"r1" for record in records):
+            records += await tail.poll()
+    [marked] = [record for record in records if record.key == b"r1"]
+    assert dict(marked.headers)[HEADER] == orjson.loads(marked.value or b"")["replay_id"].encode()
+    with pytest.raises(ConfigurationError, match="workers read it"):
+        await Replay(config, await _plan(config, to_topic=config.topic("requests")), go=True).run()
+
+
+async def test_ranges_are_held_against_what_the_topic_has(answered: Answered) -> None:
+    config = answered.config
+    async with RangeReader(config, config.topic("requests")) as reader:
+        whole = await reader.spans()
+        assert sum(span.width for span in whole) == ASKED + AGAIN + BAD
+        assert await reader.spans(since_ms=4_000_000_000_000) == []
+        assert await reader.spans(until_ms=0) == []
+        first = whole[0]
+        part = await reader.spans([Wanted(first.partition, first.begin + 1, first.begin + 3)])
+        assert part == [Span(first.partition, first.begin + 1, first.begin + 3)]
+        read = [record.offset async for records in reader.read(part) for record in records]
+        assert read == [first.begin + 1, first.begin + 2]
+        with pytest.raises(ConfigurationError, match="no partition 7"):
+            await reader.spans([Wanted(7)])
+        with pytest.raises(ConfigurationError, match="does not hold offset"):
+            await reader.spans([Wanted(0, 10_000)])
+
+
+async def test_dead_letters_are_listed_mended_and_sent_once(answered: Answered) -> None:
+    config, watch = answered.config, answered.watch
+    letters = DeadLetters(config)
+    listing = await letters.find(Wish())
+    assert (listing.matched, listing.unreadable) == (BAD, 0)
+    wrong = (await letters.find(Wish(code="unknown_route"))).letters
+    assert {found.letter.request_id for found in wrong} == {"bad0", "bad1"}
+    assert not any(found.resent for found in wrong)
+    # As they are they would be let through here, since only workers know the routes; mended they are answered.
+    change = parse_change("decision.route_id=support")
+    assert {outcome.state for outcome in await letters.resend(wrong, changes=[change], go=False)} == {"sent"}
+    assert {outcome.state for outcome in await letters.resend(wrong, changes=[change])} == {"sent"}
+    seen = await watch.until(ASKED + AGAIN + BAD + 2, 60)
+    assert {response.request_id for response in seen.responses} == answered.ids | {"bad0", "bad1"}
+    assert {outcome.state for outcome in await letters.resend(wrong, changes=[change])} == {"before"}
+    assert {found.resent for found in (await letters.find(Wish(code="unknown_route"))).letters} == {True}
+    assert (await letters.find(Wish(resent=False))).matched == BAD - 2
+    [broken] = (await letters.find(Wish(resent=False))).letters
+    [refused] = await letters.resend([broken], changes=[change])
+    assert refused.state == "refused"
+    assert "no JSON object" in refused.reason
+    [sent] = await letters.resend([broken], value=request("mended", "written anew"))
+    assert sent.state == "sent"
+    await watch.until(ASKED + AGAIN + BAD + 3, 60)
+    seen = await watch.settle(1.0)
+    assert seen.by_id == dict.fromkeys(answered.ids | {"bad0", "bad1", "mended"}, 1)
+
+
+async def _command(config: RuntimeConfig, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error of the command line."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stratarouter_runtime.cli", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={
+            "KAFKA_BOOTSTRAP_SERVERS": config.bootstrap_servers,
+            "DATABASE_URL": config.database_url,
+            "STRATAROUTER_TOPIC_PREFIX": config.topic_prefix,
+            "STRATAROUTER_GROUP_ID": config.group_id,
+            "PATH": "",
+        },
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_commands(answered: Answered) -> None:
+    config = answered.config
+    code, out, err = await _command(config, "replay", "--request-id", f"r{ASKED + 1}", "--json")
+    assert (code, err) == (0, "")
+    said = orjson.loads(out)
+    assert (said["requests"], said["dry_run"], said["published"]) == (1, True, 0)
+    assert said["from_journal"] + said["from_responses"] == 1
+    code, out, _ = await _command(config, "replay", "--from", "1h", "--go")
+    assert code == 1  # the two of a route that is not there have no answer
+    assert f"{ASKED + AGAIN} written, 0 by an earlier run" in out
+    for arguments, exits, expected in (
+        (("replay",), 2, "no range"),
+        (("replay", "--request-id", "nobody"), 2, "knows no response"),
+        (("replay", "--offsets", "0:9..3"), 2, "is empty"),
+        (("replay", "--offsets", "x"), 2, "is no range"),
+        (("replay", "--from", "yesterday"), 2, "is no time"),
+        (("dead-letters", "show", "0"), 2, "no dead letter's address"),
+        (("dead-letters", "resend"), 2, "no letters named"),
+    ):
+        code, out, err = await _command(config, *arguments)
+        assert (code, out) == (exits, ""), arguments
+        assert expected in err
+        assert "remedy" in err
+    code, out, _ = await _command(config, "dead-letters", "list", "--json")
+    listed = [orjson.loads(line) for line in out.splitlines()]
+    assert sorted(letter["code"] for letter in listed) == ["undecodable", "unknown_route", "unknown_route"]
+    letter = next(letter for letter in listed if letter["code"] == "unknown_route")
+    code, out, _ = await _command(config, "dead-letters", "show", letter["letter"])
+    assert code == 0
+    assert '"nowhere"' in out
+    assert letter["source"] in out
+    arguments = ("dead-letters", "resend", letter["letter"], "--set", "decision.route_id=support")
+    code, out, _ = await _command(config, *arguments)
+    assert (code, "1 of 1 would be sent; --go sends" in out) == (0, True)
+    code, out, _ = await _command(config, *arguments, "--go")
+    assert (code, "1 of 1 sent" in out) == (0, True)
+    code, out, _ = await _command(config, *arguments, "--go", "--json")
+    assert code == 1
+    assert orjson.loads(out)["state"] == "before"
