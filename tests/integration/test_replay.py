@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from stratarouter_runtime.tools.dead_letters import DeadLetters, Wish, parse_change
 from stratarouter_runtime.tools.ranges import RangeReader, Span, Wanted
 from stratarouter_runtime.tools.replay import HEADER, Plan, Replay, Report, find_spans
-from support.fleet import Watch, WorkerProcess, produce, request, write_routes
+from support.fleet import Watch, WorkerProcess, command, produce, request, write_routes
 
 pytestmark = pytest.mark.stack
 
@@ -197,33 +196,14 @@ async def test_dead_letters_are_listed_mended_and_sent_once(answered: Answered) 
     assert seen.by_id == dict.fromkeys(answered.ids | {"bad0", "bad1", "mended"}, 1)
 
 
-async def _command(config: RuntimeConfig, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error of the command line."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "stratarouter_runtime.cli", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={
-            "KAFKA_BOOTSTRAP_SERVERS": config.bootstrap_servers,
-            "DATABASE_URL": config.database_url,
-            "STRATAROUTER_TOPIC_PREFIX": config.topic_prefix,
-            "STRATAROUTER_GROUP_ID": config.group_id,
-            "PATH": "",
-        },
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 120)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
-
-
 async def test_the_commands(answered: Answered) -> None:
     config = answered.config
-    code, out, err = await _command(config, "replay", "--request-id", f"r{ASKED + 1}", "--json")
+    code, out, err = await command(config, "replay", "--request-id", f"r{ASKED + 1}", "--json")
     assert (code, err) == (0, "")
     said = orjson.loads(out)
     assert (said["requests"], said["dry_run"], said["published"]) == (1, True, 0)
     assert said["from_journal"] + said["from_responses"] == 1
-    code, out, _ = await _command(config, "replay", "--from", "1h", "--go")
+    code, out, _ = await command(config, "replay", "--from", "1h", "--go")
     assert code == 1  # the two of a route that is not there have no answer
     assert f"{ASKED + AGAIN} written, 0 by an earlier run" in out
     for arguments, exits, expected in (
@@ -235,23 +215,23 @@ async def test_the_commands(answered: Answered) -> None:
         (("dead-letters", "show", "0"), 2, "no dead letter's address"),
         (("dead-letters", "resend"), 2, "no letters named"),
     ):
-        code, out, err = await _command(config, *arguments)
+        code, out, err = await command(config, *arguments)
         assert (code, out) == (exits, ""), arguments
         assert expected in err
         assert "remedy" in err
-    code, out, _ = await _command(config, "dead-letters", "list", "--json")
+    code, out, _ = await command(config, "dead-letters", "list", "--json")
     listed = [orjson.loads(line) for line in out.splitlines()]
     assert sorted(letter["code"] for letter in listed) == ["undecodable", "unknown_route", "unknown_route"]
     letter = next(letter for letter in listed if letter["code"] == "unknown_route")
-    code, out, _ = await _command(config, "dead-letters", "show", letter["letter"])
+    code, out, _ = await command(config, "dead-letters", "show", letter["letter"])
     assert code == 0
     assert '"nowhere"' in out
     assert letter["source"] in out
     arguments = ("dead-letters", "resend", letter["letter"], "--set", "decision.route_id=support")
-    code, out, _ = await _command(config, *arguments)
+    code, out, _ = await command(config, *arguments)
     assert (code, "1 of 1 would be sent; --go sends" in out) == (0, True)
-    code, out, _ = await _command(config, *arguments, "--go")
+    code, out, _ = await command(config, *arguments, "--go")
     assert (code, "1 of 1 sent" in out) == (0, True)
-    code, out, _ = await _command(config, *arguments, "--go", "--json")
+    code, out, _ = await command(config, *arguments, "--go", "--json")
     assert code == 1
     assert orjson.loads(out)["state"] == "before"

@@ -210,3 +210,23 @@ async def ambiguous_calls(config: RuntimeConfig) -> int:
         return int(await connection.fetchval("SELECT coalesce(sum(starts - 1), 0) FROM journal WHERE starts > 1"))
     finally:
         await connection.close()
+
+
+async def command(config: RuntimeConfig, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Run the command line; its exit code, standard output and standard error."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *PROGRAM, *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={
+            "KAFKA_BOOTSTRAP_SERVERS": config.bootstrap_servers,
+            "DATABASE_URL": config.database_url,
+            "STRATAROUTER_TOPIC_PREFIX": config.topic_prefix,
+            "STRATAROUTER_GROUP_ID": config.group_id,
+            "PATH": "",
+            **environment,
+        },
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()

@@ -14,6 +14,7 @@ from stratarouter_runtime.cli import (
     cache_control,
     cache_look,
     dead_letters,
+    doctor,
     journal,
     replay,
     requests,
@@ -50,7 +51,7 @@ for group in (cache_look, cache_control):
     group.register(cache.app)
 app.add_typer(cache.app, name="cache")
 app.add_typer(dead_letters.app, name="dead-letters")
-for group in (stack, worker, requests, replay, usage):
+for group in (stack, worker, requests, doctor, replay, usage):
     group.register(app)
 
 

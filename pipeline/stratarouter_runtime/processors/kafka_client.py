@@ -10,13 +10,17 @@ import aiokafka.producer.sender
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
     InvalidTopicError,
     KafkaError,
     MessageSizeTooLargeError,
+    NotCoordinatorForGroupError,
     ProducerFenced,
     TopicAuthorizationFailedError,
 )
 from aiokafka.helpers import create_ssl_context
+from aiokafka.structs import OffsetAndMetadata
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, LaneFencedError, OutputRefusedError, TopicContractError
@@ -32,6 +36,7 @@ RETRY_BACKOFF_MS = 5
 MAX_PRODUCE_BYTES = 20 * 1024 * 1024
 """The largest record written: a dead letter around a request of 12 MiB in base64."""
 REQUEST_TIMEOUT_MS = 15_000
+COORDINATOR_RETRY_S = 0.1
 METADATA_MAX_AGE_MS = 15_000
 """How late a consumer hears of new partitions, or of a topic made anew; aiokafka's default is 5 minutes."""
 
@@ -112,6 +117,24 @@ def consumer(config: RuntimeConfig, *topics: str, group: str | None, **extra: An
 def admin(config: RuntimeConfig) -> AIOKafkaAdminClient:
     """An admin client."""
     return AIOKafkaAdminClient(**connection(config), request_timeout_ms=REQUEST_TIMEOUT_MS)
+
+
+async def committed_offsets(
+    client: AIOKafkaAdminClient, group: str, partitions: list[TopicPartition] | None = None
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """What ``group`` has committed, with the metadata. Waits for its coordinator; the caller bounds that.
+
+    A broker has none until its first group is asked for: it makes the topic that holds the offsets then.
+    """
+    while True:
+        try:
+            found: dict[TopicPartition, OffsetAndMetadata] = await client.list_consumer_group_offsets(
+                group, partitions=partitions
+            )
+        except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, GroupLoadInProgressError):
+            await asyncio.sleep(COORDINATOR_RETRY_S)
+        else:
+            return found
 
 
 def mapped(exc: BaseException, doing: str) -> BrokerError:

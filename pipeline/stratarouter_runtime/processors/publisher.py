@@ -68,7 +68,7 @@ class KafkaPublisher:
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
                 await admin.start()
-                found = await admin.list_consumer_group_offsets(self._group, partitions=[self._partition])
+                found = await kafka_client.committed_offsets(admin, self._group, [self._partition])
         finally:
             with contextlib.suppress(*CLIENT_ERRORS):
                 await admin.close()

@@ -1,0 +1,146 @@
+"""How the pipeline stands: lag and unfinished records of each lane, workers, dead letters. One look, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import OffsetMetadataError, RuntimeSystemError
+from stratarouter_runtime.journal.reader import JournalReader
+from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
+from stratarouter_runtime.state.offsets import decode
+
+TIMEOUT_S = 30.0
+USAGE = "usage"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """One input partition of one processor.
+
+    Attributes:
+        processor: enrich, execute or usage.
+        topic, partition: what it reads.
+        committed: offset below which everything is finished; None where nothing was committed yet.
+        end: the offset that the next record gets.
+        lag: offsets from ``committed`` to ``end``; transaction markers count among them.
+        unfinished: records taken and not finished, between ``committed`` and the highest finished one.
+        finished_ahead: offsets beyond ``committed`` that are finished.
+        problem: what the committed metadata says wrong, or empty.
+    """
+
+    processor: str
+    topic: str
+    partition: int
+    committed: int | None
+    end: int
+    lag: int
+    unfinished: int = 0
+    finished_ahead: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything at once. ``workers`` is None, and ``journal`` says why, where the journal could not be read."""
+
+    lanes: tuple[LaneStatus, ...]
+    workers: tuple[dict[str, Any], ...] | None
+    journal: str
+    responses: int
+    dead_letters: int
+
+    @property
+    def lag(self) -> dict[str, int]:
+        """By processor."""
+        sums: dict[str, int] = {}
+        for lane in self.lanes:
+            sums[lane.processor] = sums.get(lane.processor, 0) + lane.lag
+        return sums
+
+
+async def look(config: RuntimeConfig) -> Status:
+    """Read it. Raises BrokerError, TopicContractError; a journal that is away is part of the answer."""
+    lanes, counts = await _from_broker(config)
+    workers, journal = await _workers(config)
+    return Status(tuple(lanes), workers, journal, *counts)
+
+
+def inputs(config: RuntimeConfig) -> dict[str, tuple[str, str]]:
+    """Consumer group and topic that each processor reads."""
+    return {
+        "enrich": (f"{config.group_id}-enrich", config.topic(config.requests_topic)),
+        "execute": (f"{config.group_id}-execute", config.topic(config.executions_topic)),
+        USAGE: (f"{config.group_id}-usage", config.topic(config.usage_deltas_topic)),
+    }
+
+
+async def _from_broker(config: RuntimeConfig) -> tuple[list[LaneStatus], tuple[int, int]]:
+    outputs = config.topic(config.responses_topic), config.topic(config.dead_letter_topic)
+    read = inputs(config)
+    names = [topic for _, topic in read.values()]
+    consumer = kafka_client.consumer(config, *names, *outputs, group=None)
+    admin = kafka_client.admin(config)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await consumer.start()
+            await admin.start()
+            places = kafka_client.places_of(consumer, *names, *outputs)
+            first, end = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
+            lanes = []
+            for processor, (group, topic) in read.items():
+                committed = await kafka_client.committed_offsets(admin, group)
+                lanes += [_lane(processor, place, committed, first, end) for place in places if place.topic == topic]
+    except CLIENT_ERRORS as exc:
+        raise mapped(exc, "looking at the lanes") from exc
+    finally:
+        async with asyncio.timeout(TIMEOUT_S):
+            await consumer.stop()
+            await admin.close()
+    held = [sum(end[place] - first[place] for place in places if place.topic == topic) for topic in outputs]
+    return lanes, (held[0], held[1])
+
+
+def _lane(
+    processor: str,
+    place: TopicPartition,
+    committed: dict[TopicPartition, Any],
+    first: dict[TopicPartition, int],
+    end: dict[TopicPartition, int],
+) -> LaneStatus:
+    found = committed.get(place)
+    if found is None or found.offset < 0:
+        lag = end[place] - first[place]
+        return LaneStatus(processor, place.topic, place.partition, None, end[place], lag)
+    unfinished = ahead = 0
+    problem = ""
+    if processor != USAGE:
+        try:
+            state = decode(found.offset, found.metadata or "")
+        except OffsetMetadataError as exc:
+            problem = exc.message
+        else:
+            unfinished = len(state.unfinished)
+            ahead = state.end - state.watermark - unfinished
+    lag = max(0, end[place] - found.offset)
+    return LaneStatus(
+        processor, place.topic, place.partition, found.offset, end[place], lag, unfinished, ahead, problem
+    )
+
+
+async def _workers(config: RuntimeConfig) -> tuple[tuple[dict[str, Any], ...] | None, str]:
+    if config.state_backend != "postgresql":
+        return None, "in each worker's memory"
+    reader = JournalReader(config.database_url)
+    try:
+        await reader.start()
+        return tuple(await reader.workers()), "ok"
+    except RuntimeSystemError as exc:
+        return None, exc.message
+    finally:
+        await reader.stop()
