@@ -21,6 +21,7 @@ from stratarouter_runtime.cli import (
     stack,
     topics,
     usage,
+    what_if,
     worker,
 )
 from stratarouter_runtime.errors import (
@@ -51,7 +52,7 @@ for group in (cache_look, cache_control):
     group.register(cache.app)
 app.add_typer(cache.app, name="cache")
 app.add_typer(dead_letters.app, name="dead-letters")
-for group in (stack, worker, requests, doctor, replay, usage):
+for group in (stack, worker, requests, doctor, replay, what_if, usage):
     group.register(app)
 
 
