@@ -27,9 +27,6 @@ app = typer.Typer(help="Look into the cache.", no_args_is_help=True)
 SHOWN_EVERY = 5
 """Hundredths between two thresholds of the table; --json has every one."""
 
-EMBED_BATCH = 64
-"""Texts embedded at once: half a second on one core, far below an embedder's deadline of 10 s."""
-
 
 @app.callback()
 def root() -> None:
@@ -84,6 +81,7 @@ async def _similarities(
 
     from stratarouter_runtime.cache.evaluate import cosines, nearest_pairs
     from stratarouter_runtime.cache.pairs import Pair, Question
+    from stratarouter_runtime.tools.cache_look import embed_texts
 
     pairs = [row for row in rows if isinstance(row, Pair)]
     vectors = [pair.vectors for pair in pairs if pair.vectors is not None]
@@ -93,28 +91,10 @@ async def _similarities(
     if questions:
         if len(questions) == 1:
             raise InvalidRecordError("one question has no other to be mistaken for", remedy="give at least two rows")
-        made = await _embed(settings, [question.text for question in questions])
+        made = await embed_texts(settings, [question.text for question in questions])
         return nearest_pairs(questions, np.stack([made[question.text] for question in questions]))
-    made = await _embed(settings, [text for pair in pairs for text in (pair.asked, pair.stored)])
+    made = await embed_texts(settings, [text for pair in pairs for text in (pair.asked, pair.stored)])
     return pairs, cosines([made[pair.asked] for pair in pairs], [made[pair.stored] for pair in pairs])
-
-
-async def _embed(settings: RuntimeConfig, texts: list[str]) -> dict[str, NDArray[np.float32]]:
-    """Each distinct text's vector."""
-    from stratarouter_runtime.embedders import create_embedder
-
-    embedder = create_embedder(settings) or create_embedder(settings.model_copy(update={"embedder": "local"}))
-    assert embedder is not None, "embedder = 'local' makes one"
-    distinct = list(dict.fromkeys(texts))
-    made: dict[str, NDArray[np.float32]] = {}
-    await embedder.start()
-    try:
-        for start in range(0, len(distinct), EMBED_BATCH):
-            batch = distinct[start : start + EMBED_BATCH]
-            made.update(zip(batch, await embedder.embed(batch), strict=True))
-    finally:
-        await embedder.stop()
-    return made
 
 
 def _print(report: Report, setting: str) -> None:
