@@ -168,6 +168,10 @@ class RuntimeConfig(BaseSettings):
     otel_exporter_otlp_endpoint: HttpUrl | None = None
     prometheus_port: Port = 9090
     http_host: str = Field("127.0.0.1", min_length=1)
+    console_enabled: bool = True
+    """Whether the console's pages stand on the worker's HTTP port. Reading them is open on loopback only."""
+    console_token: SecretStr | None = None
+    """What changes, texts, and on another address than loopback all reading, need."""
 
     usage_enabled: bool = True
     """Whether lanes publish what their responses cost and saved beside them (``usage_deltas_topic``)."""

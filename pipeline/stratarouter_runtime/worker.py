@@ -15,6 +15,7 @@ from aiokafka import TopicPartition
 from stratarouter_runtime import topics
 from stratarouter_runtime.assembly import Assembly
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.console import Console
 from stratarouter_runtime.errors import BrokerError, ConfigurationError, InfrastructureError
 from stratarouter_runtime.ports import Checkpoint
 from stratarouter_runtime.processors.enrich import Enrich
@@ -75,6 +76,7 @@ class Worker:
         self._tracing: Tracing | None = None
         self.http: HttpEndpoint | None = None
         self._waiting_for: str | None = None
+        self.console = Console(config, config.http_host, self.live) if config.console_enabled else None
 
     def _build(self, processors: Sequence[str]) -> None:
         assembly, config = self.assembly, self.config
@@ -144,7 +146,12 @@ class Worker:
         """
         if self.config.metrics_enabled:
             self.http = HttpEndpoint(
-                self.config.http_host, self.config.prometheus_port, self.assembly.metrics, self.health, self.ready
+                self.config.http_host,
+                self.config.prometheus_port,
+                self.assembly.metrics,
+                self.health,
+                self.ready,
+                None if self.console is None else self.console.answer,
             )
             await self.http.start()
         endpoint = self.config.otel_exporter_otlp_endpoint
@@ -230,8 +237,13 @@ class Worker:
             await self.usage.stop()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.stop, TRACES_GRACE_S)
+        await self._stop_http()
+
+    async def _stop_http(self) -> None:
         if self.http is not None:
             await self.http.stop()
+        if self.console is not None:
+            await self.console.stop()
 
     # -- health ------------------------------------------------------------------------------------------------
 
@@ -250,6 +262,28 @@ class Worker:
         if self.usage is not None:
             states["usage"] = self.usage.ready()
         return ok, {name: reason for name, (_, reason) in states.items()}
+
+    def live(self) -> dict[str, Any]:
+        """What this process alone knows: its lanes' states, what it holds, breakers, and its cache."""
+        lanes = [
+            {"processor": intake.processor, "partition": place.partition, "state": lane.state}
+            for intake in self.intakes
+            for place, lane in intake.lanes.items()
+        ]
+        cache = self.assembly.cache
+        ready, reasons = self.ready()
+        return {
+            "owner": self.assembly.owner,
+            "ready": ready,
+            "reasons": reasons,
+            "lanes": lanes,
+            "in_flight": {handler.name: handler.in_flight for handler in self._handlers},
+            "breakers": [
+                {"target": f"{target.provider}/{target.model}", "state": state}
+                for target, state in self.assembly.gates.breakers()
+            ],
+            "cache": None if cache is None else {"entries": getattr(cache.backend, "entries", None)},
+        }
 
     # -- checkpoints and gauges --------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from stratarouter_runtime.cli import (
     cache,
     cache_control,
     cache_look,
+    console,
     dead_letters,
     doctor,
     journal,
@@ -52,7 +53,7 @@ for group in (cache_look, cache_control):
     group.register(cache.app)
 app.add_typer(cache.app, name="cache")
 app.add_typer(dead_letters.app, name="dead-letters")
-for group in (stack, worker, requests, doctor, replay, what_if, usage):
+for group in (stack, worker, requests, console, doctor, replay, what_if, usage):
     group.register(app)
 
 

@@ -1,14 +1,15 @@
-"""A small HTTP/1.1 server for Prometheus and for health checks. GET and HEAD only, one request a connection.
+"""A small HTTP/1.1 server for Prometheus, health checks and the console's pages. One request a connection.
 
-It stands on the worker's own event loop on purpose: a blocked loop fails ``/healthz``.
+GET and HEAD; POST where there are pages. It stands on the worker's own event loop on purpose: a blocked loop fails
+``/healthz``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -21,6 +22,10 @@ log = logging.getLogger("stratarouter.http")
 
 MAX_HEAD_BYTES = 8192
 """Request line and headers; a scraper sends a few hundred bytes."""
+MAX_BODY_BYTES = 1024 * 1024
+"""Of a POST."""
+PAGE_TIMEOUT_S = 30.0
+"""For one page: some of them read from the broker or the database."""
 MAX_CONNECTIONS = 64
 """Open at once; more are cut off, so that a scan cannot take the process's file descriptors."""
 TIMEOUT_S = 5.0
@@ -30,13 +35,18 @@ STOP_TIMEOUT_S = 2.0
 REASONS = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    411: "Length Required",
+    413: "Content Too Large",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
 JSON_TYPE = "application/json"
+OWN_PATHS = frozenset(("/metrics", "/healthz", "/readyz"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,7 @@ class Reply:
     status: int
     body: bytes
     content_type: str = JSON_TYPE
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def encode(self, *, head: bool = False) -> bytes:
         """The reply as it goes over the wire; without its body for HEAD."""
@@ -55,6 +66,7 @@ class Reply:
             f"Content-Length: {len(self.body)}",
             "Cache-Control: no-store",
             "Connection: close",
+            *(f"{name}: {value}" for name, value in self.headers.items()),
         ]
         if self.status == 405:
             lines.append("Allow: GET, HEAD")
@@ -66,15 +78,34 @@ def problem(status: int, message: str) -> Reply:
     return Reply(status, orjson.dumps({"error": message}))
 
 
-def request_target(head: bytes) -> tuple[str, str] | Reply:
-    """Method and path (without its query) of a request's head, or the refusal."""
-    parts = head.split(b"\r\n", 1)[0].split(b" ")
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request: ``path`` without its query, header names in lower case."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+Pages = Callable[[HttpRequest], Awaitable[Reply | None]]
+"""Answers what is not the endpoint's own; None for a path that it does not know."""
+
+
+def read_head(head: bytes, methods: frozenset[str]) -> HttpRequest | Reply:
+    """A request from its head, or the refusal."""
+    line, *fields = head.split(b"\r\n")
+    parts = line.split(b" ")
     if len(parts) != 3 or not parts[2].startswith(b"HTTP/1.") or not parts[1].startswith(b"/"):
         return problem(400, "not an HTTP/1.x request")
     method = parts[0].decode("latin-1")
-    if method not in {"GET", "HEAD"}:
-        return problem(405, "only GET and HEAD")
-    return method, parts[1].split(b"?", 1)[0].decode("latin-1")
+    if method not in methods:
+        return problem(405, f"only {', '.join(sorted(methods))}")
+    path, _, query = parts[1].partition(b"?")
+    named = (one.decode("latin-1").partition(":") for one in fields if one)
+    headers = {name.strip().lower(): value.strip() for name, _, value in named}
+    return HttpRequest(method, path.decode("latin-1"), query.decode("latin-1"), headers)
 
 
 class HttpEndpoint:
@@ -86,6 +117,7 @@ class HttpEndpoint:
         metrics: what ``/metrics`` shows.
         health: the body of ``/healthz``; answering at all is the health.
         ready: whether ``/readyz`` is 200 or 503, and the reasons that it shows.
+        pages: what answers every other path.
     """
 
     def __init__(
@@ -95,12 +127,15 @@ class HttpEndpoint:
         metrics: Metrics,
         health: Callable[[], dict[str, Any]],
         ready: Callable[[], tuple[bool, dict[str, Any]]],
+        pages: Pages | None = None,
     ) -> None:
         self.host = host
         self.port = port
         self._metrics = metrics
         self._health = health
         self._ready = ready
+        self._pages = pages
+        self._methods = frozenset({"GET", "HEAD"} if pages is None else {"GET", "HEAD", "POST"})
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[Any]] = set()
 
@@ -131,7 +166,7 @@ class HttpEndpoint:
         assert task is not None
         self._connections.add(task)
         try:
-            async with asyncio.timeout(2 * TIMEOUT_S):
+            async with asyncio.timeout(3 * TIMEOUT_S + PAGE_TIMEOUT_S):
                 await self._answer(reader, writer)
         except (OSError, TimeoutError) as exc:
             event(log, logging.DEBUG, "connection broken off", cause=repr(exc))
@@ -148,16 +183,30 @@ class HttpEndpoint:
     async def _decide(self, reader: asyncio.StreamReader) -> tuple[str, Reply]:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                head = await reader.readuntil(b"\r\n\r\n")
+                request = read_head(await reader.readuntil(b"\r\n\r\n"), self._methods)
+                if isinstance(request, HttpRequest) and request.method == "POST":
+                    request = await _with_body(request, reader)
         except asyncio.LimitOverrunError:
             return "GET", problem(431, f"the request's head is larger than {MAX_HEAD_BYTES} bytes")
         except asyncio.IncompleteReadError:
-            return "GET", problem(400, "the request ended before its head did")
-        target = request_target(head)
-        if isinstance(target, Reply):
-            return "GET", target
-        method, path = target
-        return method, self._reply(path)
+            return "GET", problem(400, "the request ended before its head or its body did")
+        if isinstance(request, Reply):
+            return "GET", request
+        if request.path in OWN_PATHS and request.method == "POST":
+            return "GET", problem(405, "only GET and HEAD here")
+        if request.path in OWN_PATHS or self._pages is None:
+            return request.method, self._reply(request.path)
+        return request.method, await self._page(self._pages, request)
+
+    async def _page(self, pages: Pages, request: HttpRequest) -> Reply:
+        try:
+            async with asyncio.timeout(PAGE_TIMEOUT_S):
+                return await pages(request) or problem(404, "there is no such page")
+        except TimeoutError:
+            return problem(503, f"{request.path} took longer than {PAGE_TIMEOUT_S:.0f} s")
+        except Exception as exc:  # noqa: BLE001 - a wrong page must answer 500, not close the connection
+            event(log, logging.ERROR, "page failed", path=request.path, cause=repr(exc))
+            return problem(500, f"{request.path} failed: {type(exc).__name__}; the log has more")
 
     def _reply(self, path: str) -> Reply:
         try:
@@ -175,6 +224,15 @@ class HttpEndpoint:
             ok, reasons = self._ready()
             return Reply(200 if ok else 503, _json({"ready": ok, "reasons": reasons}))
         return problem(404, "try /metrics, /healthz or /readyz")
+
+
+async def _with_body(request: HttpRequest, reader: asyncio.StreamReader) -> HttpRequest | Reply:
+    length = request.headers.get("content-length", "")
+    if not length.isascii() or not length.isdigit():
+        return problem(411, "a POST needs its Content-Length")
+    if int(length) > MAX_BODY_BYTES:
+        return problem(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    return replace(request, body=await reader.readexactly(int(length)))
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,358 @@
+"""What the console's pages ask for. Every answer is bounded in rows and in time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from stratarouter_runtime import wire
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import ConfigurationError, InfrastructureError
+from stratarouter_runtime.journal.reader import STATES, JournalReader
+from stratarouter_runtime.journal.usage import WINDOWS_S, UsageAccounts
+from stratarouter_runtime.ledger import reconcile
+from stratarouter_runtime.processors.cache_control import ControlWriter
+from stratarouter_runtime.processors.find_response import find_response
+from stratarouter_runtime.records import CacheCommand
+from stratarouter_runtime.tools import cache_look, status
+from stratarouter_runtime.tools import dead_letters as letters
+from stratarouter_runtime.tools.ranges import parse_time
+
+FRESH_S = 1.5
+"""A look at the lanes is shared by all who ask within this time."""
+FIND_RESPONSE_S = 10.0
+MAX_LETTERS = 200
+MAX_WINDOWS = 400
+SETTLE_S = 60
+"""Results younger than this need not be counted in the ledger yet."""
+MINUTE_S = 60
+MAX_LEDGER_S = 7 * 86_400
+SECRET_ANSWER = ("text", "tool_calls")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request's parameters: of its query, and of its body."""
+
+    query: Mapping[str, str]
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self, name: str) -> str | None:
+        """A parameter of the query; None where it is not there or empty."""
+        return self.query.get(name) or None
+
+    def required(self, name: str) -> str:
+        """A parameter that must be there. Raises ConfigurationError."""
+        found = self.body.get(name) if self.body else self.query.get(name)
+        if not isinstance(found, str) or not found:
+            raise ConfigurationError(f"{name} is missing", remedy=f"send {name} as text")
+        return found
+
+    def number(self, name: str, usual: int, most: int) -> int:
+        """A number of the query, at least 1 and at most ``most``. Raises ConfigurationError."""
+        text = self.query.get(name) or str(usual)
+        if not text.isascii() or not text.isdigit():
+            raise ConfigurationError(f"{name} = {text!r} is no number", remedy=f"send 1 to {most}")
+        return max(1, min(int(text), most))
+
+
+class Sources:
+    """Where the pages' data comes from, opened when it is first asked for."""
+
+    def __init__(self, config: RuntimeConfig, live: Callable[[], dict[str, Any]] | None) -> None:
+        self.config = config
+        self.live = live
+        self._reader: JournalReader | None = None
+        self._accounts: UsageAccounts | None = None
+        self._opening = asyncio.Lock()
+        self._looking = asyncio.Lock()
+        self._seen: tuple[float, dict[str, Any]] | None = None
+
+    async def stop(self) -> None:
+        """Close it. Idempotent."""
+        reader, self._reader = self._reader, None
+        accounts, self._accounts = self._accounts, None
+        for opened in (reader, accounts):
+            if opened is not None:
+                await opened.stop()
+
+    async def reader(self) -> JournalReader:
+        """The journal. Raises ConfigurationError where it is in memory, JournalUnavailableError."""
+        if self.config.state_backend != "postgresql":
+            raise ConfigurationError(
+                "the journal is in each worker's memory", remedy='set state_backend = "postgresql" to look into it'
+            )
+        async with self._opening:
+            if self._reader is None:
+                reader = JournalReader(self.config.database_url)
+                await reader.start()
+                self._reader = reader
+        return self._reader
+
+    async def accounts(self) -> UsageAccounts:
+        """What was paid and saved. Raises JournalUnavailableError."""
+        async with self._opening:
+            if self._accounts is None:
+                accounts = UsageAccounts(self.config.database_url)
+                await accounts.start()
+                self._accounts = accounts
+        return self._accounts
+
+    async def look(self) -> dict[str, Any]:
+        """The lanes as they were at most FRESH_S ago. Raises BrokerError."""
+        async with self._looking:
+            if self._seen is None or time.monotonic() - self._seen[0] > FRESH_S:
+                found = await status.look(self.config)
+                said = asdict(found) | {"lag": found.lag, "at": time.time()}
+                self._seen = (time.monotonic(), said)
+            return self._seen[1]
+
+
+# -- pipeline --------------------------------------------------------------------------------------------------------
+
+
+async def pipeline(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """Lanes, workers, and what this process knows of itself; ``broker`` says why there are no lanes."""
+    del asked
+    live = None if sources.live is None else sources.live()
+    try:
+        return await sources.look() | {"live": live, "broker": "ok"}
+    except InfrastructureError as exc:
+        return {"live": live, "broker": exc.message, "at": time.time(), "lanes": [], "lag": {}, "workers": None}
+
+
+# -- requests --------------------------------------------------------------------------------------------------------
+
+
+async def search(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """Rows of the journal, the newest first; ``next`` pages on."""
+    state = asked.text("state")
+    if state is not None and state not in STATES:
+        raise ConfigurationError(f"state {state!r} is none of {', '.join(STATES)}")
+    before = asked.text("before")
+    reader = await sources.reader()
+    limit = asked.number("limit", 50, 200)
+    try:
+        at = None if before is None else datetime.fromisoformat(before)
+    except ValueError as exc:
+        raise ConfigurationError(f"before = {before!r} is no time") from exc
+    rows = await reader.search(
+        tenant=asked.text("tenant"),
+        route=asked.text("route"),
+        state=state,
+        prefix=asked.text("id"),
+        before=at,
+        limit=limit,
+    )
+    following = rows[-1].get("finished_at") if len(rows) == limit else None
+    return {"rows": rows, "next": None if following is None else following.isoformat()}
+
+
+async def execution(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """One request's story: the journal's row and the response, without what was asked and answered."""
+    found = await _story(sources, asked)
+    for part in (found["response"], (found["journal"] or {}).get("answer")):
+        for name in SECRET_ANSWER:
+            if part is not None:
+                part.pop(name, None)
+    return found
+
+
+async def execution_text(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """What was answered."""
+    found = await _story(sources, asked)
+    source = found["response"] or (found["journal"] or {}).get("answer") or {}
+    return {name: source.get(name) for name in SECRET_ANSWER}
+
+
+async def _story(sources: Sources, asked: Asked) -> dict[str, Any]:
+    request_id, tenant = asked.required("id"), asked.text("tenant")
+    row, problems = None, []
+    followers: list[dict[str, Any]] = []
+    try:
+        reader = await sources.reader()
+        tenants = [tenant] if tenant is not None else await reader.tenants_of(request_id)
+        if tenants:
+            row = await reader.row(tenants[0], request_id)
+        if row is not None:
+            followers = await reader.followers(row["tenant"], request_id)
+    except (InfrastructureError, ConfigurationError) as exc:
+        problems.append(exc.message)
+    response = None
+    try:
+        whose = tenant or (None if row is None else row["tenant"])
+        found = await find_response(sources.config, request_id, whose, timeout_s=FIND_RESPONSE_S)
+        response = None if found is None else _plain(found)
+    except InfrastructureError as exc:
+        problems.append(exc.message)
+    if row is None and response is None and not problems:
+        raise ConfigurationError(
+            f"nobody knows a request {request_id!r}", remedy="it may be older than what journal and topics keep"
+        )
+    return {"journal": row, "response": response, "followers": followers, "problems": problems}
+
+
+def _plain(response: Any) -> dict[str, Any]:
+    import orjson  # noqa: PLC0415 - for its dataclasses
+
+    found: dict[str, Any] = orjson.loads(wire.encode_response(response))
+    return found
+
+
+# -- dead letters ----------------------------------------------------------------------------------------------------
+
+
+async def dead_letters(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """The newest letters of the last hours, without the records in them."""
+    wish = letters.Wish(code=asked.text("code"), request_id=asked.text("id"))
+    since_ms = int((time.time() - asked.number("hours", 24, 24 * 31) * 3600) * 1000)
+    limit = asked.number("limit", 50, MAX_LETTERS)
+    listing = await letters.DeadLetters(sources.config).find(wish, since_ms=since_ms, limit=limit)
+    return {"letters": [_letter(found) for found in reversed(listing.letters)], "matched": listing.matched}
+
+
+async def dead_letter_record(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """One letter with its record."""
+    found = await _one_letter(sources, asked)
+    value, key = found.letter.value, found.letter.key
+    return _letter(found) | {
+        "value": None if value is None else value.decode(errors="backslashreplace"),
+        "key": None if key is None else key.decode(errors="backslashreplace"),
+    }
+
+
+async def resend(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """Send one letter's request again, with the fields in ``set``."""
+    changes = asked.body.get("set", {})
+    if not isinstance(changes, dict):
+        raise ConfigurationError("set is no object", remedy='send {"set": {"decision.route_id": "billing"}}')
+    found = await _one_letter(sources, asked)
+    mended = [(tuple(str(path).split(".")), value) for path, value in changes.items()]
+    [outcome] = await letters.DeadLetters(sources.config).resend(
+        [found], changes=mended, force=asked.body.get("force") is True
+    )
+    return {"state": outcome.state, "reason": outcome.reason}
+
+
+async def _one_letter(sources: Sources, asked: Asked) -> letters.Found:
+    address = asked.required("letter")
+    listing = await letters.DeadLetters(sources.config).find(
+        letters.Wish(), wanted=[letters.parse_address(address)], limit=1
+    )
+    if not listing.letters:
+        raise ConfigurationError(f"there is no dead letter at {address}")
+    return listing.letters[0]
+
+
+def _letter(found: letters.Found) -> dict[str, Any]:
+    letter = found.letter
+    return {
+        "letter": found.address,
+        "at": found.timestamp_ms / 1000,
+        "code": letter.code,
+        "reason": letter.reason,
+        "remedy": letter.remedy,
+        "request_id": letter.request_id,
+        "processor": letter.processor,
+        "source": f"{letter.source.topic}-{letter.source.partition}@{letter.source.offset}",
+        "resent": found.resent,
+    }
+
+
+# -- cache -----------------------------------------------------------------------------------------------------------
+
+
+async def cache(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """How much is kept, by tenant and route; in memory only workers know."""
+    del asked
+    config = sources.config
+    settings = {
+        "backend": config.cache_backend,
+        "enabled": config.cache_enabled,
+        "threshold": config.cache_similarity_threshold,
+        "guard": config.cache_guard,
+        "ttl_s": config.cache_ttl,
+    }
+    kept = await cache_look.count(config) if config.cache_enabled and config.cache_backend == "redis" else None
+    return {"settings": settings, "kept": kept, "live": None if sources.live is None else sources.live().get("cache")}
+
+
+async def cache_find(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """Entries in Redis whose question holds the words."""
+    words, tenant = (asked.text("words") or "").casefold(), asked.text("tenant")
+
+    def fits(kept: Any) -> bool:
+        return words in kept.text.casefold() and tenant in {None, *cache_look.values(kept, "tenant")}
+
+    found = await cache_look.search(sources.config, fits, asked.number("limit", 20, 100))
+    return {"entries": [cache_look.shown(kept, answers=False) for kept in found]}
+
+
+async def cache_explain(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """What would happen to a question, were another one's answer kept."""
+    route, tenant = str(asked.body.get("route") or "default"), str(asked.body.get("tenant") or "default")
+    both = [
+        cache_look.question(sources.config, asked.required(name), route, tenant, None) for name in ("asked", "stored")
+    ]
+    return await cache_look.judge(sources.config, *both)
+
+
+async def cache_invalidate(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """Take one entry, a tag, a route, a tenant or everything back, on every worker."""
+    names = ("key", "tag", "route_id", "tenant", "request_id")
+    named = {name: asked.required(name) for name in names if asked.body.get(name)}
+    command = CacheCommand(
+        "invalidate",
+        by=str(asked.body.get("by") or "console"),
+        reason=asked.required("reason"),
+        at_ms=int(time.time() * 1000),
+        everything=asked.body.get("everything") is True,
+        **named,  # type: ignore[arg-type]  # the names are those of text fields
+    )
+    writer = ControlWriter(sources.config)
+    try:
+        return {"offset": await writer.send(command)}
+    finally:
+        await writer.stop()
+
+
+# -- money -----------------------------------------------------------------------------------------------------------
+
+
+async def money(sources: Sources, asked: Asked) -> dict[str, Any]:
+    """What was paid and saved by window, and by ``by`` (tenant, route, model)."""
+    window = asked.text("window") or "hour"
+    if window not in WINDOWS_S:
+        raise ConfigurationError(f"window {window!r} is none of {', '.join(WINDOWS_S)}")
+    by = [name for name in (asked.text("by") or "").split(",") if name in {"tenant", "route", "model"}]
+    length = WINDOWS_S[window]
+    since_s = parse_time(asked.text("since") or "1d", "since") // 1000
+    since_s = max(since_s - since_s % length, int(time.time()) - MAX_WINDOWS * length)
+    accounts = await sources.accounts()
+    until_s = int(time.time()) + length
+    windows = await accounts.report(length, since_s, until_s, [])
+    groups = await accounts.report(length, since_s, until_s, by) if by else []
+    return {"window_s": length, "since": since_s, "windows": windows, "groups": groups}
+
+
+async def ledger(sources: Sources, asked: Asked) -> list[dict[str, Any]]:
+    """Each tenant's account held against the journal, over the last day or so."""
+    now = int(time.time())
+    since_s = max(parse_time(asked.text("since") or "1d", "since") // 1000, now - MAX_LEDGER_S)
+    accounts = await sources.accounts()
+    found = await accounts.ledger(since_s - since_s % MINUTE_S, now + 2 * MINUTE_S, now - SETTLE_S)
+    return [
+        {
+            "tenant": line.tenant,
+            "calls": line.calls,
+            "nano_usd": line.nano_usd,
+            "calls_without": line.calls_without,
+            "nano_without": line.nano_without,
+            "differences": line.differences,
+        }
+        for line in reconcile(found)
+    ]
