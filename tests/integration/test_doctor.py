@@ -119,3 +119,22 @@ async def test_doctor_exits_by_what_it_found(config: RuntimeConfig, tmp_path: Pa
         code, out, err = await command(config, *arguments, REDIS_URL=config.redis_url)
         assert (code, err) == (0, "")
         assert {orjson.loads(line)["state"] for line in out.splitlines()} == {"ok"}
+
+
+async def test_what_programs_read(config: RuntimeConfig) -> None:
+    code, out, _ = await command(config, "topics", "check", "--json")
+    assert code == 1
+    missing = orjson.loads(out)["differences"]
+    code, out, _ = await command(config, "topics", "apply", "--dry-run", "--json")
+    assert (code, len(orjson.loads(out)["changes"])) == (0, len(missing))
+    code, out, _ = await command(config, "topics", "apply", "--json")
+    assert (code, orjson.loads(out)["dry_run"]) == (0, False)
+    code, out, _ = await command(config, "topics", "check", "--json")
+    assert (code, orjson.loads(out)) == (0, {"differences": []})
+    code, out, _ = await command(config, "migrate", "--json")
+    assert code == 0
+    assert orjson.loads(out)["applied"]
+    code, out, _ = await command(config, "migrate", "--json")
+    assert (code, orjson.loads(out)) == (0, {"applied": []})
+    code, out, _ = await command(config, "journal", "purge", "--json")
+    assert (code, orjson.loads(out)) == (0, {"deleted": 0})

@@ -227,6 +227,9 @@ async def test_the_commands(answered: Answered) -> None:
     assert code == 0
     assert '"nowhere"' in out
     assert letter["source"] in out
+    code, out, _ = await command(config, "replay", "--dead-letter", letter["letter"], "--json")
+    assert code == 0
+    assert orjson.loads(out) == {"letter": letter["letter"], "state": "sent", "reason": "", "dry_run": True}
     arguments = ("dead-letters", "resend", letter["letter"], "--set", "decision.route_id=support")
     code, out, _ = await command(config, *arguments)
     assert (code, "1 of 1 would be sent; --go sends" in out) == (0, True)

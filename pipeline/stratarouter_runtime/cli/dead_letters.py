@@ -128,15 +128,31 @@ def resend(
         )
     content = None if value is None else value.read_bytes()
     fields = [parse_change(text) for text in changes]
+    _resend_found(settings, listing, fields, content, force=force, go=go, as_json=as_json)
+
+
+def send_again(settings: RuntimeConfig, addresses: list[str], *, go: bool, as_json: bool) -> None:
+    """Send letters again as they are; what ``resend`` does with their addresses alone."""
+    from stratarouter_runtime.tools.dead_letters import Wish
+
+    listing = run(_find(settings, Wish(), addresses, None, None, RESEND_LIMIT))
+    _resend_found(settings, listing, [], None, force=False, go=go, as_json=as_json)
+
+
+def _resend_found(
+    settings: RuntimeConfig,
+    listing: Listing,
+    fields: list[Any],
+    content: bytes | None,
+    *,
+    force: bool,
+    go: bool,
+    as_json: bool,
+) -> None:
     outcomes = run(_resend(settings, listing, fields, content, force=force, go=go))
     if as_json:
         for outcome in outcomes:
-            said = {
-                "letter": outcome.found.address,
-                "state": outcome.state,
-                "reason": outcome.reason,
-                "dry_run": not go,
-            }
+            said = {"letter": outcome.found.address, "state": outcome.state, "reason": outcome.reason}
             typer.echo(orjson.dumps(said | {"dry_run": not go}).decode())
     else:
         _print(outcomes, go=go)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
+import orjson
 import typer
 from rich.console import Console
 
@@ -27,6 +28,8 @@ def purge(
     older_than_days: float | None = typer.Option(
         None, min=0.0, help="Delete results that were finished so long ago; by default journal_retention_s."
     ),
+    *,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Delete old results, in batches. A request whose result is gone is paid for again if its record comes again."""
     from stratarouter_runtime.journal.postgres import PostgresJournal
@@ -42,7 +45,11 @@ def purge(
         finally:
             await journal.stop()
 
-    if older_than_days is None and age_s == 0:
+    kept = older_than_days is None and age_s == 0
+    gone = 0 if kept else run(delete())
+    if as_json:
+        typer.echo(orjson.dumps({"deleted": gone}).decode())
+    elif kept:
         Console().print("journal_retention_s = 0 keeps results for ever; give --older-than-days to delete some")
-        return
-    Console().print(f"{run(delete())} rows deleted")
+    else:
+        Console().print(f"{gone} rows deleted")

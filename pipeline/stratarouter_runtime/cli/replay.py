@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.cli.dead_letters import send_again
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
 
@@ -34,6 +35,7 @@ def replay(
     since: str | None = typer.Option(None, "--from", help="From this time on: RFC 3339, or 30m, 6h, 7d ago."),
     until: str | None = typer.Option(None, "--to", help="To before this time, written likewise."),
     request_id: str | None = typer.Option(None, help="Only this request; alone, it is found by its response."),
+    dead_letter: str | None = typer.Option(None, help="PARTITION@OFFSET: send its request again, once."),
     tenant: str | None = typer.Option(None, help="Only this tenant's."),
     route: str | None = typer.Option(None, help="Only this route's."),
     to_topic: str | None = typer.Option(None, help="Where responses go; by default the responses topic."),
@@ -53,6 +55,9 @@ def replay(
     from stratarouter_runtime.tools.replay import Plan
 
     settings = configure(config, bootstrap_servers=bootstrap_servers, database_url=database_url)
+    if dead_letter is not None:
+        send_again(settings, [dead_letter], go=go, as_json=as_json)
+        return
     spans = run(_spans(settings, offsets, since, until, request_id, tenant))
     plan = Plan(tuple(spans), to_topic, re_execute, tenant, route, request_id, replay_id)
     console = Console(stderr=True, soft_wrap=True)

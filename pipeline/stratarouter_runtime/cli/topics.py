@@ -23,10 +23,14 @@ def apply(
     partitions: int | None = typer.Option(None, min=1, help="Partitions of each topic, instead of the contract's."),
     *,
     dry_run: bool = typer.Option(False, help="Say what would change and change nothing."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Create missing topics, add partitions, correct settings. Never removes anything."""
     settings = configure(config, bootstrap_servers=bootstrap_servers)
     changes = run(topics.apply(settings, partitions=partitions, dry_run=dry_run))
+    if as_json:
+        typer.echo(orjson.dumps({"changes": [str(change) for change in changes], "dry_run": dry_run}).decode())
+        return
     console = Console()
     for change in changes:
         console.print(f"{'would ' if dry_run else ''}{change}")
@@ -38,15 +42,21 @@ def apply(
 def check(
     config: Path | None = ConfigOption,
     bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
+    *,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Exit 1 where a topic is missing or differs from its declaration."""
     differences = run(topics.check(configure(config, bootstrap_servers=bootstrap_servers)))
-    console = Console()
-    for difference in differences:
-        console.print(str(difference))
+    if as_json:
+        typer.echo(orjson.dumps({"differences": [str(difference) for difference in differences]}).decode())
+    else:
+        console = Console()
+        for difference in differences:
+            console.print(str(difference))
+        if not differences:
+            console.print("every topic is as declared")
     if differences:
         raise typer.Exit(1)
-    console.print("every topic is as declared")
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import orjson
 import typer
 from rich.console import Console
 
@@ -44,12 +45,17 @@ def worker(
 def migrate(
     config: Path | None = ConfigOption,
     database_url: str | None = typer.Option(None, help="PostgreSQL's URL."),
+    *,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Bring the journal's schema up to this version."""
     from stratarouter_runtime.journal.migrations import migrate as apply_migrations
 
     settings = configure(config, database_url=database_url)
     applied = run(apply_migrations(settings.database_url))
+    if as_json:
+        typer.echo(orjson.dumps({"applied": applied}).decode())
+        return
     console = Console()
     for name in applied:
         console.print(f"applied {name}")
