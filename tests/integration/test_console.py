@@ -21,6 +21,7 @@ from support.fleet import Watch, WorkerProcess, produce, request, write_routes
 pytestmark = [pytest.mark.stack]
 
 TOKEN = "a token of the test"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 WIDE, PHONE = (1280, 900), (360, 740)
 
@@ -50,7 +51,8 @@ async def served(config: RuntimeConfig, tmp_path: Path) -> AsyncIterator[Served]
         )
         await worker.start()
         run = config.group_id  # the Redis is shared by all tests
-        await produce(config, [request("fails", f"the provider refuses this one {run}")])
+        trace = ("traceparent", b"00-" + TRACE.encode() + b"-00f067aa0ba902b7-01")
+        await produce(config, [request("fails", f"the provider refuses this one {run}")], headers=[trace])
         await watch.until(1, 60)
         # The same words at once: one leads, the others follow; then the same again, out of the cache.
         await produce(config, [request(f"same-{n}", f"asked by three at once {run}") for n in range(3)])
@@ -133,6 +135,7 @@ async def test_pipeline_and_requests(served: Served, browser: Browser, tmp_path:
     await browser.shows("exact hit at similarity 1")
     await _open(browser, served, "execution?id=fails&tenant=acme")
     await browser.shows("provider_rejected")
+    await browser.shows(TRACE)
     followers = [r.request_id for r in served.watch.seen.responses if r.batch.role == "follower"]
     if followers:  # they may have met the finished call's entry instead
         await _open(browser, served, f"execution?id={followers[0]}&tenant=acme")
@@ -217,6 +220,7 @@ async def test_keys_themes_and_focus(served: Served, browser: Browser, tmp_path:
     assert await browser.run("document.activeElement === document.querySelector('tbody tr[tabindex]')")
     await browser.press("Enter")
     await browser.until("location.hash.startsWith('#/execution')")
+    await browser.shows("Story")
     await browser.press("/")
     await browser.until("document.activeElement.matches('input[data-search]')")
     await browser.press("x")

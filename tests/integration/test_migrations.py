@@ -124,10 +124,16 @@ def test_every_statement_is_used_and_every_used_one_exists() -> None:
     sources = [
         each.read_text("utf-8")
         for each in files("stratarouter_runtime.journal").iterdir()
-        if each.name.endswith(".py") and each.name != "queries.py"
+        if each.name.endswith(".py") and each.name not in {"queries.py", "reader.py"}
     ]
     used = {name for source in sources for name in re.findall(r'(?:\bsql|\b_fetch)\(\s*"(\w+)"', source)}
     assert used == set(queries.load())
+
+
+def test_every_statement_of_the_reader_is_used_and_every_used_one_exists() -> None:
+    folder = files("stratarouter_runtime.journal")
+    read = re.findall(r'_fetch\(\s*"(\w+)"', folder.joinpath("reader.py").read_text("utf-8"))
+    assert set(read) == set(queries.parse(folder.joinpath("sql", "reader.sql").read_text("utf-8")))
 
 
 def test_statements_are_split_at_their_names() -> None:

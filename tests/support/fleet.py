@@ -179,7 +179,13 @@ class Watch:
         return self.seen
 
 
-async def produce(config: RuntimeConfig, values: Sequence[bytes | None], *, rate_per_s: float | None = None) -> None:
+async def produce(
+    config: RuntimeConfig,
+    values: Sequence[bytes | None],
+    *,
+    rate_per_s: float | None = None,
+    headers: Sequence[tuple[str, bytes]] = (),
+) -> None:
     """Write ``values`` to the requests topic, keyed by their number."""
     producer = kafka_client.producer(config)
     await producer.start()
@@ -189,7 +195,7 @@ async def produce(config: RuntimeConfig, values: Sequence[bytes | None], *, rate
             if rate_per_s is not None:
                 await asyncio.sleep(max(0.0, began + number / rate_per_s - time.monotonic()))
             topic = config.topic(config.requests_topic)
-            sent.append(await producer.send(topic, value, key=str(number).encode()))
+            sent.append(await producer.send(topic, value, key=str(number).encode(), headers=list(headers)))
         await asyncio.gather(*sent)
     finally:
         await producer.stop()

@@ -16,7 +16,7 @@ from stratarouter_runtime.journal.reader import STATES, JournalReader
 from stratarouter_runtime.journal.usage import WINDOWS_S, UsageAccounts
 from stratarouter_runtime.ledger import reconcile
 from stratarouter_runtime.processors.cache_control import ControlWriter
-from stratarouter_runtime.processors.find_response import find_response
+from stratarouter_runtime.processors.find_response import find_answer
 from stratarouter_runtime.records import CacheCommand
 from stratarouter_runtime.tools import cache_look, status
 from stratarouter_runtime.tools import dead_letters as letters
@@ -182,18 +182,27 @@ async def _story(sources: Sources, asked: Asked) -> dict[str, Any]:
             followers = await reader.followers(row["tenant"], request_id)
     except (InfrastructureError, ConfigurationError) as exc:
         problems.append(exc.message)
-    response = None
+    response = trace_id = None
     try:
         whose = tenant or (None if row is None else row["tenant"])
-        found = await find_response(sources.config, request_id, whose, timeout_s=FIND_RESPONSE_S)
-        response = None if found is None else _plain(found)
+        found = await find_answer(sources.config, request_id, whose, timeout_s=FIND_RESPONSE_S)
+        if found is not None:
+            response = _plain(found[0])
+            # version-trace-parent-flags, as W3C has it
+            trace_id = None if found[1] is None else found[1].split("-")[1]
     except InfrastructureError as exc:
         problems.append(exc.message)
     if row is None and response is None and not problems:
         raise ConfigurationError(
             f"nobody knows a request {request_id!r}", remedy="it may be older than what journal and topics keep"
         )
-    return {"journal": row, "response": response, "followers": followers, "problems": problems}
+    return {
+        "journal": row,
+        "response": response,
+        "trace_id": trace_id,
+        "followers": followers,
+        "problems": problems,
+    }
 
 
 def _plain(response: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
 from stratarouter_runtime.records import Response
+from stratarouter_runtime.validation import traceparent
 
 WINDOW = 20_000
 """Records looked through at once, from the end backwards: about a second."""
@@ -22,6 +23,17 @@ async def find_response(
     config: RuntimeConfig, request_id: str, tenant: str | None = None, *, timeout_s: float = 60.0
 ) -> Response | None:
     """The last response to ``request_id`` (of ``tenant``, where given), or None where the topic holds none.
+
+    Errors as ``find_answer``'s.
+    """
+    found = await find_answer(config, request_id, tenant, timeout_s=timeout_s)
+    return None if found is None else found[0]
+
+
+async def find_answer(
+    config: RuntimeConfig, request_id: str, tenant: str | None = None, *, timeout_s: float = 60.0
+) -> tuple[Response, str | None] | None:
+    """The last response to ``request_id`` and its ``traceparent``.
 
     Only the partition of its key is read. Responses to a ``reply_to`` topic are not found. Raises BrokerError, also
     where it takes more than ``timeout_s`` seconds.
@@ -39,7 +51,9 @@ async def find_response(
             await consumer.stop()
 
 
-async def _search(consumer: AIOKafkaConsumer, topic: str, request_id: str, tenant: str | None) -> Response | None:
+async def _search(
+    consumer: AIOKafkaConsumer, topic: str, request_id: str, tenant: str | None
+) -> tuple[Response, str | None] | None:
     partitions = [place.partition for place in kafka_client.places_of(consumer, topic)]
     key = request_id.encode()
     place = TopicPartition(topic, DefaultPartitioner()(key, partitions, partitions))
@@ -57,7 +71,7 @@ async def _search(consumer: AIOKafkaConsumer, topic: str, request_id: str, tenan
 
 async def _last(
     consumer: AIOKafkaConsumer, place: TopicPartition, begin: int, end: int, key: bytes, tenant: str | None
-) -> Response | None:
+) -> tuple[Response, str | None] | None:
     """The last match from offset ``begin`` to before ``end``."""
     found = None
     consumer.seek(place, begin)
@@ -66,5 +80,6 @@ async def _last(
         for record in polled.get(place, ()):
             if record.key == key and record.offset < end:
                 response = wire.decode_response(record.value)
-                found = response if tenant in {None, response.tenant} else found
+                if tenant in {None, response.tenant}:
+                    found = response, traceparent(record.headers)
     return found

@@ -159,7 +159,7 @@ const execution = {
         ["Cost", response && text.usd(response.cost_usd)], ["Saved", response?.saved_usd ? text.usd(response.saved_usd) : null],
         ["Tokens", answer.usage && `${answer.usage.input_tokens} in, ${answer.usage.output_tokens} out`],
         ["Record", response?.source ? `${response.source.topic}-${response.source.partition}@${response.source.offset}` : journal?.source], ["Out of the journal", response?.from_journal ? "yes: recorded by an earlier run, no call was made" : null],
-        ["Replay", response?.replay_id], ["Begun (UTC)", journal && text.time(journal.created_at)], ["Finished (UTC)", journal?.finished_at && text.time(journal.finished_at)],
+        ["Replay", response?.replay_id], ["Trace", found.trace_id && h("code", {}, found.trace_id)], ["Begun (UTC)", journal && text.time(journal.created_at)], ["Finished (UTC)", journal?.finished_at && text.time(journal.finished_at)],
         ["Calls begun", journal?.starts], ["Owner", journal && !journal.finished_at ? journal.owner : null]]),
       h("h2", {}, "Story"),
       h("ol", { class: "story" }, response && verdict(response).map(([name, what]) => h("li", {}, h("b", {}, `${name}: `), what)),
