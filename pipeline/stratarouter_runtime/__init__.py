@@ -1,9 +1,9 @@
 """StrataRouter Runtime: turns routing decisions into answers, exactly one each, none paid for twice."""
 
 from stratarouter_runtime.errors import RuntimeSystemError
+from stratarouter_runtime.version import __version__
 
 __all__ = ["CoreRuntimeBridge", "RuntimeConfig", "RuntimeSystemError", "__version__"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

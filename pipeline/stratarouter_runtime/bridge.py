@@ -20,6 +20,9 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.feedback import Feedback
 from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response, Usage
 from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.telemetry.spans import Spans, current_traceparent
+from stratarouter_runtime.telemetry.tracing import configure_tracing
+from stratarouter_runtime.version import __version__
 
 
 class RequestFailedError(ExecutionError):
@@ -330,6 +333,11 @@ class InlineCarrier:
         from stratarouter_runtime.assembly import Assembly  # noqa: PLC0415
 
         self._assembly = Assembly(config, routes)
+        endpoint = config.otel_exporter_otlp_endpoint
+        self._tracing = configure_tracing(
+            enabled=config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint), version=__version__
+        )
+        self._spans = Spans(self._tracing)
 
     async def start(self) -> None:
         """Start the engine and its edges."""
@@ -344,12 +352,13 @@ class InlineCarrier:
     async def stop(self, grace_s: float) -> None:
         """Stop them."""
         await self._assembly.stop(grace_s)
+        await asyncio.to_thread(self._tracing.stop)
 
     async def carry(self, draft: Draft, bound_s: float, on_text: Callable[[str], None] | None = None) -> Response:
         """Decode like any record, embed, execute."""
         assembly = self._assembly
         due = assembly.clock.monotonic() + bound_s
-        request = assembly.acceptor.decode(draft.body(), (), None, draft.vector)
+        request = assembly.acceptor.decode(draft.body(), self._trace_headers(), None, draft.vector)
         execution = assembly.acceptor.accept(request, None)
         if lacks_vector(assembly.embedder, execution):
             try:
@@ -367,7 +376,14 @@ class InlineCarrier:
         if not ended:
             task.add_done_callback(_retrieve)
             raise draft.late(bound_s)
-        return task.result()
+        response = task.result()
+        self._spans.executed(request, None, response)
+        return response
+
+    def _trace_headers(self) -> tuple[tuple[str, bytes], ...]:
+        """The caller's own span is the parent of what happens here."""
+        current = current_traceparent() if self._spans.enabled else None
+        return () if current is None else (("traceparent", current.encode()),)
 
     async def command(self, command: CacheCommand) -> None:
         """Here, and on the topic where ``cache_control`` is ``everywhere``."""

@@ -28,7 +28,9 @@ from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.offsets import encode
 from stratarouter_runtime.telemetry.http import HttpEndpoint
 from stratarouter_runtime.telemetry.logs import event
-from stratarouter_runtime.telemetry.tracing import Tracing, configure_tracing
+from stratarouter_runtime.telemetry.spans import Spans
+from stratarouter_runtime.telemetry.tracing import configure_tracing
+from stratarouter_runtime.version import __version__
 
 log = logging.getLogger("stratarouter.worker")
 
@@ -69,11 +71,15 @@ class Worker:
         self.assembly = Assembly(config, routes, needs_engine="execute" in processors)
         self.intakes: list[Intake] = []
         self._handlers: list[Enrich | Execute] = []
+        endpoint = config.otel_exporter_otlp_endpoint
+        self._tracing = configure_tracing(
+            enabled=config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint), version=__version__
+        )
+        self._spans = Spans(self._tracing)
         self._build(processors)
         self.usage = UsageSupervisor(config, self.assembly.metrics) if "usage" in processors else None
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._tracing: Tracing | None = None
         self.http: HttpEndpoint | None = None
         self._waiting_for: str | None = None
         self.console = Console(config, config.http_host, self.live) if config.console_enabled else None
@@ -88,10 +94,12 @@ class Worker:
                 embedder=assembly.embedder,
                 metrics=assembly.metrics,
                 list_topics=lambda: self.intakes[0].topics(),  # noqa: PLW0108 - the intake is made below
+                spans=self._spans,
             )
             self._add(enrich, config.requests_topic)
         if "execute" in processors:
-            self._add(Execute(config, engine=assembly.engine, metrics=assembly.metrics), config.executions_topic)
+            execute = Execute(config, engine=assembly.engine, metrics=assembly.metrics, spans=self._spans)
+            self._add(execute, config.executions_topic)
 
     def _add(self, handler: Enrich | Execute, topic: str) -> None:
         intake = Intake(
@@ -102,6 +110,7 @@ class Worker:
             room=lambda: self.config.max_in_flight - handler.in_flight,
             checkpoints=self.assembly.journal,
             metrics=self.assembly.metrics,
+            committed=self._spans.committed if self._spans.enabled else None,
         )
         self._handlers.append(handler)
         self.intakes.append(intake)
@@ -154,10 +163,6 @@ class Worker:
                 None if self.console is None else self.console.answer,
             )
             await self.http.start()
-        endpoint = self.config.otel_exporter_otlp_endpoint
-        self._tracing = configure_tracing(
-            enabled=self.config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint)
-        )
         if self.usage is not None:
             await self.usage.start()
         if self.intakes:
@@ -235,8 +240,7 @@ class Worker:
         await self.assembly.stop(max(0.0, deadline - time.monotonic()))
         if self.usage is not None:
             await self.usage.stop()
-        if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.stop, TRACES_GRACE_S)
+        await asyncio.to_thread(self._tracing.stop, TRACES_GRACE_S)
         await self._stop_http()
 
     async def _stop_http(self) -> None:

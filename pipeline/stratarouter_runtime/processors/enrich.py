@@ -26,6 +26,7 @@ from stratarouter_runtime.processors.publish import Outputs, coordinates
 from stratarouter_runtime.records import Execution, Outbound
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.telemetry.spans import Spans
 
 log = logging.getLogger("stratarouter.enrich")
 
@@ -62,7 +63,9 @@ class Enrich:
         embedder: Embedder | None,
         metrics: Metrics,
         list_topics: Callable[[], Awaitable[frozenset[str]]],
+        spans: Spans | None = None,
     ) -> None:
+        self._spans = spans or Spans()
         self._list_topics = list_topics
         self._topics: frozenset[str] = frozenset()
         self._config = config
@@ -130,7 +133,10 @@ class Enrich:
             execution = self._acceptor.accept(request, coordinates(record))
         except ExecutionError as exc:
             refused = replace(respond.refused(request, respond.error_info(exc)), source=coordinates(record))
-            outbound = self._outputs.response(refused, reply_to=request.reply_to, traceparent=request.traceparent)
+            trace = self._spans.enriched(
+                request, coordinates(record), time.perf_counter() - began, "refused", error=exc.code
+            )
+            outbound = self._outputs.response(refused, reply_to=request.reply_to, traceparent=trace)
             self._finish(lane, record, outbound)
             return None
         return Accepted(record, execution, began)
@@ -237,7 +243,11 @@ class Enrich:
         timings = {"enrich": _ms_since(item.began)}
         response = respond.from_hit(item.execution, hit, timings)
         request = item.execution.request
-        outbound = self._outputs.response(response, reply_to=request.reply_to, traceparent=request.traceparent)
+        took_s = time.perf_counter() - item.began
+        trace = self._spans.enriched(
+            request, coordinates(item.record), took_s, "hit", cache=hit.kind, similarity=hit.similarity
+        )
+        outbound = self._outputs.response(response, reply_to=request.reply_to, traceparent=trace)
         self.in_flight -= 1
         lane.finish(
             item.record.offset, (outbound,), lambda refusal: (self._outputs.refused_response(refusal, response),)
@@ -245,6 +255,10 @@ class Enrich:
 
     def _pass_on(self, lane: Lane, item: Accepted) -> None:
         execution = replace(item.execution, enriched_ms={"enrich": _ms_since(item.began)})
+        if self._spans.enabled:
+            took_s = time.perf_counter() - item.began
+            trace = self._spans.enriched(execution.request, coordinates(item.record), took_s, "execution")
+            execution = replace(execution, request=replace(execution.request, traceparent=trace))
         self._finish(lane, item.record, self._outputs.execution(execution))
 
     def _finish(self, lane: Lane, record: Record, outbound: Outbound) -> None:

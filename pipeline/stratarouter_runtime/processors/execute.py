@@ -16,6 +16,7 @@ from stratarouter_runtime.processors.lane import Instead, Lane
 from stratarouter_runtime.processors.publish import Outputs
 from stratarouter_runtime.records import Execution, Outbound, Response
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.telemetry.spans import Spans
 
 log = logging.getLogger("stratarouter.execute")
 
@@ -25,7 +26,8 @@ class Execute:
 
     name = "execute"
 
-    def __init__(self, config: RuntimeConfig, *, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, config: RuntimeConfig, *, engine: Engine, metrics: Metrics, spans: Spans | None = None) -> None:
+        self._spans = spans or Spans()
         self._config = config
         self._engine = engine
         self._metrics = metrics
@@ -84,7 +86,9 @@ class Execute:
         """What to publish for a task that ended with a response or a refusal."""
         request = execution.request
         try:
-            return self._outputs.response(task.result(), reply_to=request.reply_to, traceparent=request.traceparent)
+            response = task.result()
+            trace = self._spans.executed(request, execution.source, response)
+            return self._outputs.response(response, reply_to=request.reply_to, traceparent=trace)
         except InvalidRecordError as exc:
             return self._outputs.refused_execution(exc, execution, record)
         except Exception as exc:

@@ -18,7 +18,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import InfrastructureError, OffsetMetadataError
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
-from stratarouter_runtime.processors.lane import Accounts, Lane, Publisher
+from stratarouter_runtime.processors.lane import Accounts, Committed, Lane, Publisher
 from stratarouter_runtime.processors.placement import Checkpoints, Placement
 from stratarouter_runtime.processors.publisher import PlainPublisher, TransactionalPublisher
 from stratarouter_runtime.state.offsets import OffsetMap
@@ -52,6 +52,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         handle: called with a lane and the records just taken from it, in offset order; must not block.
         room: how many more records the worker can hold.
         checkpoints: where progress is kept beside the group's offsets.
+        committed: told of each lane's commits.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         room: Callable[[], int],
         checkpoints: Checkpoints,
         metrics: Metrics,
+        committed: Committed | None = None,
     ) -> None:
+        self._committed = committed
         self.processor = processor
         self.topic = topic
         self.group = f"{config.group_id}-{processor}"
@@ -198,6 +201,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             metrics=self._metrics,
             on_change=self._changed.set,
             accounts=self._accounts(partition),
+            committed=self._committed,
         )
 
     def _accounts(self, partition: TopicPartition) -> Accounts | None:

@@ -58,6 +58,7 @@ class Publisher(Protocol):
         """Release the connections. Idempotent; bounded."""
 
 
+Committed = Callable[[str, int, int, float, Sequence[Outbound]], None]
 Instead = Callable[[OutputRefusedError], "tuple[Outbound, ...]"]
 Accounts = Callable[[Iterable[tuple[int, UsageLine]], int], list[Outbound]]
 """What to publish beside the responses that are committed now: given each one's offset and meaning, and the time in
@@ -84,6 +85,7 @@ class Lane:
         metadata_max_chars: the broker's ``offset.metadata.max.bytes``.
         on_change: called when there may be room again or the state has changed.
         accounts: sums up the responses of a commit; None: nothing is published beside them.
+        committed: told of each commit: this lane's name, the watermark, records, seconds, and what was published.
     """
 
     def __init__(
@@ -97,7 +99,9 @@ class Lane:
         metrics: Metrics,
         on_change: Callable[[], None],
         accounts: Accounts | None = None,
+        committed: Committed | None = None,
     ) -> None:
+        self._told = committed
         self.name = name
         self.state: LaneState = "opening"
         self.problem: str | None = None
@@ -309,7 +313,10 @@ class Lane:
             return
         self._singly = max(0, self._singly - 1)
         self.committed = self._stored = snapshot
-        self._metrics.transaction_seconds.labels(self._processor).observe(time.perf_counter() - began)
+        took_s = time.perf_counter() - began
+        self._metrics.transaction_seconds.labels(self._processor).observe(took_s)
+        if self._told is not None:
+            self._told(self.name, snapshot.watermark, len(offsets), took_s, outbounds)
         self._metrics.transaction_records.observe(len(offsets))
         self._notice_progress(offsets)
 
