@@ -77,15 +77,17 @@ def test_unknown_label_values_share_one_series(values: list[str]) -> None:
     found = Metrics()
     for value in values:
         found.dead_letters_total.labels(value).inc()
-    series = [line for line in exposed(found).splitlines() if line.startswith("stratarouter_dead_letters_total{")]
+    lines = [line for line in exposed(found).splitlines() if line.startswith("stratarouter_dead_letters_total{")]
+    series = [line for line in lines if not line.endswith(" 0.0")]
     assert series == [f'stratarouter_dead_letters_total{{code="{OTHER}"}} {float(len(values))}']
 
 
 def test_unknown_values_are_not_remembered() -> None:
     found = Metrics()
+    before = set(found.retries_total._children)
     for number in range(100):
         found.retries_total.labels(f"x{number}").inc()
-    assert not found.retries_total._children
+    assert set(found.retries_total._children) == before
 
 
 def test_wrong_number_of_label_values_is_refused() -> None:

@@ -195,6 +195,12 @@ class Family(Generic[M]):
         self._labels = labels
         self._children: dict[tuple[str, ...], M] = {}
 
+    def show_all(self) -> None:
+        """Show every value of a lone label from the start, at 0: a rate sees no step into a series that begins."""
+        if len(self._labels) == 1:
+            for value in self._labels[0].values:
+                self.labels(value)
+
     def labels(self, *values: str) -> M:
         """The metric for ``values``, in the table's order; a value outside its set counts as ``other``.
 
@@ -267,7 +273,10 @@ class Metrics:
         for definition in DEFINITIONS:
             labels = tuple(extended if label is PROVIDER else label for label in definition.labels)
             metric = _register(definition, self.registry)
-            setattr(self, definition.name, Family(metric, labels) if labels else metric)
+            family = Family(metric, labels) if labels else None
+            setattr(self, definition.name, metric if family is None else family)
+            if family is not None and definition.kind == "counter":
+                family.show_all()
 
 
 def _register(definition: MetricDef, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
