@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
 from stratarouter_runtime.providers.reach import reach
 from stratarouter_runtime.route_file import ProviderSpec
 from stratarouter_runtime.routes import RouteTable, api_keys
+
+log = logging.getLogger("stratarouter.doctor")
 
 State = Literal["ok", "warning", "failed", "skipped"]
 
@@ -63,6 +67,10 @@ async def _bounded(name: str, work: Awaitable[list[Check]]) -> list[Check]:
         return [Check(name, "failed", f"no answer within {CHECK_TIMEOUT_S:.0f} s", "is the address right, and open?")]
     except RuntimeSystemError as exc:
         return [Check(name, "failed", exc.message, exc.remedy)]
+    except Exception as exc:
+        # One check that breaks must not hide the others' findings. The type alone: a message may quote a secret.
+        log.exception("check failed", extra={"fields": {"check": name}})
+        return [Check(name, "failed", f"the check itself broke: {type(exc).__name__}", "report it with its traceback")]
 
 
 async def _routes(config: RuntimeConfig) -> list[Check]:
@@ -119,8 +127,8 @@ async def _journal(config: RuntimeConfig) -> list[Check]:
 
 
 def _postgres(version: str) -> Check:
-    major = int(version.partition(".")[0].split()[0])
-    if major < MIN_POSTGRES:
+    digits = re.match(r"\d+", version)
+    if digits is None or int(digits[0]) < MIN_POSTGRES:
         return Check("journal", "warning", f"PostgreSQL {version}", f"its makers support {MIN_POSTGRES} and newer")
     return Check("journal", "ok", f"PostgreSQL {version}")
 
