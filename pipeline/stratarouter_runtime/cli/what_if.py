@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("was", "modelled", "what if")
 SHOWN_CHARS = 100
+BELOW: dict[str, Any] = {"fontsize": "small", "loc": "upper center", "bbox_to_anchor": (0.5, -0.08), "ncols": 3}
+"""A legend that covers no bar."""
 
 
 def register(app: typer.Typer) -> None:
@@ -166,14 +168,14 @@ def _draw(report: Report, changes: dict[str, Any], path: Path) -> None:
         kinds.bar(COLUMNS, heights, bottom=bottom, label=kind)
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     kinds.set_ylabel("requests")
-    kinds.legend(fontsize="small")
+    kinds.legend(**BELOW)
     bottom = [0.0] * len(worlds)
     for model in sorted({model for world in worlds for model in world["paid_usd_by_model"]}):
         heights = [world["paid_usd_by_model"].get(model, 0.0) for world in worlds]
         money.bar(COLUMNS, heights, bottom=bottom, label=model)
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     money.set_ylabel("US dollars paid")
-    money.legend(fontsize="small")
+    money.legend(**BELOW)
     figure.suptitle(", ".join(f"{name} = {value}" for name, value in changes.items()), fontsize="medium")
     try:
         figure.savefig(path, dpi=120)
