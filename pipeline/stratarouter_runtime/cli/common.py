@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
+from rich.console import Console
 
 from stratarouter_runtime.config import RuntimeConfig
 
@@ -38,3 +39,9 @@ def stop_signal() -> asyncio.Event:
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
     return stop
+
+
+def wide_console() -> Console:
+    """Standard output; wide enough for every column where it is no terminal."""
+    console = Console(soft_wrap=True)
+    return console if console.is_terminal else Console(width=240, soft_wrap=True)

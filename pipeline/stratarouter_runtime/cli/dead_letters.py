@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.cli.common import ConfigOption, configure, run, wide_console
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from stratarouter_runtime.tools.dead_letters import Found, Listing, Outcome
+    from stratarouter_runtime.tools.dead_letters import Listing, Outcome
 
 app = typer.Typer(help="Look at dead letters and send them again.", no_args_is_help=True)
 
@@ -55,7 +54,7 @@ def list_letters(
     listing = run(_find(settings, Wish(code, processor, request_id, resent), [], since, until, limit))
     if as_json:
         for found in listing.letters:
-            typer.echo(orjson.dumps(_as_dict(found, whole=False)).decode())
+            typer.echo(orjson.dumps(found.summary()).decode())
         return
     table = Table("letter", "at (UTC)", "code", "request", "from", "reason", "sent again")
     for found in listing.letters:
@@ -63,7 +62,7 @@ def list_letters(
         source = f"{letter.source.topic}-{letter.source.partition}@{letter.source.offset}"
         row = (f"{at:%Y-%m-%d %H:%M:%S}", letter.code, letter.request_id or "-", source, letter.reason)
         table.add_row(found.address, *(escape(cell) for cell in row), "yes" if found.resent else "")
-    console = _console()
+    console = wide_console()
     console.print(table)
     more = f" of {listing.matched}; --limit shows more" if listing.matched > len(listing.letters) else ""
     console.print(f"{len(listing.letters)} dead letters{more}")
@@ -86,11 +85,11 @@ def show(
     listing = run(_find(settings, Wish(), [address], None, None, 1))
     if not listing.letters:
         raise ConfigurationError(f"there is no dead letter at {address}", remedy="`dead-letters list` shows all")
-    shown = _as_dict(listing.letters[0], whole=True)
+    shown = listing.letters[0].whole()
     if as_json:
         typer.echo(orjson.dumps(shown).decode())
         return
-    console = _console()
+    console = wide_console()
     for name, value in shown.items():
         console.print(f"[bold]{name:11}[/] {escape(value if isinstance(value, str) else orjson.dumps(value).decode())}")
 
@@ -184,35 +183,9 @@ async def _resend(
 
 
 def _print(outcomes: list[Outcome], *, go: bool) -> None:
-    console = _console()
+    console = wide_console()
     for outcome in outcomes:
         said = outcome.state if go or outcome.state != "sent" else "would be sent"
         console.print(f"{outcome.found.address}  {said}  {escape(outcome.reason)}".rstrip())
     sent = sum(outcome.state == "sent" for outcome in outcomes)
     console.print(f"{sent} of {len(outcomes)} {'sent' if go else 'would be sent; --go sends'}")
-
-
-def _as_dict(found: Found, *, whole: bool) -> dict[str, Any]:
-    letter = found.letter
-    said: dict[str, Any] = {
-        "letter": found.address,
-        "failed_at": datetime.fromtimestamp(letter.failed_at_ms / 1000, UTC).isoformat(),
-        "code": letter.code,
-        "reason": letter.reason,
-        "remedy": letter.remedy,
-        "request_id": letter.request_id,
-        "processor": letter.processor,
-        "source": f"{letter.source.topic}-{letter.source.partition}@{letter.source.offset}",
-        "resent": found.resent,
-    }
-    if whole:
-        said["key"] = None if letter.key is None else letter.key.decode(errors="backslashreplace")
-        said["headers"] = {name: content.decode(errors="backslashreplace") for name, content in letter.headers}
-        said["value"] = None if letter.value is None else letter.value.decode(errors="backslashreplace")
-    return said
-
-
-def _console() -> Console:
-    """Wide enough for every column where the output is no terminal."""
-    console = Console(soft_wrap=True)
-    return console if console.is_terminal else Console(width=240, soft_wrap=True)

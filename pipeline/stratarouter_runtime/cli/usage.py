@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.cli.common import ConfigOption, configure, run, wide_console
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
 
@@ -63,7 +62,7 @@ def usage(
         saved = sum(row[name] for name in SAVED)
         names = [escape(row[name]) or "-" for name in columns[1:]]
         table.add_row(_time(row["start"]), *names, *numbers, dollars(row["paid_nano"]), dollars(saved))
-    console = _console()
+    console = wide_console()
     console.print(table)
     for error in found["errors"]:
         said = f"errors: {error['tenant']} {error['route']} {error['code']}: {error['responses']}"
@@ -152,7 +151,7 @@ def _print(lines: list[LedgerLine]) -> None:
             *(f"{line.calls[kind]}\n{dollars(line.nano_usd[kind])}" for kind in KINDS),
             "no" if line.differences else "yes",
         )
-    console = _console()
+    console = wide_console()
     console.print(table)
     for line in lines:
         if line.unpriced:
@@ -181,9 +180,3 @@ def dollars(nano_usd: int) -> str:
 
 def _time(epoch_s: int) -> str:
     return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _console() -> Console:
-    """Wide enough for every column where the output is no terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=240)

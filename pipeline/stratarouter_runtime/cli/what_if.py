@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.cli.common import ConfigOption, configure, run, wide_console
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
 
@@ -144,8 +144,7 @@ def _print(report: Report, changes: dict[str, Any]) -> None:
             for world in worlds
         )
         table.add_row(escape(model), *cells)
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=200, soft_wrap=True)
+    console = wide_console()
     console.print(table)
     if report.unknown:
         console.print(f"{report.unknown} requests have no known response: they are in no sum of what was")

@@ -221,17 +221,12 @@ async def dead_letters(sources: Sources, asked: Asked) -> dict[str, Any]:
     since_ms = int((time.time() - asked.number("hours", 24, 24 * 31) * 3600) * 1000)
     limit = asked.number("limit", 50, MAX_LETTERS)
     listing = await letters.DeadLetters(sources.config).find(wish, since_ms=since_ms, limit=limit)
-    return {"letters": [_letter(found) for found in reversed(listing.letters)], "matched": listing.matched}
+    return {"letters": [found.summary() for found in reversed(listing.letters)], "matched": listing.matched}
 
 
 async def dead_letter_record(sources: Sources, asked: Asked) -> dict[str, Any]:
     """One letter with its record."""
-    found = await _one_letter(sources, asked)
-    value, key = found.letter.value, found.letter.key
-    return _letter(found) | {
-        "value": None if value is None else value.decode(errors="backslashreplace"),
-        "key": None if key is None else key.decode(errors="backslashreplace"),
-    }
+    return (await _one_letter(sources, asked)).whole()
 
 
 async def resend(sources: Sources, asked: Asked) -> dict[str, Any]:
@@ -255,21 +250,6 @@ async def _one_letter(sources: Sources, asked: Asked) -> letters.Found:
     if not listing.letters:
         raise ConfigurationError(f"there is no dead letter at {address}")
     return listing.letters[0]
-
-
-def _letter(found: letters.Found) -> dict[str, Any]:
-    letter = found.letter
-    return {
-        "letter": found.address,
-        "at": found.timestamp_ms / 1000,
-        "code": letter.code,
-        "reason": letter.reason,
-        "remedy": letter.remedy,
-        "request_id": letter.request_id,
-        "processor": letter.processor,
-        "source": f"{letter.source.topic}-{letter.source.partition}@{letter.source.offset}",
-        "resent": found.resent,
-    }
 
 
 # -- cache -----------------------------------------------------------------------------------------------------------

@@ -55,6 +55,30 @@ class Found:
         """As the command line takes it."""
         return f"{self.partition}@{self.offset}"
 
+    def summary(self) -> dict[str, Any]:
+        """The letter without the record in it, as JSON."""
+        letter = self.letter
+        return {
+            "letter": self.address,
+            "at": self.timestamp_ms / 1000,
+            "code": letter.code,
+            "reason": letter.reason,
+            "remedy": letter.remedy,
+            "request_id": letter.request_id,
+            "processor": letter.processor,
+            "source": f"{letter.source.topic}-{letter.source.partition}@{letter.source.offset}",
+            "resent": self.resent,
+        }
+
+    def whole(self) -> dict[str, Any]:
+        """With the record; bytes that are no UTF-8 as escapes."""
+        letter = self.letter
+        return self.summary() | {
+            "key": None if letter.key is None else letter.key.decode(errors="backslashreplace"),
+            "headers": {name: content.decode(errors="backslashreplace") for name, content in letter.headers},
+            "value": None if letter.value is None else letter.value.decode(errors="backslashreplace"),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
