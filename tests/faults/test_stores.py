@@ -285,11 +285,12 @@ async def test_a_redis_that_is_killed_is_bypassed_and_counted_until_it_is_back(
     async with Watch(bench.config) as watch:
         desk = Desk(bench, watch)
         await _until_hits(desk)
-        assert await _metric(worker, BYPASSED) == 0
+        # A busy machine may have passed it by before: a round trip has 150 ms.
+        before = await _metric(worker, BYPASSED)
         stack.redis.kill()
         try:
             assert _kinds(await desk.ask()) == {"bypass": QUESTIONS}
-            assert await _metric(worker, BYPASSED) >= QUESTIONS
+            assert await _metric(worker, BYPASSED) >= before + QUESTIONS
         finally:
             await stack.redis.start()
         await _until_hits(desk)
