@@ -1,13 +1,14 @@
-"""``up`` runs the embedded stack, ``demo`` the main job on it, ``simulator`` a provider without a key."""
+"""``up`` runs the embedded stack, ``demo`` the main job, ``simulator`` a provider without a key, ``smoke`` a test."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import orjson
 import typer
 from rich.console import Console
 
-from stratarouter_runtime.cli.common import run, stop_signal
+from stratarouter_runtime.cli.common import ConfigOption, configure, run, stop_signal
 
 DATA_DIR = Path(".stratarouter")
 
@@ -17,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(demo)
     app.command()(simulator)
+    app.command()(smoke)
 
 
 def up(
@@ -71,20 +73,49 @@ def demo(
 
 
 def simulator(
-    port: int = typer.Option(8080, help="Port on 127.0.0.1; 0 for a free one."),
+    port: int = typer.Option(8080, help="Port; 0 for a free one."),
+    host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 lets other machines in."),
     latency_ms: float = typer.Option(200.0, min=0.0, help="How long each answer takes."),
     log_path: Path | None = typer.Option(None, help="Append each paid call to this file, as JSON lines."),
 ) -> None:
     """Run a local server that speaks OpenAI's wire shape and answers without a model or a key."""
-    run(_simulate(port, latency_ms, log_path))
+    run(_simulate(host, port, latency_ms, log_path))
 
 
-async def _simulate(port: int, latency_ms: float, log_path: Path | None) -> None:
+async def _simulate(host: str, port: int, latency_ms: float, log_path: Path | None) -> None:
     from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 
     stop = stop_signal()
     simulated = Simulator(SimulatorSettings(latency_ms=latency_ms, log_path=log_path))
-    base_url = await simulated.start(port)
+    base_url = await simulated.start(port, host)
     Console().print(f"simulated provider at {base_url} (no model, no key, no cost); Ctrl-C stops it")
     await stop.wait()
     await simulated.stop()
+
+
+def smoke(
+    config: Path | None = ConfigOption,
+    bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
+    requests: int = typer.Option(1000, min=1, help="How many to send."),
+    rate: float = typer.Option(200.0, min=0.1, help="Requests produced each second."),
+    route: str = typer.Option("default", help="The decision's route id, of all of them."),
+    tenant: str = typer.Option("smoke-test", help="Whose requests they are."),
+    timeout_s: float = typer.Option(120.0, min=1.0, help="Seconds until every response has to be in."),
+    *,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Send sample requests through a running deployment and wait for each response. The route's provider is paid.
+
+    Exits 1 where a response is missing, came twice or is an error.
+    """
+    from stratarouter_runtime.demo.smoke import SmokeTest, passed, print_report, smoke_test
+
+    settings = configure(config, bootstrap_servers=bootstrap_servers)
+    test = SmokeTest(requests=requests, rate_per_s=rate, route=route, tenant=tenant, timeout_s=timeout_s)
+    report = run(smoke_test(settings, test, Console(stderr=True)))
+    if as_json:
+        typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print_report(report, Console())
+    if not passed(report):
+        raise typer.Exit(1)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from importlib import resources
 from typing import Any
 
@@ -56,7 +56,8 @@ async def stream(config: RuntimeConfig, records: list[bytes], fleet: Fleet, cons
     ):
         with bar:
             shown = bar.add_task("answered", total=len(records))
-            producing = await ends.enter_async_context(_produced(config, records))
+            keyed = [(str(number).encode(), value) for number, value in enumerate(records)]
+            producing = await ends.enter_async_context(produced(config, keyed, RATE_PER_S))
             deadline = began + TIMEOUT_S
             while tally.settled < len(records) and time.monotonic() < deadline:
                 await _collect(responses, dead, tally)
@@ -73,9 +74,11 @@ async def stream(config: RuntimeConfig, records: list[bytes], fleet: Fleet, cons
 
 
 @contextlib.asynccontextmanager
-async def _produced(config: RuntimeConfig, records: list[bytes]) -> AsyncIterator[asyncio.Task[None]]:
-    """The task that produces; it ends before the broker does, also where the demonstration is interrupted."""
-    producing = asyncio.create_task(_produce(config, records))
+async def produced(
+    config: RuntimeConfig, records: Sequence[tuple[bytes, bytes]], rate_per_s: float
+) -> AsyncIterator[asyncio.Task[None]]:
+    """The task that puts keys and values onto the requests topic; it ends with the context, also where interrupted."""
+    producing = asyncio.create_task(_produce(config, records, rate_per_s))
     try:
         yield producing
     finally:
@@ -83,15 +86,15 @@ async def _produced(config: RuntimeConfig, records: list[bytes]) -> AsyncIterato
         await asyncio.gather(producing, return_exceptions=True)
 
 
-async def _produce(config: RuntimeConfig, records: list[bytes]) -> None:
+async def _produce(config: RuntimeConfig, records: Sequence[tuple[bytes, bytes]], rate_per_s: float) -> None:
     producer = kafka_client.producer(config)
     await producer.start()
     try:
         topic = config.topic(config.requests_topic)
         began, sent = time.monotonic(), []
-        for number, value in enumerate(records):
-            await asyncio.sleep(max(0.0, began + number / RATE_PER_S - time.monotonic()))
-            sent.append(await producer.send(topic, value, key=str(number).encode()))
+        for number, (key, value) in enumerate(records):
+            await asyncio.sleep(max(0.0, began + number / rate_per_s - time.monotonic()))
+            sent.append(await producer.send(topic, value, key=key))
         await asyncio.gather(*sent)
     finally:
         await producer.stop()

@@ -75,13 +75,13 @@ def build_report(tally: Tally, records: list[bytes], paid: int | None, ambiguous
         "cost": round(tally.cost_usd, 6),
         "saved": round(tally.saved_usd, 6),
         "currency": "USD",
-        "latency_ms": _percentiles(tally.latencies_ms),
-        "latency_before_kill_ms": _percentiles(tally.undisturbed_ms),
+        "latency_ms": percentiles(tally.latencies_ms),
+        "latency_before_kill_ms": percentiles(tally.undisturbed_ms),
     }
 
 
-def _percentiles(values: list[float]) -> dict[str, float]:
-    """p50 and p99, in milliseconds."""
+def percentiles(values: list[float]) -> dict[str, float]:
+    """p50 and p99 of ``values``, both 0 where there are none."""
     ordered = sorted(values) or [0.0]
     return {"p50": round(statistics.median(ordered), 1), "p99": round(ordered[int(0.99 * (len(ordered) - 1))], 1)}
 

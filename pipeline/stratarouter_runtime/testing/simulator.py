@@ -142,11 +142,14 @@ class Simulator:
         self._limits = RateLimits(self.settings.rate_limit_rpm, self.settings.rate_limit_tpm, time.monotonic())
         self._server: asyncio.Server | None = None
 
-    async def start(self, port: int = 0) -> str:
-        """Listen on ``port`` (0: a free one) and return the base URL, ``http://127.0.0.1:port/v1``."""
+    async def start(self, port: int = 0, host: str = "127.0.0.1") -> str:
+        """Listen on ``port`` (0: a free one) and return the base URL, ``http://127.0.0.1:port/v1``.
+
+        A ``host`` other than the loopback address lets other machines in; it asks nobody for a key.
+        """
         self.log.open()
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._serve, self._connections), "127.0.0.1", port, backlog=BACKLOG
+            lambda: Connection(self._serve, self._connections), host, port, backlog=BACKLOG
         )
         bound = self._server.sockets[0].getsockname()[1]
         self.base_url = f"http://127.0.0.1:{bound}/v1"
