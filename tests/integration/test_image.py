@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import shutil
-import subprocess
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import orjson
 import pytest
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
+from support import engine
 from support.fleet import Watch, free_port, produce, request, write_routes
 
 IMAGE = "stratarouter-runtime"
@@ -22,35 +20,21 @@ REQUESTS = 1000
 HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "host")
 
 
-def _docker() -> str | None:
-    """The client that reaches an engine with the image; None where there is none."""
-    client = next((path for path in ("/usr/bin/docker", shutil.which("docker")) if path and Path(path).exists()), None)
-    if client is None:
-        return None
-    try:
-        done = subprocess.run([client, "image", "inspect", IMAGE], capture_output=True, timeout=20, check=False)
-    except subprocess.TimeoutExpired:
-        return None
-    return client if done.returncode == 0 else None
-
-
-DOCKER = _docker()
+DOCKER = engine.client()
 
 pytestmark = [
     pytest.mark.stack,
-    pytest.mark.skipif(DOCKER is None, reason="no engine with the image (ops/ci/engine start, and its DOCKER_HOST)"),
+    pytest.mark.skipif(
+        not engine.has(IMAGE), reason="no engine with the image (ops/ci/engine start, and its DOCKER_HOST)"
+    ),
 ]
 
 
-async def _run(*arguments: str, timeout_s: float = 120) -> tuple[int, str]:
+async def _run(*arguments: str) -> tuple[int, str]:
     """One docker command: its exit code and all it said."""
     assert DOCKER is not None
-    process = await asyncio.create_subprocess_exec(
-        DOCKER, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=dict(os.environ)
-    )
-    said, _ = await asyncio.wait_for(process.communicate(), timeout_s)
-    assert process.returncode is not None
-    return process.returncode, said.decode()
+    code, out, err = await engine.run(DOCKER, *arguments)
+    return code, out + err
 
 
 def _environment(config: RuntimeConfig, **more: str) -> list[str]:
@@ -94,9 +78,13 @@ async def test_the_image_holds_nothing_it_does_not_need(config: RuntimeConfig) -
     code, said = await _run(*python, "open('/opt/venv/x', 'w')")
     assert code != 0
     assert "Read-only file system" in said
-    # What tests alone need is not in it.
-    code, _ = await _run(*python, "import pytest")
-    assert code != 0
+    # What tests alone need is not in it, nor what could install more.
+    for absent in ("pytest", "pip"):
+        code, _ = await _run(*python, f"import {absent}")
+        assert code != 0, absent
+    code, said = await _run(*python, "print(open('/opt/venv/share/sbom/runtime.cdx.json').read())")
+    listed = {part["name"] for part in orjson.loads(said)["components"]}
+    assert {"aiokafka", "asyncpg", "redis"} <= listed
 
 
 async def test_a_thousand_requests_are_answered_once_by_the_image(config: RuntimeConfig, tmp_path: Path) -> None:
