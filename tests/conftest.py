@@ -1,4 +1,4 @@
-"""Fixtures: one embedded stack for the whole run, fresh databases and topics for each test."""
+"""Fixtures: one stack of servers for the whole run, fresh databases and topics for each test."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ import pytest
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
+from support import containers
+from support.containers import Stack
 from support.fleet import STARTED
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--slow runs everything."""
+    """--slow runs everything, --stack chooses the servers."""
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
+    parser.addoption(
+        "--stack",
+        choices=("auto", "containers", "embedded"),
+        default="auto",
+        help="Kafka, PostgreSQL and Redis in containers or embedded; auto: in containers where an engine answers",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -59,17 +67,39 @@ def bench_data() -> Path:
     return folder
 
 
+def _chosen(config: pytest.Config) -> tuple[bool, str]:
+    """Whether the servers run in containers, and why."""
+    wanted = config.getoption("--stack")
+    version = None if wanted == "embedded" else containers.engine()
+    if wanted == "containers" and version is None:
+        raise pytest.UsageError("--stack containers: no container engine answers (ops/ci/engine start, DOCKER_HOST)")
+    if version is None:
+        return False, "embedded" if wanted == "embedded" else "embedded (no container engine answers)"
+    return True, f"containers {', '.join(containers.images().values())} (engine {version})"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What the tests ran on."""
+    terminalreporter.write_line(f"Kafka, PostgreSQL and Redis: {_chosen(config)[1]}")
+
+
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """A real Kafka, PostgreSQL and Redis for the whole run."""
-    embedded = EmbeddedStack(tmp_path_factory.mktemp("stack"), redis=True)
-    embedded.start_sync()
-    yield embedded
-    embedded.stop_sync()
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A real Kafka, PostgreSQL and Redis for the whole run: the same tests on both kinds."""
+    servers: Stack
+    if _chosen(request.config)[0]:
+        servers = containers.ContainerStack()
+    else:
+        servers = EmbeddedStack(tmp_path_factory.mktemp("stack"), redis=True)
+    try:
+        servers.start_sync()
+        yield servers
+    finally:
+        servers.stop_sync()
 
 
 @pytest.fixture
-def addresses(stack: EmbeddedStack) -> StackAddresses:
+def addresses(stack: Stack) -> StackAddresses:
     """Where the stack's servers listen."""
     return stack.start_sync()
 

@@ -12,9 +12,9 @@ from aiokafka.structs import OffsetAndMetadata
 
 from faults.conftest import Bench
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.embedded import EmbeddedStack
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.testing.simulator import FaultRule
+from support.containers import Stack
 from support.fleet import Watch, ambiguous_calls, produce, request
 
 pytestmark = pytest.mark.stack
@@ -42,7 +42,7 @@ async def test_a_worker_frozen_past_its_session_is_fenced_and_repeats_nothing(be
 
 
 @pytest.mark.row(11)
-async def test_a_broker_killed_under_load_loses_and_repeats_nothing(bench: Bench, stack: EmbeddedStack) -> None:
+async def test_a_broker_killed_under_load_loses_and_repeats_nothing(bench: Bench, stack: Stack) -> None:
     await bench.worker()
     async with Watch(bench.config) as watch:
         producing = asyncio.create_task(produce(bench.config, _requests(800), rate_per_s=100))
@@ -58,7 +58,7 @@ async def test_a_broker_killed_under_load_loses_and_repeats_nothing(bench: Bench
 
 
 @pytest.mark.row(21)
-async def test_a_database_killed_under_load_starts_no_unjournaled_call(bench: Bench, stack: EmbeddedStack) -> None:
+async def test_a_database_killed_under_load_starts_no_unjournaled_call(bench: Bench, stack: Stack) -> None:
     await bench.worker()
     async with Watch(bench.config) as watch:
         producing = asyncio.create_task(produce(bench.config, _requests(800), rate_per_s=100))
@@ -141,7 +141,7 @@ async def test_foreign_metadata_halts_its_lane_alone_and_says_how_to_mend_it(ben
 
 
 async def test_a_worker_that_starts_before_its_servers_waits_for_them_and_can_be_stopped_meanwhile(
-    bench: Bench, stack: EmbeddedStack
+    bench: Bench, stack: Stack
 ) -> None:
     stack.kafka.kill()
     stack.postgres.kill()

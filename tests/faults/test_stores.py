@@ -19,10 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from faults.conftest import Bench
-from stratarouter_runtime.embedded import EmbeddedStack
 from stratarouter_runtime.records import Response
 from stratarouter_runtime.testing.simulator_endpoints import expected_answer
 from support import pg_faults
+from support.containers import Stack
 from support.fleet import Watch, WorkerProcess, produce, request
 from support.pg_faults import Trouble
 
@@ -70,7 +70,7 @@ async def _load(bench: Bench, rate_per_s: int, enough: asyncio.Event) -> int:
     return sent
 
 
-async def _survives_restarts(bench: Bench, stack: EmbeddedStack, gaps_s: Sequence[float], rate_per_s: int) -> None:
+async def _survives_restarts(bench: Bench, stack: Stack, gaps_s: Sequence[float], rate_per_s: int) -> None:
     """Kill PostgreSQL after each gap and start it at once, while two workers are under load."""
     await asyncio.gather(bench.worker(), bench.worker())
     enough = asyncio.Event()
@@ -92,17 +92,13 @@ async def _survives_restarts(bench: Bench, stack: EmbeddedStack, gaps_s: Sequenc
 
 
 @pytest.mark.row(21)
-async def test_a_database_restarted_every_5_s_makes_no_worker_pay_for_anothers_call(
-    bench: Bench, stack: EmbeddedStack
-) -> None:
+async def test_a_database_restarted_every_5_s_makes_no_worker_pay_for_anothers_call(bench: Bench, stack: Stack) -> None:
     await _survives_restarts(bench, stack, [5.0, 5.0, 5.0], rate_per_s=100)
 
 
 @pytest.mark.slow
 @pytest.mark.row(21)
-async def test_a_database_restarted_at_random_makes_no_worker_pay_for_anothers_call(
-    bench: Bench, stack: EmbeddedStack
-) -> None:
+async def test_a_database_restarted_at_random_makes_no_worker_pay_for_anothers_call(bench: Bench, stack: Stack) -> None:
     # Longer than the run's bound for a test that hangs; every wait in here has its own.
     faulthandler.cancel_dump_traceback_later()
     chance = random.Random(21)
@@ -278,9 +274,7 @@ def _redis_worker(bench: Bench) -> dict[str, str]:
 
 
 @pytest.mark.row(23)
-async def test_a_redis_that_is_killed_is_bypassed_and_counted_until_it_is_back(
-    bench: Bench, stack: EmbeddedStack
-) -> None:
+async def test_a_redis_that_is_killed_is_bypassed_and_counted_until_it_is_back(bench: Bench, stack: Stack) -> None:
     worker = await bench.worker(**_redis_worker(bench))
     async with Watch(bench.config) as watch:
         desk = Desk(bench, watch)
