@@ -20,6 +20,7 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.feedback import Feedback
 from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response, Usage
 from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.telemetry.responses import count_response
 from stratarouter_runtime.telemetry.spans import Spans, current_traceparent
 from stratarouter_runtime.telemetry.tracing import configure_tracing
 from stratarouter_runtime.version import __version__
@@ -378,6 +379,7 @@ class InlineCarrier:
             raise draft.late(bound_s)
         response = task.result()
         self._spans.executed(request, None, response)
+        count_response(assembly.metrics, response, request.traceparent)
         return response
 
     def _trace_headers(self) -> tuple[tuple[str, bytes], ...]:

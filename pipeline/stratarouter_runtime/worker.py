@@ -7,8 +7,10 @@ import logging
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
 from aiokafka import TopicPartition
 
@@ -25,6 +27,7 @@ from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.processors.placement import witness
 from stratarouter_runtime.processors.usage_supervisor import UsageSupervisor
 from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.state.breaker import BreakerState
 from stratarouter_runtime.state.offsets import encode
 from stratarouter_runtime.telemetry.http import HttpEndpoint
 from stratarouter_runtime.telemetry.logs import event
@@ -323,11 +326,15 @@ class Worker:
         while True:
             for handler, intake in zip(self._handlers, self.intakes, strict=True):
                 metrics.in_flight.labels(handler.name).set(handler.in_flight)
-                metrics.watermark_gap.set(max((lane.watermark_gap for lane in intake.lanes.values()), default=0))
                 metrics.lag_records.labels(handler.name).set(intake.lag())
                 for state in ("opening", "running", "fenced", "halted"):
                     count = sum(lane.state == state for lane in intake.lanes.values())
                     metrics.lanes.labels(handler.name, state).set(count)
+            lanes = [lane for intake in self.intakes for lane in intake.lanes.values()]
+            metrics.watermark_gap.set(max((lane.watermark_gap for lane in lanes), default=0))
+            states = Counter((target.provider, state) for target, state in self.assembly.gates.breakers())
+            for provider, state in product({provider for provider, _ in states}, get_args(BreakerState)):
+                metrics.breakers.labels(provider, state).set(states[provider, state])
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
 

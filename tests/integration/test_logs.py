@@ -99,9 +99,14 @@ targets = [{{ provider = "openai", model = "gpt-4o-mini" }}]
         assert any(POISON in (response.text or "") for response in seen.responses), "the provider echoes"
         assert await worker.stop() == 0
     lines = log.read_text().splitlines()
-    assert len(lines) >= 2
-    for line in lines:
-        said = orjson.loads(line)
+    told = [orjson.loads(line) for line in lines]
+    # Whatever came to a bad end is found by its id: the error responses and the dead letters that had one.
+    failed = {response.request_id for response in seen.responses if response.error is not None}
+    assert failed == {said["request_id"] for said in told if said["event"] == "error response"}
+    letters = [said for said in told if said["event"] == "dead letter"]
+    assert len(letters) == len(seen.dead_letters)
+    assert {"nowhere", "vector"} <= {said.get("request_id") for said in letters}
+    for line, said in zip(lines, told, strict=True):
         assert {"time", "level", "logger", "event"} <= said.keys(), line
         assert POISON not in line
         assert KEY not in line

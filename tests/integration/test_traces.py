@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -28,13 +29,27 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
+class MetricsCollector(metrics_service_pb2_grpc.MetricsServiceServicer):  # type: ignore[misc]  # as below
+    """Keeps the names of the metrics that come."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002 - the service's name and shape
+        scopes = [scope for resource in request.resource_metrics for scope in resource.scope_metrics]
+        self.names |= {metric.name for scope in scopes for metric in scope.metrics}
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc]  # generated code has no types
-    """An OTLP receiver that keeps every span."""
+    """An OTLP receiver that keeps every span, and the metrics beside them."""
 
     def __init__(self) -> None:
         self.spans: list[Any] = []
         self._server = grpc.server(ThreadPoolExecutor(1))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        self.metrics = MetricsCollector()
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self.metrics, self._server)
         self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
@@ -76,6 +91,7 @@ async def test_one_trace_through_every_topic(config: RuntimeConfig, tmp_path: Pa
         await watch.until(3, 60)
         # Stopping exports what is left.
         assert await worker.stop() == 0
+        assert collector.metrics.names == {"gen_ai.client.operation.duration", "gen_ai.client.token.usage"}
         found = collector.of(TRACE)
         assert {"enrich", "execute", "cache lookup", "journal begin", "chat gpt-4o-mini", "journal finish"} <= set(
             found

@@ -7,6 +7,7 @@ import io
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -23,7 +24,7 @@ from stratarouter_runtime.processors.lane import LaneState
 from stratarouter_runtime.records import CacheVerdictKind, Status
 from stratarouter_runtime.telemetry import http, logs, metrics, tracing
 from stratarouter_runtime.telemetry.http import HttpEndpoint
-from stratarouter_runtime.telemetry.logs import REDACTED, JsonFormatter, configure_logging, event
+from stratarouter_runtime.telemetry.logs import REDACTED, JsonFormatter, about, configure_logging, event, event_of
 from stratarouter_runtime.telemetry.metrics import DEFINITIONS, OTHER, Family, Metrics
 from stratarouter_runtime.telemetry.tracing import (
     TraceParent,
@@ -154,6 +155,50 @@ def test_an_event_is_one_json_line_with_its_fields(lines: io.StringIO) -> None:
         "lane": "requests-3",
         "offset": 42,
     }
+
+
+@dataclass(frozen=True)
+class Asked:
+    request_id: str
+    traceparent: str | None = None
+
+
+async def test_lines_of_a_requests_task_carry_its_ids_and_those_of_its_trace(lines: io.StringIO) -> None:
+    async def work(asked: Asked) -> None:
+        about(asked)
+        await asyncio.sleep(0)
+        event(LOG, logging.INFO, "retry")
+        await asyncio.create_task(inner())
+
+    async def inner() -> None:
+        event(LOG, logging.INFO, "call")
+
+    await asyncio.gather(work(Asked("a", f"00-{'ab' * 16}-{'cd' * 8}-01")), work(Asked("b", "nonsense")))
+    event(LOG, logging.INFO, "outside")
+    found = [(line["event"], line.get("request_id"), line.get("trace_id")) for line in logged(lines)]
+    assert sorted(found, key=str) == [
+        ("call", "a", "ab" * 16),
+        ("call", "b", None),
+        ("outside", None, None),
+        ("retry", "a", "ab" * 16),
+        ("retry", "b", None),
+    ]
+
+
+def test_what_every_request_causes_is_no_flood_and_what_was_left_out_is_said(
+    lines: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+    for number in range(50):
+        event_of(LOG, logging.WARNING, "error response", number=number)
+    event_of(LOG, logging.WARNING, "dead letter")
+    now += 1.0
+    event_of(LOG, logging.WARNING, "error response", number=50)
+    errors = [line for line in logged(lines) if line["event"] == "error response"]
+    assert [line["number"] for line in errors] == [*range(logs.EACH_PER_S), 50]
+    assert errors[-1]["left_out_before"] == 50 - logs.EACH_PER_S
+    assert sum(line["event"] == "dead letter" for line in logged(lines)) == 1
 
 
 def test_events_below_the_level_are_not_logged(lines: io.StringIO) -> None:
@@ -365,6 +410,21 @@ async def test_metrics_are_served(endpoint: HttpEndpoint) -> None:
     status, body = await ask(endpoint, get("/metrics?name=x"))
     assert status == 200
     assert b"stratarouter_coalesced_total 1.0" in body
+
+
+async def test_openmetrics_is_served_where_asked_for_with_what_leads_to_a_trace(endpoint: HttpEndpoint) -> None:
+    traceparent = f"00-{'ab' * 16}-{'cd' * 8}"
+    seconds = endpoint._metrics.provider_call_seconds.labels("openai")
+    seconds.observe(0.2, tracing.exemplar(f"{traceparent}-01"))
+    seconds.observe(20.0, tracing.exemplar(f"{traceparent}-00"))
+    seconds.observe(50.0, tracing.exemplar(None))
+    asking = b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=1.0.0\r\n\r\n"
+    status, body = await ask(endpoint, asking)
+    assert status == 200
+    assert body.rstrip().endswith(b"# EOF")
+    exemplars = [line for line in body.decode().splitlines() if " # {" in line]
+    assert len(exemplars) == 1, "one call was recorded by its caller"
+    assert f'# {{trace_id="{"ab" * 16}"}} 0.2' in exemplars[0]
 
 
 async def test_a_living_process_is_healthy(endpoint: HttpEndpoint) -> None:

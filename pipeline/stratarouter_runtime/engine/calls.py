@@ -23,6 +23,7 @@ from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Target
 from stratarouter_runtime.route_file import RouteHedge
 from stratarouter_runtime.state.retry import RetryPolicy
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.telemetry.tracing import exemplar
 
 CHARACTERS_PER_TOKEN = 4
 """To book a call's tokens before they are counted; the usual rule of thumb for English."""
@@ -223,7 +224,7 @@ class Caller:
         provider, model = passage.target.provider, passage.target.model
         work.attempts.append(Attempt(provider, model, code, _ms(took), status, waited_ms=_ms(waited_s)))
         self._metrics.provider_calls_total.labels(provider, code).inc()
-        self._metrics.provider_call_seconds.labels(provider).observe(took)
+        self._metrics.provider_call_seconds.labels(provider).observe(took, exemplar(work.execution.request.traceparent))
 
 
 def _circuit_open(target: Target, open_in_s: float) -> ProviderUnavailableError:

@@ -24,7 +24,7 @@ from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConfli
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
 from stratarouter_runtime.records import BatchVerdict, CacheVerdict, ErrorInfo, Execution, Response
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Origin
-from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.telemetry.logs import about, event
 from stratarouter_runtime.telemetry.metrics import Metrics
 
 log = logging.getLogger("stratarouter.engine")
@@ -160,6 +160,7 @@ class Engine:
         return replace(await asyncio.shield(running.task), source=execution.source)
 
     async def _execute(self, execution: Execution, key: JournalKey, manner: _Manner) -> Response:
+        about(execution.request)
         began = self._clock.monotonic()
         story = Story(CacheVerdict("bypass", key=execution.content_hash))
         finding = self._find_or_lead(execution, key, story, manner)

@@ -75,7 +75,10 @@ def _entry(execution: Execution, answer: Answer, entry_id: str, origin: Origin, 
 
 def count(metrics: Metrics, found: CacheHit | CacheMiss) -> None:
     """Count one lookup: what it came to, and why a near entry was refused or the backend not asked."""
-    metrics.cache_lookups_total.labels(verdict(found, None).kind).inc()
+    said = verdict(found, None)
+    metrics.cache_lookups_total.labels(said.kind).inc()
+    if said.similarity is not None and said.kind in {"semantic", "miss"}:
+        metrics.cache_similarity.labels(said.kind).observe(said.similarity)
     if isinstance(found, CacheMiss):
         if found.bypassed:
             metrics.cache_bypass_total.labels(found.reason or "unavailable").inc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 
@@ -12,8 +13,12 @@ from stratarouter_runtime.engine.spread import meeting_key
 from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, ResponseTooLargeError
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Response
+from stratarouter_runtime.telemetry.logs import event_of, ids
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.telemetry.responses import count_response
 from stratarouter_runtime.usage_deltas import line_of
+
+log = logging.getLogger("stratarouter.publish")
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -37,7 +42,7 @@ class Outputs:
                 f"the response has {len(value)} bytes, more than max_response_bytes={self._config.max_response_bytes}",
             )
             value = wire.encode_response(response)
-        count_response(self._metrics, response)
+        count_response(self._metrics, response, traceparent)
         topic = reply_to or self._config.topic(self._config.responses_topic)
         usage = line_of(response, self._processor) if self._config.usage_enabled else None
         return Outbound(topic, response.request_id.encode(), value, _trace_headers(traceparent), usage)
@@ -87,26 +92,18 @@ class Outputs:
             request_id=request_id,
         )
         self._metrics.dead_letters_total.labels(letter.code).inc()
-        address = f"{place.topic}-{place.partition}@{place.offset}".encode()
-        return Outbound(self._config.topic(self._config.dead_letter_topic), address, wire.encode_dead_letter(letter))
+        address = f"{place.topic}-{place.partition}@{place.offset}"
+        told = {"code": letter.code, "source": address, "processor": self._processor}
+        parent = next((value for name, value in record.headers if name == TRACEPARENT), None)
+        event_of(log, logging.WARNING, "dead letter", **ids(request_id, parent), **told)
+        topic = self._config.topic(self._config.dead_letter_topic)
+        return Outbound(topic, address.encode(), wire.encode_dead_letter(letter))
 
 
 def _too_large(response: Response, message: str, remedy: str | None = None) -> Response:
     """``response`` without its answer, as an error that says why."""
     problem = ResponseTooLargeError(message, remedy=remedy)
     return replace(response, status="error", text=None, tool_calls=(), error=respond.error_info(problem))
-
-
-def count_response(metrics: Metrics, response: Response) -> None:
-    """Count one response: outcome, tokens and money."""
-    metrics.responses_total.labels(response.status, response.error.code if response.error else "ok").inc()
-    if response.cost_usd:
-        metrics.cost_usd_total.inc(response.cost_usd)
-        metrics.tokens_total.labels("input").inc(response.usage.input_tokens)
-        metrics.tokens_total.labels("output").inc(response.usage.output_tokens)
-    if response.saved_usd:
-        by = response.cache.kind if response.cache.kind in {"exact", "semantic"} else "coalesced"
-        metrics.saved_usd_total.labels(by).inc(response.saved_usd)
 
 
 def coordinates(record: Record) -> Coordinates:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -195,7 +195,7 @@ class HttpEndpoint:
         if request.path in OWN_PATHS and request.method == "POST":
             return "GET", problem(405, "only GET and HEAD here")
         if request.path in OWN_PATHS or self._pages is None:
-            return request.method, self._reply(request.path)
+            return request.method, self._reply(request.path, request.headers.get("accept", ""))
         return request.method, await self._page(self._pages, request)
 
     async def _page(self, pages: Pages, request: HttpRequest) -> Reply:
@@ -208,16 +208,18 @@ class HttpEndpoint:
             event(log, logging.ERROR, "page failed", path=request.path, cause=repr(exc))
             return problem(500, f"{request.path} failed: {type(exc).__name__}; the log has more")
 
-    def _reply(self, path: str) -> Reply:
+    def _reply(self, path: str, accept: str) -> Reply:
         try:
-            return self._route(path)
+            return self._route(path, accept)
         except Exception as exc:  # noqa: BLE001 - a wrong check must answer 500, not close the connection
             event(log, logging.ERROR, "endpoint failed", path=path, cause=repr(exc))
             return problem(500, f"{path} failed: {type(exc).__name__}; the log has more")
 
-    def _route(self, path: str) -> Reply:
+    def _route(self, path: str, accept: str) -> Reply:
         if path == "/metrics":
-            return Reply(200, generate_latest(self._metrics.registry), CONTENT_TYPE_LATEST)
+            # OpenMetrics, with its exemplars, for those that ask for it.
+            encode, content_type = choose_encoder(accept)
+            return Reply(200, encode(self._metrics.registry), content_type)
         if path == "/healthz":
             return Reply(200, _json(self._health()))
         if path == "/readyz":

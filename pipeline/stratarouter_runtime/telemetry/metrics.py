@@ -9,12 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from stratarouter_runtime import errors
+from stratarouter_runtime.state.breaker import BreakerState
 
 PREFIX = "stratarouter_"
 OTHER = "other"
@@ -31,6 +32,10 @@ WRITE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 """A commit of one record takes 8 ms and a journal write of 200 rows 5 ms; both stand in the middle."""
 RECORD_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
 """Up to the most records that one commit takes (``processors.lane.MAX_COMMIT_RECORDS``)."""
+
+
+SIMILARITY_BUCKETS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 1.0)
+"""Close where thresholds are set."""
 
 
 def _error_codes() -> frozenset[str]:
@@ -105,10 +110,12 @@ CODE = _label("code", ERROR_CODES)
 CODE_OR_OK = _label("code", ERROR_CODES | {"ok"})
 STATUS = _label("status", {"ok", "error"})
 VERDICT = _label("verdict", {"exact", "semantic", "miss", "bypass"})
+NEAR = _label("verdict", {"semantic", "miss"})
 GUARD_REASON = _label("reason", {MARKED_WRONG, *(f"guard:{rule}" for rule in GUARD_RULES)})
 OUTCOME = _label("outcome", {"ok", "given_up"} | ERROR_CODES)
 TOKEN_KIND = _label("kind", {"input", "output", "cached", "reasoning"})
 SAVED_BY = _label("by", {"exact", "semantic", "coalesced", "journal"})
+BREAKER = _label("state", get_args(BreakerState))
 LANE_STATE = _label("state", {"opening", "running", "fenced", "halted", "closed"})
 REPLACED = _label("reason", {"transaction_failed", "fenced"})
 JOURNAL_OP = _label(
@@ -136,6 +143,14 @@ DEFINITIONS: tuple[MetricDef, ...] = (
     MetricDef("responses_total", "counter", (STATUS, CODE_OR_OK), "responses", "Responses, by outcome."),
     MetricDef("cache_lookups_total", "counter", (VERDICT,), "lookups", "What the cache said."),
     MetricDef("guard_refusals_total", "counter", (GUARD_REASON,), "candidates", "Similar entries the guard refused."),
+    MetricDef(
+        "cache_similarity",
+        "histogram",
+        (NEAR,),
+        "cosine",
+        "Similarity of the nearest entry, by what the lookup came to.",
+        SIMILARITY_BUCKETS,
+    ),
     MetricDef("coalesced_total", "counter", (), "requests", "Requests that followed a leader instead of paying."),
     MetricDef(
         "cache_fills_awaited_total", "counter", (), "requests", "Requests answered by what another process was at."
@@ -151,6 +166,7 @@ DEFINITIONS: tuple[MetricDef, ...] = (
     MetricDef("retries_total", "counter", (CODE,), "retries", "Calls made again, by the error before them."),
     MetricDef("ambiguous_calls_total", "counter", (), "calls", "Calls that may have been paid for without a result."),
     MetricDef("breaker_openings_total", "counter", (PROVIDER,), "openings", "Times a target's circuit breaker opened."),
+    MetricDef("breakers", "gauge", (PROVIDER, BREAKER), "targets", "Targets that were called, by breaker state."),
     MetricDef(
         "rate_limit_wait_seconds",
         "histogram",
@@ -235,6 +251,7 @@ class Metrics:
     responses_total: Family[Counter]
     cache_lookups_total: Family[Counter]
     guard_refusals_total: Family[Counter]
+    cache_similarity: Family[Histogram]
     coalesced_total: Counter
     cache_fills_awaited_total: Counter
     provider_calls_total: Family[Counter]
@@ -246,6 +263,7 @@ class Metrics:
     retries_total: Family[Counter]
     ambiguous_calls_total: Counter
     breaker_openings_total: Family[Counter]
+    breakers: Family[Gauge]
     rate_limit_wait_seconds: Family[Histogram]
     hedges_total: Family[Counter]
     hedge_cost_usd_total: Counter

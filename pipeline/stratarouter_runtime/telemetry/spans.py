@@ -16,8 +16,10 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from stratarouter_runtime.records import Attempt, Coordinates, Outbound, Request, Response
+from stratarouter_runtime.telemetry.gen_ai import GenAiMetrics
 from stratarouter_runtime.telemetry.tracing import TraceParent, Tracing, context_of, parse_traceparent
 
+SCOPE = "stratarouter_runtime"
 MAX_LINKS = 128
 """Of one commit: OpenTelemetry's own limit."""
 STEPS_BEFORE = ("lookup", "slot", "journal_begin")
@@ -36,7 +38,9 @@ class Spans:
     """Writes spans through ``tracing``; off where that is."""
 
     def __init__(self, tracing: Tracing | None = None) -> None:
-        self._tracer = tracing.tracer("stratarouter_runtime") if tracing is not None and tracing.enabled else None
+        self._tracer = tracing.tracer(SCOPE) if tracing is not None and tracing.enabled else None
+        meter = None if tracing is None else tracing.meter(SCOPE)
+        self._gen_ai = None if meter is None else GenAiMetrics(meter)
 
     @property
     def enabled(self) -> bool:
@@ -58,7 +62,9 @@ class Spans:
         return _traceparent(span)
 
     def executed(self, request: Request, source: Coordinates | None, response: Response) -> str | None:
-        """Execute's span with its steps; returns the ``traceparent`` of the response."""
+        """Execute's span with its steps, and the metrics of its calls; returns the ``traceparent`` of the response."""
+        if self._gen_ai is not None:
+            self._gen_ai.executed(response)
         if self._tracer is None:
             return request.traceparent
         end = time.time_ns()

@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.metrics import Meter
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
 SERVICE_NAME = "stratarouter-runtime"
 EXPORT_TIMEOUT_S = 5
 """One export; longer would hold up the exit of a worker whose collector is away."""
+METRICS_EVERY_S = 15
+"""Between two exports of metrics."""
 QUEUE_SPANS = 4096
 """Spans kept for export; when the collector is away the rest are dropped, never waited for."""
 SAMPLED: Final = 0x01
@@ -74,6 +79,12 @@ def child_traceparent(parent: TraceParent | str | bytes | None, span_id: str | N
     return str(TraceParent(trace_id, span_id or _new_id(8), flags))
 
 
+def exemplar(traceparent: str | None) -> dict[str, str] | None:
+    """What leads from a measurement to its trace: the labels of an OpenMetrics exemplar; None where nobody records."""
+    parent = parse_traceparent(traceparent)
+    return {"trace_id": parent.trace_id} if parent is not None and parent.sampled else None
+
+
 def context_of(parent: TraceParent | None) -> Context:
     """The OpenTelemetry context in which a span becomes a child of ``parent``; an empty one for None."""
     if parent is None:
@@ -96,6 +107,7 @@ class Tracing:
     """The tracer of one process. Without a provider it hands out OpenTelemetry's no-op tracer."""
 
     _provider: TracerProvider | None = None
+    _meters: MeterProvider | None = None
 
     @property
     def enabled(self) -> bool:
@@ -106,16 +118,24 @@ class Tracing:
         """The tracer for ``name``."""
         return trace.NoOpTracer() if self._provider is None else self._provider.get_tracer(name)
 
+    def meter(self, name: str) -> Meter | None:
+        """The meter for ``name``; None where nobody exports."""
+        return None if self._meters is None else self._meters.get_meter(name)
+
     def stop(self, timeout_s: float = EXPORT_TIMEOUT_S) -> None:
         """Export what is left within ``timeout_s`` seconds. Blocks: call it in a thread. Idempotent."""
         provider, self._provider = self._provider, None
         if provider is not None:
             provider.force_flush(int(timeout_s * 1000))
             provider.shutdown()
+        meters, self._meters = self._meters, None
+        if meters is not None:
+            meters.shutdown(timeout_s * 1000)
 
 
 def configure_tracing(*, enabled: bool, endpoint: str | None, version: str = "") -> Tracing:
-    """Set tracing up: exporting over OTLP/gRPC to ``endpoint``, or doing nothing where it is off or None.
+    """Set up the export of spans and of the metrics of calls, over OTLP/gRPC to ``endpoint``; nothing where it is off
+    or None.
 
     Args:
         enabled: ``tracing_enabled``.
@@ -138,4 +158,16 @@ def configure_tracing(*, enabled: bool, endpoint: str | None, version: str = "")
     provider.add_span_processor(
         BatchSpanProcessor(exporter, max_queue_size=QUEUE_SPANS, export_timeout_millis=EXPORT_TIMEOUT_S * 1000)
     )
-    return Tracing(provider)
+    return Tracing(provider, _meter_provider(endpoint, resource))
+
+
+def _meter_provider(endpoint: str, resource: Resource) -> MeterProvider:
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415 - as above
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
+
+    exporter = OTLPMetricExporter(
+        endpoint=endpoint, insecure=not endpoint.startswith("https://"), timeout=EXPORT_TIMEOUT_S
+    )
+    reader = PeriodicExportingMetricReader(exporter, METRICS_EVERY_S * 1000, EXPORT_TIMEOUT_S * 1000)
+    return MeterProvider([reader], resource, shutdown_on_exit=False)

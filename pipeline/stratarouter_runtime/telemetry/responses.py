@@ -1,0 +1,29 @@
+"""What is counted and logged of a response, whoever it goes to."""
+
+from __future__ import annotations
+
+import logging
+
+from stratarouter_runtime.records import Response
+from stratarouter_runtime.telemetry.logs import event_of, ids
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+log = logging.getLogger("stratarouter.responses")
+
+
+def count_response(metrics: Metrics, response: Response, traceparent: str | None) -> None:
+    """Count one response, its outcome, tokens and money; and log how it ended."""
+    told = ids(response.request_id, traceparent)
+    if response.error is not None:
+        code, attempts = response.error.code, len(response.attempts)
+        event_of(log, logging.WARNING, "error response", **told, code=code, attempts=attempts)
+    else:
+        event_of(log, logging.DEBUG, "answered", **told, cache=response.cache.kind, batch=response.batch.role)
+    metrics.responses_total.labels(response.status, response.error.code if response.error else "ok").inc()
+    if response.cost_usd:
+        metrics.cost_usd_total.inc(response.cost_usd)
+        metrics.tokens_total.labels("input").inc(response.usage.input_tokens)
+        metrics.tokens_total.labels("output").inc(response.usage.output_tokens)
+    if response.saved_usd:
+        by = response.cache.kind if response.cache.kind in {"exact", "semantic"} else "coalesced"
+        metrics.saved_usd_total.labels(by).inc(response.saved_usd)
