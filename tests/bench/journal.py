@@ -21,7 +21,7 @@ from stratarouter_runtime.records import Answer, Attempt, Usage
 
 T = TypeVar("T")
 
-ROWS = 20_000
+ROWS = 40_000
 CALLERS = 4000
 """Callers that wait for one row each: what a busy worker has in flight."""
 ROUNDS = 7

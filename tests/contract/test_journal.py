@@ -492,7 +492,7 @@ CALLS = {
 @pytest.mark.stack
 @pytest.mark.parametrize("name", CALLS)
 async def test_table_locked_past_the_timeout_is_unavailable_not_a_hang(postgres: PostgresWorld, name: str) -> None:
-    me = await postgres.worker(timeout_s=0.2)
+    me = await postgres.worker(timeout_s=1.0)  # its start has to fit in too, on a busy machine
     blocker = await asyncpg.connect(postgres.url)
     async with blocker.transaction():
         await blocker.execute("LOCK TABLE journal, workers, checkpoints, spending")
@@ -504,7 +504,7 @@ async def test_table_locked_past_the_timeout_is_unavailable_not_a_hang(postgres:
 
 @pytest.mark.stack
 async def test_begin_that_timed_out_is_granted_when_asked_again(postgres: PostgresWorld) -> None:
-    me = await postgres.worker(timeout_s=0.5)
+    me = await postgres.worker(timeout_s=1.0)
     blocker = await asyncpg.connect(postgres.url)
     async with blocker.transaction():
         await blocker.execute("LOCK TABLE journal IN EXCLUSIVE MODE")

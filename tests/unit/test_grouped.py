@@ -122,6 +122,25 @@ async def test_callers_beyond_the_bound_wait_and_are_served(journal: GatedJourna
     await grouped.stop()
 
 
+async def test_a_caller_that_gives_up_waiting_for_room_takes_none_with_it(journal: GatedJournal) -> None:
+    grouped = await started(journal, writers=1, max_waiting=2)
+    tasks = spawn(*(grouped.begin_one(begin(n)) for n in range(7)))
+    await spin()
+    tasks[2].cancel()  # waits, and has been given nothing
+    journal.gate.set()
+    await tasks[0]
+    tasks[3].cancel()  # has been given a place, and may not have taken it yet
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [one for one in ended if not isinstance(one, asyncio.CancelledError)] == [Begun("granted")] * (
+        7 - sum(isinstance(one, asyncio.CancelledError) for one in ended)
+    )
+    assert isinstance(ended[2], asyncio.CancelledError)
+    # Every place is back.
+    assert await asyncio.gather(*(grouped.begin_one(begin(n)) for n in range(10, 14))) == [Begun("granted")] * 4
+    assert grouped._begins._room == 2
+    await grouped.stop()
+
+
 async def test_each_caller_gets_its_own_row_s_result(journal: GatedJournal) -> None:
     journal.gate.set()
     grouped = await started(journal)

@@ -59,7 +59,8 @@ class _Gatherer(Generic[Item, Result]):
         self._abandon = abandon
         self._sends_cancelled = sends_cancelled
         self._rows: deque[tuple[Item, asyncio.Future[Result | _Failure]]] = deque()
-        self._room = asyncio.Semaphore(max_waiting)
+        self._room = max_waiting
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._wake = asyncio.Event()
         self._open = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,12 +89,17 @@ class _Gatherer(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """Wait for room, then for the row's result."""
-        async with self._room:
+        if self._room > 0 and not self._queue:
+            self._room -= 1
+        else:
+            await self._wait_for_room()
+        try:
             if not self._open:
                 raise _closed()
             future: asyncio.Future[Result | _Failure] = asyncio.get_running_loop().create_future()
             self._rows.append((item, future))
-            self._wake.set()
+            if len(self._rows) == 1:
+                self._wake.set()
             try:
                 outcome = await future
             except asyncio.CancelledError:
@@ -101,10 +107,34 @@ class _Gatherer(Generic[Item, Result]):
                 if not future.cancelled():
                     self._give_up(item, future.result())
                 raise
+        finally:
+            self._leave()
         if isinstance(outcome, _Failure):
             # A copy each: one exception raised in hundreds of tasks would gather all their tracebacks.
             raise copy.copy(outcome.error) from outcome.error
         return outcome
+
+    async def _wait_for_room(self) -> None:
+        """In order of coming; a place that was given to a waiter cancelled meanwhile goes to the next."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._queue.remove(turn)
+            else:
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Give the place to the first that waits for one."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._room += 1
 
     async def _write_all(self) -> None:
         while await self._has_rows():

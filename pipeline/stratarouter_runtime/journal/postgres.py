@@ -139,7 +139,7 @@ class PostgresJournal:
     # -- executions --------------------------------------------------------------------------------------------
 
     async def begin(self, items: Sequence[Begin]) -> list[Begun]:
-        """Claim rows durably, in one round trip (another for rows that changed under it).
+        """Claim rows durably: new ones in one round trip, those that are there already in another.
 
         A started row of this owner is busy with ``owner`` this one's; but one that nobody was told of (the reply
         was lost, or the grant was given back by ``release``) is granted again.
@@ -157,7 +157,7 @@ class PostgresJournal:
         asked = sorted(unique.values(), key=_key_order)
         fresh = self._held.claim(asked)
         try:
-            begun = await self._resolve(asked, lambda part: self._begin_round(part, fresh))
+            begun = await self._begin_each(asked, fresh)
         except BaseException:
             self._held.release(fresh)
             raise
@@ -176,6 +176,27 @@ class PostgresJournal:
         if begun.state == "granted" and unique[identity] is not item:
             # The same request twice in one call: the first has it.
             return Begun("busy", owner=self._owner)
+        return begun
+
+    async def _begin_each(self, asked: Sequence[Begin], fresh: frozenset[JournalKey]) -> list[Begun]:
+        begun = [GRANTED] * len(asked)
+        # A row that a begin of this process has on its way is no new one, whoever comes first.
+        mine = [at for at, item in enumerate(asked) if item.key in fresh]
+        there = {at for at, item in enumerate(asked) if item.key not in fresh}
+        if mine:
+            columns = _columns(
+                7,
+                (
+                    (*_key(item.key), item.payload_hash, item.route_id, item.source, *_key(item.leader))
+                    for item in (asked[at] for at in mine)
+                ),
+            )
+            there |= {mine[record["ord"] - 1] for record in await self._fetch("begin_new", *columns, self._owner)}
+        if there:
+            left = sorted(there)
+            settled = await self._resolve([asked[at] for at in left], lambda part: self._begin_round(part, fresh))
+            for at, one in zip(left, settled, strict=True):
+                begun[at] = one
         return begun
 
     async def _begin_round(self, items: Sequence[Begin], fresh: frozenset[JournalKey]) -> list[Begun | None]:
@@ -234,15 +255,12 @@ class PostgresJournal:
         )
         records = await self._fetch("finish", *_columns(6, packed), self._owner, *_columns(6, charges))
 
-        def stands(record: asyncpg.Record) -> Recorded | None:
-            at: int = record["ord"] - 1
-            if record["written"]:
-                return results[at]
-            if record["finished"] or rows.state_of(items[at]) is None:
-                return _recorded(record)
-            return None
-
-        return _in_order(records, len(items), stands)
+        stands: list[Recorded | None] = list(results)
+        for record in records:
+            at = record["ord"] - 1
+            known = record["finished"] or rows.state_of(items[at]) is None
+            stands[at] = _recorded(record) if known else None
+        return stands
 
     async def lookup(self, keys: Sequence[JournalKey]) -> list[Recorded | None]:
         """Read finished results; None where there is none yet. Errors as ``finish``'s."""
@@ -363,6 +381,9 @@ def _key(key: JournalKey | None) -> tuple[str | None, str | None]:
 def _key_order(item: Begin | Finish) -> JournalKey:
     # One order for every writer, so that two batches never wait for each other crosswise.
     return item.key
+
+
+GRANTED = Begun("granted")
 
 
 def _columns(width: int, table: Iterable[tuple[object, ...]]) -> list[tuple[object, ...]]:

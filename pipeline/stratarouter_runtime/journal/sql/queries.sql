@@ -1,5 +1,36 @@
 -- The journal's statements by name. Rows travel as arrays, one per column; ``ord`` is a row's place in them.
 
+-- name: begin_new
+-- Nearly every row is new: a bare INSERT takes it, and only the places of the others come back, for ``begin``.
+WITH item AS MATERIALIZED (
+    SELECT *
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+        WITH ORDINALITY AS i (
+            tenant, request_id, payload_hash, route_id, source, leader_tenant, leader_request_id, ord
+        )
+), inserted AS (
+    INSERT INTO journal (
+        tenant, request_id, payload_hash, route_id, source, leader_tenant, leader_request_id,
+        state, owner, starts, started_at
+    )
+    SELECT
+        i.tenant, i.request_id, i.payload_hash, i.route_id, i.source, i.leader_tenant, i.leader_request_id,
+        CASE WHEN i.leader_tenant IS NULL THEN 'started' ELSE 'following' END,
+        $8::uuid,
+        CASE WHEN i.leader_tenant IS NULL THEN 1 ELSE 0 END,
+        CASE WHEN i.leader_tenant IS NULL THEN now() END
+    FROM item AS i
+    ORDER BY i.ord
+    ON CONFLICT (tenant, request_id) DO NOTHING
+    RETURNING tenant, request_id, payload_hash
+)
+SELECT i.ord
+FROM item AS i
+WHERE NOT EXISTS (
+    SELECT FROM inserted AS n
+    WHERE n.tenant = i.tenant AND n.request_id = i.request_id AND n.payload_hash = i.payload_hash
+);
+
 -- name: begin
 WITH item AS MATERIALIZED (
     SELECT *
@@ -125,9 +156,9 @@ WITH item AS MATERIALIZED (
     ON CONFLICT (budget, tenant, window_start) DO UPDATE
     SET nano_usd = s.nano_usd + excluded.nano_usd, tokens = s.tokens + excluded.tokens, calls = s.calls + excluded.calls
 )
+-- What is not in the reply was written.
 SELECT
     i.ord,
-    w.tenant IS NOT NULL AS written,
     l.state IS NOT NULL OR coalesce(r.state IN ('succeeded', 'failed'), false) AS finished,
     r.leader_tenant, r.leader_request_id,
     coalesce(l.answer, r.answer) AS answer,
@@ -135,9 +166,10 @@ SELECT
     coalesce(l.attempts, r.attempts) AS attempts
 FROM item AS i
 LEFT JOIN written AS w ON w.tenant = i.tenant AND w.request_id = i.request_id
-LEFT JOIN journal AS r ON w.tenant IS NULL AND r.tenant = i.tenant AND r.request_id = i.request_id
+LEFT JOIN journal AS r ON r.tenant = i.tenant AND r.request_id = i.request_id
 LEFT JOIN journal AS l ON r.state = 'following' AND l.state = 'succeeded'
-    AND l.tenant = r.leader_tenant AND l.request_id = r.leader_request_id;
+    AND l.tenant = r.leader_tenant AND l.request_id = r.leader_request_id
+WHERE w.tenant IS NULL;
 
 -- name: lookup
 SELECT
