@@ -7,6 +7,7 @@ import socket
 from dataclasses import replace
 
 import aiohttp
+import httptools
 import httpx
 import orjson
 import pytest
@@ -19,14 +20,16 @@ from stratarouter_runtime.errors import (
     RuntimeSystemError,
 )
 from stratarouter_runtime.ports import HttpCall
-from stratarouter_runtime.providers import create_transport, http, http_aiohttp
+from stratarouter_runtime.providers import create_transport, http, http_aiohttp, http_direct
 from stratarouter_runtime.providers.http import HttpxTransport
 from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport
+from stratarouter_runtime.providers.http_direct import DirectTransport
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
 from stratarouter_runtime.testing.simulator_endpoints import expected_answer
 
 KEY = "canary-key-91d0"
 MAKERS = {
+    "direct": DirectTransport,
     "aiohttp": AiohttpTransport,
     "httpx": HttpxTransport,
 }
@@ -144,7 +147,11 @@ async def test_address_that_leads_nowhere_is_not_paid(transport, url):
 
 
 async def test_waiting_for_a_connection_is_bounded_and_not_paid():
-    for made in (AiohttpTransport(max_connections=1), HttpxTransport(max_connections=1, shards=1)):
+    for made in (
+        DirectTransport(max_connections=1),
+        AiohttpTransport(max_connections=1),
+        HttpxTransport(max_connections=1, shards=1),
+    ):
         await made.start()
         async with Simulator(SimulatorSettings(faults=[FaultRule("hang", prompt="hang")])) as simulator:
             first = asyncio.create_task(made.send(call_to(simulator.base_url, content="hang", timeout_s=5)))
@@ -183,7 +190,7 @@ async def test_header_that_cannot_be_sent_does_not_show_its_value(transport, val
 
 
 async def test_oversized_reply_is_given_up(transport, monkeypatch):
-    for module in (http, http_aiohttp):
+    for module in (http, http_aiohttp, http_direct):
         monkeypatch.setattr(module, "MAX_REPLY_BYTES", 100)
     async with Simulator() as simulator:
         error = await failure(transport, call_to(simulator.base_url))
@@ -399,7 +406,11 @@ async def test_hundred_streams_at_once_all_get_their_own_text(transport):
 
 def test_every_error_of_the_clients_is_mapped():
     """Fails when a client library grows an exception outside the families that the transports catch."""
-    families = {httpx: http.FAILURES, aiohttp: http_aiohttp.FAILURES}
+    families = {
+        httpx: http.FAILURES,
+        aiohttp: http_aiohttp.FAILURES,
+        httptools: (*http_direct.FAILURES, httptools.HttpParserUpgrade),
+    }
     # Not raised by a plain call: cookies are not kept, and the rest belong to WebSockets, multipart bodies and streams
     # read by hand.
     exempt = {
@@ -417,8 +428,11 @@ def test_every_error_of_the_clients_is_mapped():
 
 
 def test_auto_takes_the_faster_client_and_httpx_where_it_is_missing(monkeypatch):
-    assert isinstance(create_transport(), AiohttpTransport)
+    assert isinstance(create_transport(), DirectTransport)
+    assert type(create_transport("aiohttp")) is AiohttpTransport
     assert isinstance(create_transport("httpx"), HttpxTransport)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name == "aiohttp" else None)
+    assert type(create_transport("auto")) is AiohttpTransport
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     assert isinstance(create_transport("auto"), HttpxTransport)
     with pytest.raises(ConfigurationError):

@@ -1,0 +1,373 @@
+"""HTTP/1.1 straight on asyncio's protocols, parsed by httptools (llhttp): the transport of the hot path.
+
+Whole replies alone; those that are read as they come go over aiohttp. What it saves: see ``providers/__init__.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import quote, urlsplit
+
+import httptools
+
+from stratarouter_runtime.errors import ProviderConnectionError
+from stratarouter_runtime.ports import HttpCall, HttpReply
+from stratarouter_runtime.providers.http import (
+    CONNECT_TIMEOUT_S,
+    KEEPALIVE_S,
+    MAX_CONNECTIONS,
+    MAX_REPLY_BYTES,
+    CallProgress,
+    interruption,
+    too_large,
+)
+from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport
+
+SWEEP_S = 1.0
+"""How often idle connections are looked through."""
+USER_AGENT = "stratarouter-runtime"
+MAX_HEAD_CHARS = 64 * 1024
+"""Of a reply's headers together."""
+PORTS = {"http": 80, "https": 443}
+
+
+class BrokenReplyError(ConnectionError):
+    """The connection ended before the reply did, or what came is no HTTP."""
+
+
+FAILURES = (OSError, ValueError, httptools.HttpParserError)
+"""What a call can end in; ValueError is for a header or URL that cannot be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a URL leads. ``path`` is ready to be sent, ``host`` is the header's."""
+
+    scheme: str
+    address: str
+    port: int
+    path: str
+    host: str
+
+    @property
+    def server(self) -> tuple[str, str, int]:
+        """What connections are shared by."""
+        return self.scheme, self.address, self.port
+
+
+@functools.lru_cache(maxsize=256)
+def _place(url: str) -> _Place:
+    """Raises ValueError where no call can go there."""
+    parts = urlsplit(url)
+    if parts.scheme not in PORTS or not parts.hostname or parts.username is not None:
+        raise ValueError("not an http or https URL with a host and without a user")
+    address = parts.hostname.encode("idna").decode() if not parts.hostname.isascii() else parts.hostname
+    port = parts.port or PORTS[parts.scheme]
+    name = f"[{address}]" if ":" in address else address
+    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
+    if not path.isascii() or any(sign <= " " for sign in path):
+        raise ValueError("a query that cannot be sent")
+    return _Place(parts.scheme, address, port, path, name if port == PORTS[parts.scheme] else f"{name}:{port}")
+
+
+def _head(call: HttpCall, place: _Place) -> bytes:
+    headers = {
+        "host": place.host,
+        "user-agent": USER_AGENT,
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        **{name.lower(): value for name, value in call.headers.items()},
+        "content-length": str(len(call.body)),
+    }
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if "\0" in lines or lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+        raise ValueError("a header that cannot be sent")
+    return f"{call.method} {place.path} HTTP/1.1\r\n{lines}\r\n".encode()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: one call at a time."""
+
+    def __init__(self, pool: DirectTransport, server: tuple[str, str, int]) -> None:
+        self.server = server
+        self.idle_since = 0.0
+        self.alive = False
+        self.whole = False
+        self._pool = pool
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[HttpReply] | None = None
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._size = self._head_size = 0
+        self._in_body = False
+
+    def ask(self, request: bytes) -> asyncio.Future[HttpReply]:
+        """Send ``request``; the future has the whole reply or what it broke off with."""
+        assert self._transport is not None
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._headers, self._body, self._in_body, self.whole = {}, [], False, False
+        self._size = self._head_size = 0
+        self._transport.write(request)
+        return self._waiter
+
+    def abort(self) -> None:
+        """Nothing of what is on its way is wanted."""
+        self.alive = False
+        self._end(BrokenReplyError("the connection was given up"))
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- asyncio ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not to be asked for its class: uvloop's is no asyncio.Transport.
+        self._transport, self.alive = cast("asyncio.Transport", transport), True
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None:
+            self.abort()  # nobody asked: what follows would be taken for the next call's reply
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
+            self._end(BrokenReplyError(f"no HTTP: {type(exc).__name__}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.alive = False
+        until_the_end = self._in_body and not {"content-length", "transfer-encoding"} & self._headers.keys()
+        if exc is None and until_the_end:
+            self._end(None)
+        else:
+            self._end(BrokenReplyError("the connection was closed") if exc is None else exc)
+        self._pool.lost(self)
+
+    # -- httptools ---------------------------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower().decode("latin-1")] = value.decode("latin-1")
+        self._head_size += len(name) + len(value)
+        if self._head_size > MAX_HEAD_CHARS:
+            self._end(BrokenReplyError("its head has no end"))
+            self.abort()
+
+    def on_headers_complete(self) -> None:
+        self._in_body = True
+
+    def on_body(self, piece: bytes) -> None:
+        self._body.append(piece)
+        self._size += len(piece)
+        if self._size > MAX_REPLY_BYTES:
+            self._end(too_large(self._parser.get_status_code()))
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() < 200:
+            self._headers, self._in_body = {}, False  # told beforehand: the reply is still to come
+            return
+        if self._waiter is not None:
+            self.whole = self._parser.should_keep_alive()
+        self._end(None)
+
+    def on_message_begin(self) -> None:
+        self.whole = False  # more than was asked for
+
+    def _end(self, problem: Exception | None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return
+        if problem is None:
+            waiter.set_result(HttpReply(self._parser.get_status_code(), self._headers, b"".join(self._body)))
+        else:
+            waiter.set_exception(problem)
+
+
+Handed = _Connection | None
+"""What a call that waited is given: a connection to its server, or room to open one."""
+
+
+class DirectTransport(AiohttpTransport):
+    """Sends calls through one pool. Follows no redirect, keeps no cookie, takes no proxy from the process.
+
+    Args:
+        max_connections: open at once for whole replies, and as many again for those read as they come; a call beyond
+            it waits, within its own deadline.
+    """
+
+    def __init__(self, *, max_connections: int = MAX_CONNECTIONS) -> None:
+        super().__init__(max_connections=max_connections)
+        self._room = max_connections
+        self._idle: dict[tuple[str, str, int], deque[_Connection]] = {}
+        self._open: set[_Connection] = set()
+        self._waiting: deque[tuple[tuple[str, str, int], asyncio.Future[Handed]]] = deque()
+        self._tls: ssl.SSLContext | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._started = False
+
+    async def start(self) -> None:
+        """Open the pool. Idempotent."""
+        await super().start()
+        self._started = True
+
+    async def stop(self) -> None:
+        """Close the pool. Idempotent."""
+        self._started = False
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for connection in list(self._open):
+            connection.abort()
+        self._idle.clear()
+        await super().stop()
+
+    async def send(self, call: HttpCall) -> HttpReply:
+        """Send one call and read its whole reply within ``call.timeout_s``. Raises as ``ports.Transport`` says."""
+        if not self._started:
+            raise ProviderConnectionError("the transport is not started")
+        if "@" in call.url:
+            return await super().send(call)  # a user in the URL, which aiohttp makes a header of
+        progress = CallProgress()
+        try:
+            async with asyncio.timeout(call.timeout_s):
+                return await self._exchange(call, progress)
+        except FAILURES as exc:
+            problem = interruption(call, progress, exc)
+        raise problem
+
+    async def _exchange(self, call: HttpCall, progress: CallProgress) -> HttpReply:
+        place = _place(call.url)
+        request = _head(call, place) + call.body
+        connection = await self._take(place)
+        try:
+            # From here on something of it may have left.
+            progress.sent = True
+            return await connection.ask(request)
+        finally:
+            self._give_back(connection)
+
+    # -- the pool ----------------------------------------------------------------------------------------------
+
+    async def _take(self, place: _Place) -> _Connection:
+        """A connection of the call's own, an idle one or a new one."""
+        while True:
+            if not self._waiting:
+                connection = self._idle_to(place.server)
+                if connection is not None:
+                    return connection
+                if self._room <= 0:
+                    self._close_an_idle_one()
+                if self._room > 0:
+                    self._room -= 1
+                    return await self._connect(place)
+            handed = await self._wait(place.server)
+            if handed is None:
+                return await self._connect(place)
+            if handed.alive:
+                return handed
+
+    def _idle_to(self, server: tuple[str, str, int]) -> _Connection | None:
+        idle, now = self._idle.get(server), asyncio.get_running_loop().time()
+        while idle:
+            connection = idle.pop()
+            if connection.alive and now - connection.idle_since < KEEPALIVE_S:
+                return connection
+            connection.abort()
+        return None
+
+    def _close_an_idle_one(self) -> None:
+        """Make room for another server."""
+        idle = next((connections for connections in self._idle.values() if connections), None)
+        if idle is not None:
+            connection = idle.popleft()
+            connection.abort()
+            self.lost(connection)
+
+    async def _wait(self, server: tuple[str, str, int]) -> Handed:
+        turn: asyncio.Future[Handed] = asyncio.get_running_loop().create_future()
+        self._waiting.append((server, turn))
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._waiting.remove((server, turn))
+            elif (handed := turn.result()) is not None:
+                self._hand_on(handed)
+            else:
+                self._hand_room_on()
+            raise
+
+    async def _connect(self, place: _Place) -> _Connection:
+        """Room for it was taken; it is given back where nothing comes of it."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._check_started()
+            if place.scheme == "https" and self._tls is None:
+                self._tls = await asyncio.to_thread(ssl.create_default_context)
+            context = self._tls if place.scheme == "https" else None
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self, place.server), place.address, place.port, ssl=context
+                )
+        except BaseException:
+            self._hand_room_on()
+            raise
+        self._open.add(connection)
+        return connection
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise ConnectionAbortedError("the transport was stopped")
+
+    def _give_back(self, connection: _Connection) -> None:
+        if connection.alive and connection.whole and self._started:
+            self._hand_on(connection)
+        elif connection.alive:
+            connection.abort()
+
+    def _hand_on(self, connection: _Connection) -> None:
+        """To the first that waits, as it is or as room for another; else it is idle."""
+        for server, turn in self._turns():
+            if server == connection.server and connection.alive:
+                turn.set_result(connection)
+            else:
+                self._open.discard(connection)
+                connection.abort()
+                turn.set_result(None)
+            return
+        connection.idle_since = asyncio.get_running_loop().time()
+        self._idle.setdefault(connection.server, deque()).append(connection)
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _hand_room_on(self) -> None:
+        for _, turn in self._turns():
+            turn.set_result(None)
+            return
+        self._room += 1
+
+    def _turns(self) -> Iterator[tuple[tuple[str, str, int], asyncio.Future[Handed]]]:
+        while self._waiting:
+            server, turn = self._waiting.popleft()
+            if not turn.done():
+                yield server, turn
+
+    def lost(self, connection: _Connection) -> None:
+        """Its end came, from either side."""
+        if connection in self._open:
+            self._open.discard(connection)
+            self._hand_room_on()
+
+    def _sweep(self) -> None:
+        """Close what has been idle for long, before the other side does."""
+        loop = asyncio.get_running_loop()
+        for server, idle in list(self._idle.items()):
+            while idle and (not idle[0].alive or loop.time() - idle[0].idle_since >= KEEPALIVE_S):
+                idle.popleft().abort()
+            if not idle:
+                del self._idle[server]
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep) if self._idle else None

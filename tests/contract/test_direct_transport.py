@@ -1,0 +1,255 @@
+"""What the transport of the hot path does with connections: when one is used again, and when it must not be."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stratarouter_runtime.errors import ProviderConnectionError, ProviderInterruptedError
+from stratarouter_runtime.ports import HttpCall, HttpReply
+from stratarouter_runtime.providers import http_direct
+from stratarouter_runtime.providers.http_direct import DirectTransport
+from support.tls import Authority
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+@dataclass
+class Script:
+    """A server that answers the requests of a connection with ``replies`` in turn, the last one for ever."""
+
+    replies: list[bytes]
+    then_close: bool = False
+    delay_s: float = 0.0
+    requests: list[bytes] = field(default_factory=list)
+    opened: int = 0
+    open_now: int = 0
+    most_open: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.opened += 1
+        self.open_now += 1
+        self.most_open = max(self.most_open, self.open_now)
+        self.writers.append(writer)
+        try:
+            for number in range(1_000_000):
+                head = await reader.readuntil(b"\r\n\r\n")
+                size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                self.requests.append(head + await reader.readexactly(size))
+                await asyncio.sleep(self.delay_s)
+                writer.write(self.replies[min(number, len(self.replies) - 1)])
+                if self.then_close:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self.open_now -= 1
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    server = await asyncio.start_server(script, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"{'https' if context else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for writer in script.writers:
+            writer.close()
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[DirectTransport]:
+    made = DirectTransport()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def call(base_url: str, path: str = "/v1/chat", body: bytes = b"{}", timeout_s: float = 5.0) -> HttpCall:
+    return HttpCall(
+        "POST", base_url + path, {"Authorization": "Bearer k", "content-type": "text/plain"}, body, timeout_s
+    )
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+async def test_what_is_sent_is_one_request_and_the_connection_is_used_again(transport: DirectTransport) -> None:
+    script = Script([OK])
+    async with serving(script) as url:
+        for body in (b"one", "zwölf".encode(), b""):
+            assert (await transport.send(call(url, "/a b?x=1&y=%20", body))).body == b"ok"
+    assert script.opened == 1
+    assert [request.partition(b"\r\n\r\n")[2] for request in script.requests] == [b"one", "zwölf".encode(), b""]
+    lines = script.requests[0].decode().split("\r\n")
+    assert lines[0] == "POST /a%20b?x=1&y=%20 HTTP/1.1"
+    assert f"host: {url.removeprefix('http://')}" in lines
+    assert {"authorization: Bearer k", "content-type: text/plain", "content-length: 3"} <= set(lines)
+    assert "accept-encoding: identity" in lines
+
+
+@pytest.mark.parametrize(
+    ("reply", "body"),
+    [
+        (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + OK, b"ok"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, b"ok"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\nx-sum: 1\r\n\r\n", b"abc"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n", b""),
+    ],
+    ids=["early-hints", "continue", "chunked", "no-content", "empty"],
+)
+async def test_replies_of_every_framing_are_whole_and_free_their_connection(
+    transport: DirectTransport, reply: bytes, body: bytes
+) -> None:
+    script = Script([reply])
+    async with serving(script) as url:
+        assert [(await transport.send(call(url))).body for _ in range(3)] == [body] * 3
+    assert script.opened == 1
+
+
+async def test_a_reply_without_a_length_ends_with_its_connection(transport: DirectTransport) -> None:
+    script = Script([b"HTTP/1.1 200 OK\r\n\r\nall of it"], then_close=True)
+    async with serving(script) as url:
+        assert [(await transport.send(call(url))).body for _ in range(2)] == [b"all of it"] * 2
+    assert script.opened == 2
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * (http_direct.MAX_HEAD_CHARS + 1) + b"\r\n\r\n",
+    ],
+    ids=["length", "chunks", "head", "upgrade", "endless-head"],
+)
+async def test_a_reply_that_is_not_whole_is_ambiguous(transport: DirectTransport, reply: bytes) -> None:
+    script = Script([reply], then_close=True)
+    async with serving(script) as url:
+        with pytest.raises(ProviderInterruptedError):
+            await transport.send(call(url))
+    assert len(script.requests) == 1, "it is not sent twice"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        OK + b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    ],
+    ids=["more-than-asked-for", "close", "http-1.0"],
+)
+async def test_such_a_connection_is_not_used_again(transport: DirectTransport, reply: bytes) -> None:
+    script = Script([reply])
+    async with serving(script) as url:
+        assert [(await transport.send(call(url))).body for _ in range(2)] == [b"ok"] * 2
+    assert script.opened == 2
+
+
+async def test_what_comes_unasked_is_nobodys_reply(transport: DirectTransport) -> None:
+    script = Script([OK])
+    async with serving(script) as url:
+        await transport.send(call(url))
+        script.writers[0].write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison")
+        await until(lambda: not transport._open)
+        assert (await transport.send(call(url))).body == b"ok"
+    assert script.opened == 2
+
+
+async def test_an_idle_connection_is_closed_before_the_other_side_does(
+    transport: DirectTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_direct, "KEEPALIVE_S", 0.05)
+    monkeypatch.setattr(http_direct, "SWEEP_S", 0.02)
+    script = Script([OK])
+    async with serving(script) as url:
+        await transport.send(call(url))
+        await until(lambda: script.open_now == 0)
+        await until(lambda: transport._sweeper is None)
+        assert (await transport.send(call(url))).body == b"ok"
+    assert script.opened == 2
+
+
+async def test_no_more_connections_than_allowed_are_open_whoever_they_lead_to() -> None:
+    transport = DirectTransport(max_connections=3)
+    await transport.start()
+    scripts = [Script([OK], delay_s=0.01) for _ in range(3)]
+    async with serving(scripts[0]) as a, serving(scripts[1]) as b, serving(scripts[2]) as c:
+        urls = [a, b, c]
+        replies = await asyncio.gather(*(transport.send(call(urls[n % 3], timeout_s=20)) for n in range(60)))
+        assert [reply.body for reply in replies] == [b"ok"] * 60
+        assert max(script.most_open for script in scripts) <= 3
+        assert len(transport._open) <= 3
+        assert len(transport._open) + transport._room == 3
+        # Room that idle connections hold is there for another server.
+        assert (await transport.send(call(c))).body == b"ok"
+        await transport.stop()
+        assert sum(len(script.requests) for script in scripts) == 61
+
+
+async def test_calls_that_give_up_waiting_take_no_room_with_them() -> None:
+    transport = DirectTransport(max_connections=1)
+    await transport.start()
+    script = Script([OK], delay_s=0.05)
+    async with serving(script) as url:
+        tasks = [asyncio.create_task(transport.send(call(url))) for _ in range(8)]
+        await until(lambda: len(script.requests) == 1)
+        for task in (tasks[0], tasks[2], tasks[5]):
+            task.cancel()
+        ended: list[HttpReply | BaseException] = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [isinstance(one, asyncio.CancelledError) for one in ended] == [n in {0, 2, 5} for n in range(8)]
+        late = [transport.send(call(url, timeout_s=0.02)) for _ in range(2)]
+        problems = await asyncio.gather(*late, return_exceptions=True)
+        assert [type(one) for one in problems] == [ProviderInterruptedError, ProviderConnectionError]
+        assert (await transport.send(call(url))).body == b"ok"
+        await until(lambda: len(transport._open) + transport._room == 1)
+        await transport.stop()
+
+
+async def test_stopping_breaks_off_what_is_under_way_and_what_waits() -> None:
+    transport = DirectTransport(max_connections=1)
+    await transport.start()
+    script = Script([OK], delay_s=30)
+    async with serving(script) as url:
+        tasks = [asyncio.create_task(transport.send(call(url, timeout_s=20))) for _ in range(3)]
+        await until(lambda: len(script.requests) == 1)
+        await transport.stop()
+        async with asyncio.timeout(2):
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(ended[0], ProviderInterruptedError)
+    assert all(isinstance(one, ProviderConnectionError) for one in ended[1:])
+
+
+async def test_tls_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trusted, other = Authority.make(tmp_path / "a"), Authority.make(tmp_path / "b", "another")
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted.cert))
+    transport = DirectTransport()
+    await transport.start()
+
+    async def ask(pem: Path) -> Any:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        async with serving(Script([OK]), context) as url:
+            return await transport.send(call(url))
+
+    assert (await ask(trusted.issue("127.0.0.1"))).body == b"ok"
+    for wrong in (trusted.issue("elsewhere.test", name="elsewhere"), other.issue("127.0.0.1")):
+        with pytest.raises(ProviderConnectionError):
+            await ask(wrong)
+    await transport.stop()
