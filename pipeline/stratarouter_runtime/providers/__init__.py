@@ -51,8 +51,8 @@ def create_transport(kind: TransportKind = "auto", *, max_connections: int | Non
     """The HTTP path: ``auto`` takes the first of ``direct``, ``aiohttp`` and ``httpx`` that is installed.
 
     Measured against the simulator with 200 calls at once on two shared cores, in calls a second: direct 23,800 (36 us
-    of processor time each), aiohttp 9,000 (110 us); on an earlier, slower day aiohttp 6,100 and httpx in 1, 8, 32 and 128
-    shards 70, 440, 990 and 1,100.
+    of processor time each), aiohttp 9,000 (110 us); on an earlier, slower day aiohttp 6,100 and httpx in 1, 8, 32 and
+    128 shards 70, 440, 990 and 1,100.
 
     Args:
         kind: which client.
