@@ -68,9 +68,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) uninstall --quiet --yes setuptools 2>/dev/null
 
-# pip-tools has an environment of its own: it needs setuptools and would stand in the lock it writes.
-COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/pip-compile --quiet --generate-hashes --strip-extras \
+# pip-tools has an environment of its own: it needs setuptools and would stand in the lock it writes. Extras stay in the
+# lock: pip looks for the newest version of one that is pinned without them, and then refuses it for want of a hash.
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/pip-compile --quiet --generate-hashes --no-strip-extras \
     --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+# A constraint may not name extras.
+CONSTRAIN = sed 's/^\([a-z0-9._-]*\)\[[^]]*\]==/\1==/' $(1) > build/constraints.txt
 
 # dev.txt holds everything; runtime.txt (make demo) and worker.txt (the image) are parts of it, at the same versions.
 lock: | $(LOCK_VENV)/bin/pip-compile
@@ -79,9 +83,11 @@ lock: | $(LOCK_VENV)/bin/pip-compile
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")'; } > requirements/dev.in
 	$(COMPILE) --extra embedded --output-file requirements/dev.txt \
 	  pyproject.toml requirements/build.in requirements/embedder.in requirements/dev.in
-	$(COMPILE) --extra embedded --constraint requirements/dev.txt --output-file requirements/runtime.txt \
+	$(call CONSTRAIN,requirements/dev.txt)
+	$(COMPILE) --extra embedded --constraint build/constraints.txt --output-file requirements/runtime.txt \
 	  pyproject.toml requirements/build.in requirements/embedder.in
-	$(COMPILE) --constraint requirements/runtime.txt --output-file requirements/worker.txt pyproject.toml requirements/build.in
+	$(call CONSTRAIN,requirements/runtime.txt)
+	$(COMPILE) --constraint build/constraints.txt --output-file requirements/worker.txt pyproject.toml requirements/build.in
 
 $(LOCK_VENV)/bin/pip-compile:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv among: $(CANDIDATES)" >&2; exit 1; }
