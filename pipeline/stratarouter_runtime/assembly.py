@@ -27,7 +27,7 @@ from stratarouter_runtime.errors import ConfigurationError, InfrastructureError
 from stratarouter_runtime.journal import create_journal
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.metered import MeteredJournal
-from stratarouter_runtime.ports import Embedder, Journal
+from stratarouter_runtime.ports import Embedder
 from stratarouter_runtime.processors.cache_control import ControlDesk, ControlReader, ControlWriter
 from stratarouter_runtime.processors.control_resolve import Resolver
 from stratarouter_runtime.processors.find_response import find_response
@@ -76,7 +76,7 @@ class Assembly:
         self._max_prompts = config.batch_max_size if config.batch_enabled else 1
         self.embedder = self._gathered(create_embedder(config))
         self.acceptor = Acceptor(config, self.routes)
-        self.journal: Journal = MeteredJournal(create_journal(config, owner=self.owner), self.metrics)
+        self.journal = MeteredJournal(create_journal(config, owner=self.owner), self.metrics)
         self.grouped = GroupedJournal(self.journal)
         self.providers = create_providers(config, self.routes)
         self._needs_engine = needs_engine

@@ -263,6 +263,10 @@ class Worker:
         if self._waiting_for is not None:
             return False, {"start": self._waiting_for}
         states = {intake.processor: intake.ready() for intake in self.intakes}
+        # Only execute works with the journal; enrich goes on without it.
+        away = self.assembly.journal.problem if Execute.name in states else None
+        if away is not None:
+            states["journal"] = (False, away)
         # Beside others, the accounts take no part in this: while they are behind, responses go on.
         alone = {"usage": self.usage.ready()} if self.usage is not None and not states else {}
         ok = bool(states or alone) and all(state for state, _ in (states | alone).values())

@@ -182,7 +182,7 @@ async def test_below_the_least_in_sync_replicas_a_worker_stalls_and_says_so_and_
             kafka.kill(number)
         # 1. It says so.
         reason = await _says_why_it_is_not_ready(watch, worker, timeout_s=60)
-        assert "lane" in reason
+        assert "lane" in reason or "brokers do not answer" in reason
         # 2. It stalls, and lives.
         stalled = len((await watch.settle(3)).responses)
         assert stalled < 1500

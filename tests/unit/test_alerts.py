@@ -101,7 +101,7 @@ def test_the_alerts_fire_where_they_should_and_nowhere_else() -> None:
 def test_a_counter_stands_at_zero_before_its_first_step() -> None:
     shown = generate_latest(Metrics().registry).decode()
     assert 'stratarouter_dead_letters_total{code="unknown_route"} 0.0' in shown
-    assert 'stratarouter_intake_paused_total{reason="journal_unavailable"} 0.0' in shown
+    assert 'stratarouter_intake_paused_total{reason="metadata_full"} 0.0' in shown
 
 
 def test_series_stay_as_many_over_a_hundred_thousand_ids() -> None:

@@ -1,4 +1,4 @@
-"""Counts and times a journal's round trips."""
+"""Counts and times a journal's round trips, and knows whether they succeed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar
 
+from stratarouter_runtime.errors import JournalUnavailableError
 from stratarouter_runtime.journal.grouped import Releases
 from stratarouter_runtime.ports import (
     Begin,
@@ -22,6 +23,9 @@ from stratarouter_runtime.telemetry.metrics import Metrics
 
 T = TypeVar("T")
 
+FAILING_S = 30.0
+"""For so long a failure counts where the same operation has not been tried again; a begin or finish that fails is."""
+
 
 class MeteredJournal:
     """A ``Journal`` around another; adds nothing but metrics."""
@@ -29,6 +33,13 @@ class MeteredJournal:
     def __init__(self, journal: Journal, metrics: Metrics) -> None:
         self._journal = journal
         self._metrics = metrics
+        self._failed: dict[str, tuple[float, str]] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """What failed last, until it succeeds; None while all goes well. Heartbeats try it every second or so."""
+        now = time.monotonic()
+        return next((why for at, why in self._failed.values() if now - at < FAILING_S), None)
 
     async def start(self) -> None:
         """Start the journal within."""
@@ -82,7 +93,14 @@ class MeteredJournal:
     async def _measured(self, op: str, rows: int, work: Awaitable[T]) -> T:
         began = time.perf_counter()
         try:
-            return await work
+            result = await work
+        except JournalUnavailableError as exc:
+            self._failed[op] = (time.monotonic(), exc.message)
+            self._metrics.journal_failures_total.labels(op).inc()
+            raise
+        else:
+            self._failed.pop(op, None)
+            return result
         finally:
             self._metrics.journal_seconds.labels(op).observe(time.perf_counter() - began)
             self._metrics.journal_rows_total.labels(op).inc(rows)

@@ -41,6 +41,10 @@ brokers that are away or too few."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 METADATA_TIMEOUT_S = 15.0
+PULSE_S = 2.0
+PULSE_TIMEOUT_S = 5.0
+"""Every so often the brokers are asked for the partitions' ends: a worker with nothing to do would not notice that
+they are gone, and one whose partitions are paused would not know how far it is behind."""
 
 Handler = Callable[[Lane, "list[Record]"], None]
 
@@ -79,7 +83,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self._placement = Placement(config, self.group, checkpoints)
         self._metrics = metrics
         self._consumer: AIOKafkaConsumer | None = None
-        self._poll_task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ends: dict[TopicPartition, int] = {}
+        self._silence: str | None = None
         self._openings: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -104,7 +110,10 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         except CLIENT_ERRORS as exc:
             await self._stop_consumer()
             raise mapped(exc, f"joining group {self.group}") from exc
-        self._poll_task = asyncio.create_task(self._poll_loop(), name=f"poll {self.topic}")
+        self._tasks = [
+            asyncio.create_task(self._poll_loop(), name=f"poll {self.topic}"),
+            asyncio.create_task(self._pulse_loop(), name=f"pulse {self.topic}"),
+        ]
 
     def stop_taking(self) -> None:
         """Take no further record; those taken go on."""
@@ -114,9 +123,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
     async def stop(self, grace_s: float) -> None:
         """Commit what is finished within ``grace_s`` and leave the group."""
         self.stop_taking()
-        if self._poll_task is not None:
-            self._poll_task.cancel()
-            await asyncio.gather(self._poll_task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._close_lanes(grace_s)
         await self._stop_consumer()
 
@@ -134,25 +143,28 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def ready(self) -> tuple[bool, str]:
         """Whether this processor does its work now, and what keeps it from it."""
-        if self.error is not None:
-            return False, self.error
+        problem = self._problem() or next(filter(None, map(_lane_problem, self.lanes.values())), None)
+        return problem is None, problem or f"{len(self.lanes)} lanes running"
+
+    def _problem(self) -> str | None:
+        if self.error is not None or self._silence is not None:
+            return self.error or self._silence
         if not self._joined:
-            return False, f"group {self.group} has assigned nothing yet"
+            return f"group {self.group} has assigned nothing yet"
         if not self.lanes and self._consumer is not None and not self._consumer.partitions_for_topic(self.topic):
-            return False, f"topic {self.topic} does not exist"
-        for lane in self.lanes.values():
-            if lane.state != "running" or lane.problem is not None:
-                return False, f"lane {lane.name} is {lane.state}: {lane.problem or 'opening'}"
-            if lane.committing_s >= STALLED_S:
-                return False, f"lane {lane.name} waits for the broker: one commit for {lane.committing_s:.0f} s"
-        return True, f"{len(self.lanes)} lanes running"
+            return f"topic {self.topic} does not exist"
+        return None
 
     def lag(self) -> int:
         """Records between the committed watermarks and the last known ends of the partitions held here."""
         if self._consumer is None:
             return 0
-        ends = ((lane, self._consumer.highwater(partition)) for partition, lane in self.lanes.items())
-        return sum(max(0, end - lane.committed.watermark) for lane, end in ends if end is not None)
+        found = 0
+        for partition, lane in self.lanes.items():
+            # What was fetched last says more where records flow, what was asked for where the partition is paused.
+            end = max(self._consumer.highwater(partition) or 0, self._ends.get(partition, 0))
+            found += max(0, end - lane.committed.watermark)
+        return found
 
     async def topics(self) -> frozenset[str]:
         """The names of the broker's topics, as of now. Raises BrokerError."""
@@ -256,6 +268,25 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 log.exception("poll failed", extra={"fields": {"topic": self.topic}})
                 await asyncio.sleep(POLL_RETRY_S)
 
+    async def _pulse_loop(self) -> None:
+        while True:
+            await asyncio.sleep(PULSE_S)
+            try:
+                async with asyncio.timeout(PULSE_TIMEOUT_S):
+                    await self._feel_pulse()
+            except CLIENT_ERRORS as exc:
+                self._silence = f"the brokers do not answer for {self.topic}: {type(exc).__name__}: {exc}".rstrip(": ")
+            else:
+                self._silence = None
+
+    async def _feel_pulse(self) -> None:
+        assert self._consumer is not None
+        partitions = list(self.lanes)
+        if partitions:
+            self._ends = await self._consumer.end_offsets(partitions)
+        else:
+            await self._consumer.topics()
+
     async def _poll_once(self) -> None:
         consumer = self._consumer
         assert consumer is not None
@@ -313,7 +344,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                     consumer.resume(partition)
                 ask[partition] = room
             elif partition not in paused:
-                self._metrics.intake_paused_total.labels("worker_full" if limit <= 0 else "lane_full").inc()
+                self._metrics.intake_paused_total.labels("worker_full" if limit <= 0 else lane.full_by).inc()
                 consumer.pause(partition)
         return ask
 
@@ -328,6 +359,14 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._retiring.add(retired)
                 retired.add_done_callback(self._retiring.discard)
                 self._open(partition)
+
+
+def _lane_problem(lane: Lane) -> str | None:
+    if lane.state != "running" or lane.problem is not None:
+        return f"lane {lane.name} is {lane.state}: {lane.problem or 'opening'}"
+    if lane.committing_s >= STALLED_S:
+        return f"lane {lane.name} waits for the broker: one commit for {lane.committing_s:.0f} s"
+    return None
 
 
 async def _wait(changed: asyncio.Event, timeout_s: float) -> None:

@@ -198,6 +198,11 @@ class Lane:
             room //= 2
         return room if room >= worth else 0
 
+    @property
+    def full_by(self) -> str:
+        """What a lane without room lacks: places, or characters for its offset map."""
+        return "lane_full" if self._taken >= self._max_in_flight else "metadata_full"
+
     def take(self, offset: int) -> bool:
         """Take the record at ``offset``; False where it must be skipped (finished before, or not ours any more)."""
         if self.state != "running" or self._closing:

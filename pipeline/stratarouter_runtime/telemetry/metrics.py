@@ -136,7 +136,7 @@ BYPASS = _label("reason", {"unavailable", "timeout", "breaker_open", "garbage", 
 CONTROL = _label("action", {"invalidate", "correct", "mark_wrong", "invalid"})
 STALE = _label("at", {"lookup", "store", "join", "backend"})
 HEDGE = _label("taken", {"first", "second", "neither"})
-PAUSED = _label("reason", {"worker_full", "lane_full", "metadata_full", "journal_unavailable"})
+PAUSED = _label("reason", {"worker_full", "lane_full", "metadata_full"})
 
 DEFINITIONS: tuple[MetricDef, ...] = (
     MetricDef("requests_total", "counter", (PROCESSOR,), "records", "Records that a processor took from its topic."),
@@ -188,6 +188,9 @@ DEFINITIONS: tuple[MetricDef, ...] = (
     MetricDef("producer_replacements_total", "counter", (REPLACED,), "producers", "Producers given up for a new one."),
     MetricDef("journal_seconds", "histogram", (JOURNAL_OP,), "seconds", "One journal round trip.", WRITE_BUCKETS_S),
     MetricDef("journal_rows_total", "counter", (JOURNAL_OP,), "rows", "Rows that journal round trips carried."),
+    MetricDef(
+        "journal_failures_total", "counter", (JOURNAL_OP,), "round trips", "Journal round trips that it did not answer."
+    ),
     MetricDef("cache_bypass_total", "counter", (BYPASS,), "lookups", "Lookups that were not made, by why."),
     MetricDef(
         "cache_control_total", "counter", (CONTROL,), "records", "Records of the cache-control topic that were applied."
@@ -276,6 +279,7 @@ class Metrics:
     producer_replacements_total: Family[Counter]
     journal_seconds: Family[Histogram]
     journal_rows_total: Family[Counter]
+    journal_failures_total: Family[Counter]
     cache_bypass_total: Family[Counter]
     cache_control_total: Family[Counter]
     cache_control_position: Gauge
