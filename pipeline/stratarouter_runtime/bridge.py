@@ -20,7 +20,7 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.feedback import Feedback
 from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response, Usage
 from stratarouter_runtime.routes import RouteTable
-from stratarouter_runtime.telemetry.responses import count_response
+from stratarouter_runtime.telemetry.responses import count_response, log_texts
 from stratarouter_runtime.telemetry.spans import Spans, current_traceparent
 from stratarouter_runtime.telemetry.tracing import configure_tracing
 from stratarouter_runtime.version import __version__
@@ -380,6 +380,8 @@ class InlineCarrier:
         response = task.result()
         self._spans.executed(request, None, response)
         count_response(assembly.metrics, response, request.traceparent)
+        if assembly.config.log_texts:
+            log_texts(request, response)
         return response
 
     def _trace_headers(self) -> tuple[tuple[str, bytes], ...]:

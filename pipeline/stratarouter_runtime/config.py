@@ -165,6 +165,8 @@ class RuntimeConfig(BaseSettings):
     metrics_enabled: bool = True
     tracing_enabled: bool = True
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    log_texts: bool = False
+    """Whether what was asked and answered is logged, a line for each response; off, no text is in any log."""
     otel_exporter_otlp_endpoint: HttpUrl | None = None
     prometheus_port: Port = 9090
     http_host: str = Field("127.0.0.1", min_length=1)

@@ -16,7 +16,9 @@ from aiohttp import web
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.journal.migrations import migrate
-from support.fleet import Watch, WorkerProcess, produce, request
+from stratarouter_runtime.telemetry.logs import REDACTED, redact
+from stratarouter_runtime.testing.simulator import Simulator
+from support.fleet import Watch, WorkerProcess, produce, request, write_routes
 
 pytestmark = pytest.mark.stack
 
@@ -110,3 +112,28 @@ targets = [{{ provider = "openai", model = "gpt-4o-mini" }}]
         assert {"time", "level", "logger", "event"} <= said.keys(), line
         assert POISON not in line
         assert KEY not in line
+
+
+async def test_texts_are_logged_where_that_is_asked_for_and_keys_never(config: RuntimeConfig, tmp_path: Path) -> None:
+    await topics.apply(config, partitions=1)
+    await migrate(config.database_url)
+    async with Simulator() as simulator, Watch(config) as watch:
+        worker = WorkerProcess(
+            config,
+            write_routes(tmp_path / "routes.toml", simulator.base_url),
+            tmp_path / "worker.log",
+            extra={"STRATAROUTER_LOG_TEXTS": "true"},
+        )
+        await worker.start()
+        asked = f"What does {POISON} mean with sk-canary-0123456789?"
+        for request_id in ("paid", "hit"):
+            await produce(config, [request(request_id, asked)])
+            await watch.until(1 if request_id == "paid" else 2, 60)
+        assert await worker.stop() == 0
+    told = [orjson.loads(line) for line in worker.log.read_text().splitlines()]
+    texts = {said["request_id"]: said for said in told if said["event"] == "texts"}
+    assert set(texts) == {"paid", "hit"}
+    for response in watch.seen.responses:
+        said = texts[response.request_id]
+        assert said["messages"] == [{"role": "user", "content": f"What does {POISON} mean with {REDACTED}?"}]
+        assert said["text"] == redact(response.text or "")

@@ -136,7 +136,7 @@ class Enrich:
             trace = self._spans.enriched(
                 request, coordinates(record), time.perf_counter() - began, "refused", error=exc.code
             )
-            outbound = self._outputs.response(refused, reply_to=request.reply_to, traceparent=trace)
+            outbound = self._outputs.answer(request, refused, traceparent=trace)
             self._finish(lane, record, outbound)
             return None
         return Accepted(record, execution, began)
@@ -247,7 +247,7 @@ class Enrich:
         trace = self._spans.enriched(
             request, coordinates(item.record), took_s, "hit", cache=hit.kind, similarity=hit.similarity
         )
-        outbound = self._outputs.response(response, reply_to=request.reply_to, traceparent=trace)
+        outbound = self._outputs.answer(request, response, traceparent=trace)
         self.in_flight -= 1
         lane.finish(
             item.record.offset, (outbound,), lambda refusal: (self._outputs.refused_response(refusal, response),)

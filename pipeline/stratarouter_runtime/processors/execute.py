@@ -88,7 +88,7 @@ class Execute:
         try:
             response = task.result()
             trace = self._spans.executed(request, execution.source, response)
-            return self._outputs.response(response, reply_to=request.reply_to, traceparent=trace)
+            return self._outputs.answer(request, response, traceparent=trace)
         except InvalidRecordError as exc:
             return self._outputs.refused_execution(exc, execution, record)
         except Exception as exc:

@@ -12,10 +12,10 @@ from stratarouter_runtime.engine import respond
 from stratarouter_runtime.engine.spread import meeting_key
 from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, ResponseTooLargeError
 from stratarouter_runtime.processors.kafka_client import Record
-from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Response
+from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Request, Response
 from stratarouter_runtime.telemetry.logs import event_of, ids
 from stratarouter_runtime.telemetry.metrics import Metrics
-from stratarouter_runtime.telemetry.responses import count_response
+from stratarouter_runtime.telemetry.responses import count_response, log_texts
 from stratarouter_runtime.usage_deltas import line_of
 
 log = logging.getLogger("stratarouter.publish")
@@ -32,6 +32,12 @@ class Outputs:
         self._config = config
         self._processor = processor
         self._metrics = metrics
+
+    def answer(self, request: Request, response: Response, *, traceparent: str | None) -> Outbound:
+        """The response to ``request``, for the topic that it names."""
+        if self._config.log_texts:
+            log_texts(request, response)
+        return self.response(response, reply_to=request.reply_to, traceparent=traceparent)
 
     def response(self, response: Response, *, reply_to: str | None, traceparent: str | None) -> Outbound:
         """The response as a record; one too large for its topic becomes an error response that says so."""

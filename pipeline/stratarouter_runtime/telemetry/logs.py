@@ -1,8 +1,8 @@
 """JSON logs on stderr through the standard library: one event a line.
 
 Loggers are named ``stratarouter.<part>``. An event has a short fixed name and fields; prompts and answers are never
-among them, that is the caller's duty. Values shaped like keys are blanked here as a last guard. What is logged while a
-request is worked on carries its ``request_id`` and ``trace_id``.
+among them unless ``log_texts`` asks for it, which is the caller's duty. Values shaped like keys are blanked here as a
+last guard. What is logged while a request is worked on carries its ``request_id`` and ``trace_id``.
 """
 
 from __future__ import annotations

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 
-from stratarouter_runtime.records import Response
-from stratarouter_runtime.telemetry.logs import event_of, ids
+from stratarouter_runtime.records import Request, Response
+from stratarouter_runtime.telemetry.logs import event, event_of, ids
 from stratarouter_runtime.telemetry.metrics import Metrics
 
 log = logging.getLogger("stratarouter.responses")
+
+
+def log_texts(request: Request, response: Response) -> None:
+    """Log what was asked and answered, where the setting ``log_texts`` asks for it; long texts are cut."""
+    said = {"messages": request.messages, "text": response.text, "tool_calls": response.tool_calls}
+    event(log, logging.INFO, "texts", **ids(request.request_id, request.traceparent), **said)
 
 
 def count_response(metrics: Metrics, response: Response, traceparent: str | None) -> None:
