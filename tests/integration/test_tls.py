@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,9 +38,11 @@ from stratarouter_runtime.ports import (
 )
 from stratarouter_runtime.records import Answer
 from stratarouter_runtime.testing.simulator import Simulator
+from support import containers
+from support.encrypted import Encrypted, fronts, servers
 from support.fleet import Watch, WorkerProcess, produce, request, write_routes
 from support.secure_kafka import SecureKafka, secure_kafka
-from support.tls import Authority, tls_front
+from support.tls import Authority
 
 pytestmark = pytest.mark.stack
 
@@ -72,6 +74,26 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority.make(tmp_path_factory.mktemp("stranger"), "another authority")
 
 
+@pytest.fixture(scope="module")
+def tls_servers(authority: Authority) -> Iterator[Encrypted]:
+    if containers.engine() is None:
+        pytest.skip("no container engine answers: the embedded servers speak TLS through a front alone")
+    with servers(authority) as running:
+        yield running
+
+
+@pytest.fixture(params=["front", "servers"])
+async def encrypted(
+    request: pytest.FixtureRequest, config: RuntimeConfig, authority: Authority
+) -> AsyncIterator[Encrypted]:
+    """PostgreSQL and Redis over TLS: a front before the stack's, and servers of their own where an engine answers."""
+    if request.param == "servers":
+        yield request.getfixturevalue("tls_servers")
+    else:
+        async with fronts(config, authority) as running:
+            yield running
+
+
 # --- Kafka -----------------------------------------------------------------------------------------------------
 
 
@@ -95,13 +117,14 @@ def _secured(config: RuntimeConfig, broker: SecureKafka, authority: Authority, *
     return RuntimeConfig(**{**config.model_dump(exclude_none=True), **settings, **changes})
 
 
-async def test_a_worker_answers_over_sasl_ssl_with_the_least_rights(
-    config: RuntimeConfig, broker: SecureKafka, authority: Authority, tmp_path: Path
+async def test_a_worker_answers_over_tls_on_every_side_with_the_least_rights(
+    config: RuntimeConfig, broker: SecureKafka, encrypted: Encrypted, authority: Authority, tmp_path: Path
 ) -> None:
     plain = config.model_copy(update={"bootstrap_servers": broker.plain})
-    secured = _secured(config, broker, authority)
+    stores = {"database_url": encrypted.database(authority), "redis_url": encrypted.redis(authority)}
+    secured = _secured(config, broker, authority, cache_backend="redis", **stores)
     await topics.apply(plain, partitions=2)
-    await migrate(config.database_url)
+    await migrate(secured.database_url)
     await broker.grant(WORKER, required(config, ["enrich", "execute"]))
     async with Simulator() as simulator, Watch(plain) as watch:
         worker = WorkerProcess(
@@ -123,7 +146,9 @@ async def test_a_worker_answers_over_sasl_ssl_with_the_least_rights(
     assert len(watch.seen.dead_letters) == 1
     assert len(watch.seen.by_id) == 40
     assert all(response.status == "ok" for response in watch.seen.responses)
-    assert PASSWORD not in worker.log.read_text()
+    log = worker.log.read_text()
+    assert PASSWORD not in log
+    assert str(urlsplit(secured.database_url).password) not in log
 
 
 @LEFT_BY_AIOKAFKA
@@ -165,17 +190,6 @@ async def test_a_broker_that_is_not_who_it_says_is_not_spoken_to(
 # --- PostgreSQL ------------------------------------------------------------------------------------------------
 
 
-def _url(config: RuntimeConfig, port: int, host: str, query: str) -> str:
-    parts = urlsplit(config.database_url)
-    return f"postgresql://{parts.username}:{parts.password}@{host}:{port}{parts.path}?{query}"
-
-
-def _port(url: str) -> int:
-    port = urlsplit(url).port
-    assert port is not None
-    return port
-
-
 async def _connect(url: str) -> None:
     journal = PostgresJournal(url, owner=OWNER)
     await journal.start()
@@ -183,24 +197,18 @@ async def _connect(url: str) -> None:
 
 
 async def test_the_journal_is_reached_over_tls_and_only_who_proves_its_name(
-    config: RuntimeConfig, authority: Authority, stranger: Authority
+    config: RuntimeConfig, encrypted: Encrypted, authority: Authority, stranger: Authority
 ) -> None:
-    await migrate(config.database_url)
-    certificate = authority.issue("localhost", name="postgres")
-    trusted = f"sslmode=verify-full&sslrootcert={authority.cert}"
-    async with tls_front(_port(config.database_url), certificate, postgres=True) as port:
-        await _connect(_url(config, port, "localhost", trusted))
-        await migrate(_url(config, port, "localhost", trusted))
-        for host, query in (
-            ("127.0.0.1", trusted),
-            ("localhost", f"sslmode=verify-full&sslrootcert={stranger.cert}"),
-        ):
-            with pytest.raises((JournalUnavailableError, ConfigurationError)) as caught:
-                await _connect(_url(config, port, host, query))
-            assert str(urlsplit(config.database_url).password) not in repr(caught.value)
+    trusted = encrypted.database(authority)
+    await migrate(trusted)
+    await _connect(trusted)
+    for url in (encrypted.database(authority, "127.0.0.1"), encrypted.database(stranger)):
+        with pytest.raises((JournalUnavailableError, ConfigurationError)) as caught:
+            await _connect(url)
+        assert str(urlsplit(url).password) not in repr(caught.value)
     # A server without TLS, where TLS is demanded.
     with pytest.raises((JournalUnavailableError, ConfigurationError)):
-        await _connect(_url(config, _port(config.database_url), "localhost", "sslmode=require"))
+        await _connect(f"{config.database_url.partition('?')[0]}?sslmode=require")
 
 
 async def _work(url: str) -> None:
@@ -282,21 +290,17 @@ async def _reaches(config: RuntimeConfig, within_s: float) -> bool:
 
 
 async def test_the_cache_is_reached_over_tls_and_is_a_bypass_where_the_server_is_another(
-    config: RuntimeConfig, authority: Authority, stranger: Authority
+    config: RuntimeConfig, encrypted: Encrypted, authority: Authority, stranger: Authority
 ) -> None:
+    assert await _reaches(_cache(config, encrypted.redis(authority)), 60)
     assert config.redis_url is not None
-    parts = urlsplit(config.redis_url)
-    login = f":{parts.password}@" if parts.password else ""
-    certificate = authority.issue("localhost", name="redis")
-    async with tls_front(_port(config.redis_url), certificate) as port:
-        trusted = f"rediss://{login}localhost:{port}/0?ssl_ca_certs={authority.cert}"
-        assert await _reaches(_cache(config, trusted), 60)
-        for url in (
-            trusted.replace("localhost", "127.0.0.1"),
-            trusted.replace(str(authority.cert), str(stranger.cert)),
-            trusted.replace(f"localhost:{port}", f"localhost:{parts.port}"),
-        ):
-            assert not await _reaches(_cache(config, url), 3)
+    for url in (
+        encrypted.redis(authority, "127.0.0.1"),
+        encrypted.redis(stranger),
+        # A server without TLS, where TLS is demanded.
+        f"{config.redis_url.replace('redis://', 'rediss://')}?ssl_ca_certs={authority.cert}",
+    ):
+        assert not await _reaches(_cache(config, url), 3)
 
 
 async def test_the_caches_user_can_do_its_work_and_no_more(config: RuntimeConfig, tmp_path: Path) -> None:

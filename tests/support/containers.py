@@ -115,15 +115,20 @@ class ContainerPart:
             self.container.stop()
 
 
+def use_loopback() -> None:
+    """What testcontainers reads when it is imported."""
+    # Its reaper's image comes from a registry; what a killed run leaves, the next run removes.
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+    # Where the tests run in a container themselves it would try the bridge's address; our ports are on ours.
+    os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
+    os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", LOOPBACK)
+
+
 class ContainerStack:
     """Started once a run; the face of EmbeddedStack as far as tests use it."""
 
     def __init__(self) -> None:
-        # Its reaper's image comes from a registry; what a killed run leaves, the next run removes.
-        os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
-        # Where the tests run in a container themselves it would try the bridge's address; our ports are on ours.
-        os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
-        os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", LOOPBACK)
+        use_loopback()
         names = images()
         ports = {name: free_port() for name in names}
         password = secrets.token_hex(12)
@@ -142,7 +147,7 @@ class ContainerStack:
         """Start all at once, once."""
         parts = (self.kafka, self.postgres, self.redis)
         if not all(part.started for part in parts):
-            _remove_leftovers()
+            remove_leftovers()
 
             async def start() -> None:
                 await asyncio.gather(*(part.start() for part in parts))
@@ -188,10 +193,10 @@ Stack = EmbeddedStack | ContainerStack
 """What the run's servers are."""
 
 
-def _owned(container: Any, inside: int, port: int) -> Any:
-    """``container`` on a loopback port of its own, with our label."""
+def owned(container: Any, inside: int, port: int, **more: Any) -> Any:
+    """``container`` on a loopback port of its own, with our label and what ``more`` the engine is asked for."""
     container.ports = {f"{inside}/tcp": (LOOPBACK, port)}
-    return container.with_kwargs(labels={OWNER: str(os.getpid())})
+    return container.with_kwargs(labels={OWNER: str(os.getpid())}, **more)
 
 
 def _kafka(image: str, port: int) -> Any:
@@ -216,22 +221,22 @@ def _kafka(image: str, port: int) -> Any:
     container = DockerContainer(image).with_env("KAFKA_HEAP_OPTS", "-Xmx256m")
     for key, value in settings.items():
         container = container.with_env("KAFKA_" + key.replace(".", "_").upper(), value)
-    return _owned(container, 9092, port)
+    return owned(container, 9092, port)
 
 
 def _postgres(image: str, port: int, password: str) -> Any:
     from testcontainers.community.postgres import PostgresContainer
 
-    return _owned(PostgresContainer(image, username=NAME, password=password, dbname=NAME, driver=None), 5432, port)
+    return owned(PostgresContainer(image, username=NAME, password=password, dbname=NAME, driver=None), 5432, port)
 
 
 def _redis(image: str, port: int, password: str) -> Any:
     from testcontainers.community.redis import RedisContainer
 
-    return _owned(RedisContainer(image, password=password), 6379, port)
+    return owned(RedisContainer(image, password=password), 6379, port)
 
 
-def _remove_leftovers() -> None:
+def remove_leftovers() -> None:
     """Containers whose tests' process has ended."""
     client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
     try:

@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 
 COMMAND_TIMEOUT_S = 120.0
+IMAGE = os.environ.get("RUNTIME_IMAGE", "stratarouter-runtime")
+"""The worker's, as docker-compose.yml takes it."""
 
 
 def client() -> str | None:
