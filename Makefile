@@ -51,6 +51,8 @@ simulate: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -c 'from stratarouter_runtime.telemetry.metrics import markdown; print(markdown(), end="")' > ops/METRICS.md
+	$(BIN)/python -c 'from stratarouter_runtime import RuntimeConfig; from stratarouter_runtime.acls import script; \
+	  print(script(RuntimeConfig()), end="")' > ops/kafka/least-privilege.sh
 	$(BIN)/python -c 'from pathlib import Path; from stratarouter_runtime.providers.table import into; \
 	  page = Path("README.md"); page.write_text(into(page.read_text()))'
 

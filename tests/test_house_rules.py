@@ -233,6 +233,16 @@ def test_every_json_and_toml_file_parses() -> None:
         assert parsers[Path(name).suffix](text) is not None, name
 
 
+IN_TREE = re.compile(r"(?<![\w/.-])(?:examples|ops|pipeline|requirements|schemas|tests|topics)/[\w./*-]*[\w*]")
+
+
+def test_pages_name_only_files_that_there_are() -> None:
+    """A promise whose proof was renamed is a promise without a proof."""
+    named = [(page, path) for page, text in texts("", (".md",)) for path in IN_TREE.findall(text)]
+    assert len({path for _, path in named}) > 50
+    assert [(page, path) for page, path in named if not any(ROOT.glob(path))] == []
+
+
 def pinned(lock: str) -> dict[str, str]:
     """Name and version of each line of a lock, markers aside."""
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock, re.MULTILINE))

@@ -69,3 +69,18 @@ def _beside_topics(config: RuntimeConfig, parts: Sequence[str]) -> Iterable[Acl]
             yield Acl("transactional-id", f"{group}.", "Describe", prefixed=True)
         if part in REPLIES:
             yield Acl("topic", config.topic(config.reply_topic_prefix), "Write", prefixed=True)
+
+
+def script(config: RuntimeConfig) -> str:
+    """``ops/kafka/least-privilege.sh``, whole: every part of the contract as a user of its own."""
+    parts = sorted({part for topic in topics.load() for part in (*topic.written_by, *topic.read_by)})
+    lines = [
+        "#!/bin/sh",
+        "# What each part may do on the broker and nothing else, by the default names. Written by make docs; for other",
+        "# names, other users or several parts in one worker: stratarouter-runtime topics acls --principal User:NAME.",
+        "set -eu",
+    ]
+    for part in parts:
+        principal = f"User:stratarouter-{part}"
+        lines += ["", *(acl.command(principal, config.bootstrap_servers) for acl in required(config, [part]))]
+    return "\n".join(lines) + "\n"

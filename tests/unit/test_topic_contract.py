@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from stratarouter_runtime import acls, contracts, topics
 from stratarouter_runtime import config as settings
-from stratarouter_runtime import contracts, topics
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, TopicContractError
 from stratarouter_runtime.topics import Change, Difference, Existing, compare, load
@@ -114,3 +116,12 @@ def test_missing_contract_files_are_said_with_where_they_were_sought(monkeypatch
 def test_an_unknown_schema_is_refused_with_those_there_are():
     with pytest.raises(ConfigurationError, match=r"request\.v1"):
         contracts.schema("request.v9")
+
+
+def test_the_script_of_least_rights_is_the_contracts() -> None:
+    page = (Path(__file__).parents[2] / "ops" / "kafka" / "least-privilege.sh").read_text()
+    assert page == acls.script(RuntimeConfig()), "run `make docs`"
+    # Only execute reads what enrich writes, and nobody may do everything.
+    assert "stratarouter-execute --operation Read --topic executions" in page
+    assert "stratarouter-clients --operation Read --topic executions" not in page
+    assert "--operation All" not in page
