@@ -1,4 +1,7 @@
-"""The command: ``python -m bench [name ...]``. Writes JSON and a PNG to ``bench-results``; exit code 1 if missed."""
+"""The command: ``python -m bench [name ...]``. Writes JSON and PNGs to ``bench-results``; exit code 1 if missed.
+
+Each part has a time limit of its own. One that goes wrong is a row of the table, and the others go on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import asyncio
 import logging
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +20,9 @@ from rich.console import Console
 from bench import (
     batching,
     bridge_rate,
+    cache_peers,
     cache_speed,
+    curves,
     in_flight,
     journal,
     kafka_hits,
@@ -25,55 +32,101 @@ from bench import (
     overhead,
     worker_life,
 )
-from bench.chart import draw
-from bench.result import Result, machine, show, write
+from bench.chart import draw, draw_curves
+from bench.curves import Curve
+from bench.result import NotRun, Outcome, Result, machine, show, write
 from stratarouter_runtime import collector
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
 
-BENCHMARKS: dict[str, Callable[[StackAddresses], Awaitable[list[Result]]]] = {
-    "latency_table": latency_table.measure,
-    "overhead": overhead.measure,
-    "bridge_rate": bridge_rate.measure,
-    "in_flight": in_flight.measure,
-    "journal": journal.measure,
-    "kafka_hits": kafka_hits.measure,
-    "kafka_latency": kafka_latency.measure,
-    "kafka_misses": kafka_misses.measure,
-    "worker_life": worker_life.measure,
-    "batching": batching.measure,
-    "cache_speed": cache_speed.measure,
+Found = Sequence[Outcome | Curve]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A benchmark and how long it may take: about three times what it takes on two shared cores."""
+
+    measure: Callable[[StackAddresses], Awaitable[Found]]
+    limit_s: float
+
+
+PARTS: dict[str, Part] = {
+    "latency_table": Part(latency_table.measure, 300),
+    "overhead": Part(overhead.measure, 300),
+    "bridge_rate": Part(bridge_rate.measure, 900),
+    "in_flight": Part(in_flight.measure, 300),
+    "cache_peers": Part(cache_peers.measure, 900),
+    "cache_speed": Part(cache_speed.measure, 300),
+    "journal": Part(journal.measure, 300),
+    "kafka_hits": Part(kafka_hits.measure, 600),
+    "kafka_latency": Part(kafka_latency.measure, 600),
+    "kafka_misses": Part(kafka_misses.measure, 900),
+    "worker_life": Part(worker_life.measure, 400),
+    "batching": Part(batching.measure, 400),
+    **{f"curve_{name}": Part(measure, limit_s) for name, (measure, limit_s) in curves.CURVES.items()},
 }
 
 
 def main() -> int:
     """Run those that were named, or all."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"any of {', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"any of {', '.join(PARTS)}; curves for all of those; all by default"
+    )
     parser.add_argument("--report", type=Path, default=Path("bench-results/latest.json"))
     given = parser.parse_args()
-    unknown = set(given.names) - set(BENCHMARKS)
+    names = [one for name in given.names for one in _expanded(name)] or list(PARTS)
+    unknown = set(names) - set(PARTS)
     if unknown:
         parser.error(f"no benchmark is named {', '.join(sorted(unknown))}")
     logging.getLogger().addHandler(logging.NullHandler())
     console = Console(width=150)
     console.print(f"on {machine()}", highlight=False)
     collector.settle()  # as a worker does: some benchmarks run the product in this process
-    results = asyncio.run(_run(given.names or list(BENCHMARKS), console))
-    show(console, results)
-    write(given.report, results)
-    draw(given.report.with_suffix(".png"), results)
-    return 0 if all(one.held for one in results) else 1
+    found = asyncio.run(_run(names, console))
+    outcomes = [one for one in found if not isinstance(one, Curve)]
+    drawn = [one for one in found if isinstance(one, Curve)]
+    _report(console, given.report, outcomes, drawn)
+    return 0 if all(one.held for one in found) else 1
 
 
-async def _run(names: list[str], console: Console) -> list[Result]:
-    results: list[Result] = []
+def _expanded(name: str) -> list[str]:
+    return [one for one in PARTS if one.startswith("curve_")] if name == "curves" else [name]
+
+
+def _report(console: Console, path: Path, outcomes: Sequence[Outcome], drawn: Sequence[Curve]) -> None:
+    if outcomes:
+        show(console, outcomes)
+    if drawn:
+        curves.show(console, drawn)
+        draw_curves(path.with_name("curves.png"), drawn)
+    write(path, outcomes, curves=[asdict(one) for one in drawn])
+    results = [one for one in outcomes if isinstance(one, Result)]
+    if results:
+        draw(path.with_suffix(".png"), results)
+
+
+async def _run(names: list[str], console: Console) -> list[Outcome | Curve]:
+    found: list[Outcome | Curve] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         async with EmbeddedStack(Path(folder)) as stack:
             addresses = await stack.start()
             for name in names:
                 console.rule(name)
-                results += await BENCHMARKS[name](addresses)
-    return results
+                found += await _part(name, addresses)
+    return found
+
+
+async def _part(name: str, addresses: StackAddresses) -> Found:
+    part = PARTS[name]
+    try:
+        async with asyncio.timeout(part.limit_s):
+            return await part.measure(addresses)
+    except TimeoutError:
+        traceback.print_exc()
+        return [NotRun(name, f"took longer than {part.limit_s:g} s, or waited in vain", peer=False)]
+    except Exception as exc:  # noqa: BLE001 - the outermost loop: one part that breaks must not cost the figures of the others
+        traceback.print_exc()
+        return [NotRun(name, f"{type(exc).__name__}: {exc}", peer=False)]
 
 
 if __name__ == "__main__":

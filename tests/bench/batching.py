@@ -23,7 +23,7 @@ import orjson
 from numpy.typing import NDArray
 
 from bench.parts import bridge, database, routes, simulator
-from bench.result import Result, compare
+from bench.result import NotRun, Outcome, compare
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.cache.guard import STRICT
 from stratarouter_runtime.embedded import StackAddresses
@@ -53,10 +53,10 @@ class Asked:
     vector: NDArray[np.float32]
 
 
-async def measure(addresses: StackAddresses) -> list[Result]:
-    """Nothing where the data or the embedder is missing."""
+async def measure(addresses: StackAddresses) -> list[Outcome]:
+    """Not run where the data or the embedder is missing."""
     if not DATA.exists() or not local_available():
-        return []
+        return [NotRun("batching on against off", f"needs the local embedder, and {DATA}: set BENCH_DATA")]
     near, distinct = await _arrivals()
     rates: dict[tuple[str, bool], list[float]] = {}
     idle: dict[bool, list[float]] = {True: [], False: []}

@@ -6,15 +6,17 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
 
 import aiohttp
 import orjson
 
 from bench import peers
 from bench.parts import bridge, database, routes, simulator
-from bench.result import Result, compare
-from bench.stream import SCRIPTS
+from bench.result import Outcome
+from bench.rounds import Measure, Rounds, alternate
 from stratarouter_runtime.embedded import StackAddresses
 
 ROUNDS = 3
@@ -24,39 +26,44 @@ CALLS, LITELLM_CALLS = 6000, 1000
 LITELLM_TIMEOUT_S = 300.0
 
 
-async def measure(addresses: StackAddresses) -> list[Result]:
+JOURNALS = {"journal in PostgreSQL": {}, "journal in memory": {"state_backend": "memory"}}
+"""The default, durable before each call and after it; and none of that."""
+PEERS = {"litellm": ("LiteLLM's Router", 25.0), "aiohttp": ("bare aiohttp", 0.6)}
+
+
+async def measure(addresses: StackAddresses) -> list[Outcome]:
     """Calls for each second of this process's processor time; the provider and the database have their own."""
-    python = await peers.python()
-    results: list[Result] = []
+    pythons, missing = await peers.installed(peers.LITELLM)
+    outcomes: list[Outcome] = []
     async with database(addresses) as url:
         for latency_ms in LATENCIES_MS:
             async with simulator("--latency-ms", str(latency_ms)) as base_url:
                 for at_once in AT_ONCE:
-                    rates = await _rounds(url, base_url, at_once, python)
-                    where = f"{at_once} at once, provider {latency_ms} ms, against"
-                    results += [
-                        compare(
-                            f"bridge.execute, {where} {peer}",
-                            rates["ours"],
-                            rates[name],
+                    rounds = await _rounds(url, base_url, at_once, pythons.get("litellm"), missing)
+                    outcomes += [
+                        rounds.against(
+                            peer,
+                            f"bridge.execute, {journal}, {at_once} at once, provider {latency_ms} ms, against {title}",
+                            ours=journal,
                             unit="calls per core second",
                             at_least=at_least,
                         )
-                        for name, peer, at_least in (
-                            ("litellm", "LiteLLM's Router", 25.0),
-                            ("aiohttp", "bare aiohttp", 0.6),
-                        )
+                        for journal in JOURNALS
+                        for peer, (title, at_least) in PEERS.items()
                     ]
-    return results
+    return outcomes
 
 
 Call = Callable[[int], Awaitable[None]]
 
 
 @asynccontextmanager
-async def calls(url: str, base_url: str) -> AsyncIterator[tuple[Call, Call]]:
+async def calls(url: str, base_url: str, **settings: Any) -> AsyncIterator[tuple[Call, Call]]:
     """The bridge's call and the bare one, both to the same server."""
-    async with bridge(url, routes(base_url)) as running, aiohttp.ClientSession(connector=_unbounded()) as session:
+    async with (
+        bridge(url, routes(base_url), **settings) as running,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
 
         async def ours(number: int) -> None:
             await running.execute("bench", query=f"{uuid.uuid4()} question {number}")
@@ -72,23 +79,20 @@ async def calls(url: str, base_url: str) -> AsyncIterator[tuple[Call, Call]]:
         yield ours, bare
 
 
-async def _rounds(url: str, base_url: str, at_once: int, python: str) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {"ours": [], "aiohttp": [], "litellm": []}
-    async with calls(url, base_url) as (ours, bare):
-        for call in (ours, bare):
+async def _rounds(url: str, base_url: str, at_once: int, python: str | None, missing: dict[str, str]) -> Rounds:
+    async with AsyncExitStack() as ends:
+        sides: dict[str, Call] = {}
+        for journal, settings in JOURNALS.items():
+            sides[journal], bare = await ends.enter_async_context(calls(url, base_url, **settings))
+        sides["aiohttp"] = bare
+        for call in sides.values():
             await per_core_second(call, at_once, at_once)
-        for number in range(ROUNDS):
-            order = list(rates) if number % 2 == 0 else reversed(rates)
-            for name in order:
-                if name == "litellm":
-                    rates[name].append(await _litellm(python, base_url, at_once))
-                else:
-                    rates[name].append(await per_core_second(ours if name == "ours" else bare, at_once, CALLS))
-    return rates
-
-
-def _unbounded() -> aiohttp.TCPConnector:
-    return aiohttp.TCPConnector(limit=0)
+        contenders: dict[str, Measure] = {
+            name: partial(per_core_second, call, at_once, CALLS) for name, call in sides.items()
+        }
+        if python is not None:
+            contenders["litellm"] = partial(_litellm, python, base_url, at_once)
+        return await alternate(contenders, ROUNDS, missing)
 
 
 async def per_core_second(call: Call, at_once: int, count: int) -> float:
@@ -106,17 +110,6 @@ async def per_core_second(call: Call, at_once: int, count: int) -> float:
 
 async def _litellm(python: str, base_url: str, at_once: int) -> float:
     """The same in its own environment: the script says what it measured."""
-    process = await asyncio.create_subprocess_exec(
-        *(python, str(SCRIPTS / "litellm_router.py"), base_url, str(at_once), str(LITELLM_CALLS)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(LITELLM_TIMEOUT_S):
-            said, complaint = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, complaint.decode()[-2000:]
+    script = str(peers.SCRIPTS / "litellm_router.py")
+    said = await peers.run(*(python, script, base_url, str(at_once), str(LITELLM_CALLS)), timeout_s=LITELLM_TIMEOUT_S)
     return float(orjson.loads(said.splitlines()[-1])["calls_per_core_second"])

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from redis.asyncio import Redis
 
-from bench.result import Result, percentile
+from bench.questions import made
+from bench.result import Result, at_most, percentile
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.cache.redis import RedisCache
@@ -34,8 +35,6 @@ ROUNDS = 5
 SEED = 11
 LIMIT_US = {"exact": 50.0, "semantic": 1000.0}
 REDIS_MORE_US = 300.0
-PLACES = ("Lisbon", "Oslo", "Quito", "Hanoi", "Lagos", "Turin", "Perth", "Delhi")
-THINGS = ("invoice", "order", "refund", "parcel", "ticket", "account", "voucher", "booking")
 
 
 async def measure(addresses: StackAddresses) -> list[Result]:
@@ -53,22 +52,17 @@ async def measure(addresses: StackAddresses) -> list[Result]:
 
 def _entries() -> list[CacheEntry]:
     chance = np.random.default_rng(SEED)
-    centres = _units(chance.standard_normal((CENTRES, DIMENSION), dtype=np.float32))
-    noise = _units(chance.standard_normal((ENTRIES, DIMENSION), dtype=np.float32))
-    vectors = _units(centres[chance.integers(0, CENTRES, ENTRIES)] * np.float32(0.9) + noise * np.float32(0.45))
+    centres = units(chance.standard_normal((CENTRES, DIMENSION), dtype=np.float32))
+    noise = units(chance.standard_normal((ENTRIES, DIMENSION), dtype=np.float32))
+    vectors = units(centres[chance.integers(0, CENTRES, ENTRIES)] * np.float32(0.9) + noise * np.float32(0.45))
     answer = Answer("the answer " * 30, "openai", "gpt-4o-mini", cost_usd=0.0004)
     return [
-        CacheEntry(f"h{number}", "scope", f"h{number}", _question(number), answer, vector=vectors[number])
-        for number in range(ENTRIES)
+        CacheEntry(f"h{number}", "scope", f"h{number}", text, answer, vector=vectors[number])
+        for number, text in enumerate(made(ENTRIES))
     ]
 
 
-def _question(number: int) -> str:
-    thing, place = THINGS[number % 8], PLACES[number // 8 % 8]
-    return f"How do I get the {thing} number {number} that was sent to {place} changed, please?"
-
-
-def _units(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def units(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
@@ -83,16 +77,23 @@ async def _in_memory(entries: Sequence[CacheEntry]) -> list[Result]:
     chance = random.Random(SEED)
     for _ in range(ROUNDS):
         for kind, times in took.items():
-            asked = [_query(chance.choice(entries), kind) for _ in range(LOOKUPS)]
+            asked = [hit_query(chance.choice(entries), kind) for _ in range(LOOKUPS)]
             times.append(percentile([await _time_us(cache, query) for query in asked], 0.5))
     note = f"{per_entry:.0f} bytes an entry in Python's and numpy's memory; the cache counts {cache.bytes // ENTRIES}"
     return [
-        _result(f"{kind} hit in memory, {ENTRIES} entries of {DIMENSION} dimensions, p50", times, LIMIT_US[kind], note)
+        at_most(
+            f"{kind} hit in memory, {ENTRIES} entries of {DIMENSION} dimensions, p50",
+            times,
+            LIMIT_US[kind],
+            unit="us",
+            note=note,
+            digits=2,
+        )
         for kind, times in took.items()
     ]
 
 
-def _query(entry: CacheEntry, kind: str) -> CacheQuery:
+def hit_query(entry: CacheEntry, kind: str) -> CacheQuery:
     if kind == "exact":
         return CacheQuery(entry.scope, entry.content_hash, entry.text, entry.vector)
     # The same question with a word of politeness: another hash, nearly the same vector, a guard that has to read both.
@@ -118,7 +119,7 @@ async def _in_redis(url: str, entries: Sequence[CacheEntry]) -> Result:
             names = [name async for name in bare.scan_iter("*:answer", count=1000)]
             more = []
             for number in range(ROUNDS):
-                asked = [_query(entry, "exact") for entry in entries[:1000]]
+                asked = [hit_query(entry, "exact") for entry in entries[:1000]]
                 ours = [await _time_us(cache, query) for query in asked]
                 floor = [await _get_us(bare, name) for name in names[: len(asked)]]
                 del number
@@ -126,20 +127,10 @@ async def _in_redis(url: str, entries: Sequence[CacheEntry]) -> Result:
                 await asyncio.sleep(0)
     finally:
         await cache.stop()
-    return _result("exact hit in Redis beyond a bare GET, p50", more, REDIS_MORE_US, "one round trip")
+    return at_most("exact hit in Redis beyond a bare GET, p50", more, REDIS_MORE_US, unit="us", note="one round trip")
 
 
 async def _get_us(bare: Redis, name: bytes) -> float:
     began = time.perf_counter()
     assert await bare.get(name) is not None
     return (time.perf_counter() - began) * 1e6
-
-
-def _result(name: str, took_us: Sequence[float], limit_us: float, note: str) -> Result:
-    ordered = sorted(took_us)
-    median = ordered[len(ordered) // 2]
-    ratios = [round(limit_us / max(value, 1e-3), 2) for value in (ordered[-1], median, ordered[0])]
-    return Result(
-        name, round(median, 1), limit_us, "us", ratios[1], 1.0, len(ordered), (ratios[0], ratios[2]),
-        f"against: the most that it may take; {note}",
-    )  # fmt: skip

@@ -24,11 +24,11 @@ async def measure(addresses: StackAddresses) -> list[Result]:
     """Throughput with a quick provider, latency with a slow one."""
     async with database(addresses) as url:
         async with simulator("--latency-ms", "5") as base_url, bridge(url, routes(base_url)) as running:
-            await _throughput(running, FEW, 1000)
+            await throughput(running, FEW, 1000)
             rates: dict[int, list[float]] = {MANY: [], FEW: []}
             for number in range(ROUNDS):
                 for at_once in (MANY, FEW) if number % 2 == 0 else (FEW, MANY):
-                    rates[at_once].append(await _throughput(running, at_once, CALLS))
+                    rates[at_once].append(await throughput(running, at_once, CALLS))
         async with simulator("--latency-ms", str(SLOW_MS)) as base_url, bridge(url, routes(base_url)) as running:
             medians: dict[int, list[float]] = {CROWD: [], HANDFUL: []}
             for at_once in (HANDFUL, CROWD):
@@ -53,7 +53,7 @@ async def measure(addresses: StackAddresses) -> list[Result]:
     ]
 
 
-async def _throughput(running: CoreRuntimeBridge, at_once: int, calls: int) -> float:
+async def throughput(running: CoreRuntimeBridge, at_once: int, calls: int) -> float:
     numbers = iter(range(calls))
     began = time.perf_counter()
 

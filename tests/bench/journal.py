@@ -6,12 +6,14 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import asyncpg
 
 from bench.parts import database
-from bench.result import Result, compare
+from bench.result import Outcome
+from bench.rounds import alternate
 from stratarouter_runtime.embedded import StackAddresses
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.postgres import PostgresJournal
@@ -45,7 +47,7 @@ ON CONFLICT (tenant, request_id) DO NOTHING
 """
 
 
-async def measure(addresses: StackAddresses, rounds: int = ROUNDS) -> list[Result]:
+async def measure(addresses: StackAddresses, rounds: int = ROUNDS) -> list[Outcome]:
     """Rows/s of each kind of write, alternating with the bare loop, into a table emptied before each."""
     async with database(addresses) as url:
         owner = str(uuid.uuid4())
@@ -55,20 +57,20 @@ async def measure(addresses: StackAddresses, rounds: int = ROUNDS) -> list[Resul
         await grouped.start()
         bare = await asyncpg.create_pool(url, min_size=CONNECTIONS, max_size=CONNECTIONS)
         try:
-            results = []
+            outcomes = []
             for kind in ("finish", "begin"):
-                rates: dict[str, list[float]] = {"grouped": [], "bare": []}
-                for number in range(rounds):
-                    for side in ("grouped", "bare") if number % 2 == 0 else ("bare", "grouped"):
-                        await bare.execute("TRUNCATE journal")
-                        took_s = await (_grouped(grouped, kind) if side == "grouped" else _bare(bare, kind, owner))
-                        assert await bare.fetchval("SELECT count(*) FROM journal") == ROWS
-                        rates[side].append(ROWS / took_s)
-                results.append(
-                    compare(
+
+                async def measured(side: str, kind: str = kind) -> float:
+                    await bare.execute("TRUNCATE journal")
+                    took_s = await (_grouped(grouped, kind) if side == "ours" else _bare(bare, kind, owner))
+                    assert await bare.fetchval("SELECT count(*) FROM journal") == ROWS
+                    return ROWS / took_s
+
+                done = await alternate({side: partial(measured, side) for side in ("ours", "bare")}, rounds)
+                outcomes.append(
+                    done.against(
+                        "bare",
                         f"journal: grouped {kind} rows against a bare INSERT of them",
-                        rates["grouped"],
-                        rates["bare"],
                         unit="rows/s",
                         at_least=0.8,
                         note=f"groups of at most {GROUP}, {CONNECTIONS} connections on either side",
@@ -78,7 +80,7 @@ async def measure(addresses: StackAddresses, rounds: int = ROUNDS) -> list[Resul
             await bare.close()
             await grouped.stop()
             await journal.stop()
-    return results
+    return outcomes
 
 
 def _key(number: int) -> JournalKey:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 
 import numpy as np
 
 from bench import peers
 from bench.parts import database, simulator
-from bench.result import Result, compare
+from bench.result import Outcome
+from bench.rounds import alternate
 from bench.stream import Start, rate, record, scripted, started
 from stratarouter_runtime.embedded import StackAddresses
 
@@ -21,38 +23,35 @@ QUERY_CHARS = 300
 DIMENSION = 384
 
 
-async def measure(addresses: StackAddresses) -> list[Result]:
+async def measure(addresses: StackAddresses) -> list[Outcome]:
     """Every contender in each round, in turns; each a fresh process with its cache filled before the clock starts."""
-    python = await peers.python()
+    pythons, missing = await peers.installed(peers.FAUST)
     async with database(addresses) as url, simulator() as base_url:
-        contenders: dict[str, Start] = {
+        starts: dict[str, Start] = {
             "exactly_once": started(addresses, url, base_url, processing_guarantee="exactly_once"),
             "at_least_once": started(addresses, url, base_url, processing_guarantee="at_least_once"),
             "echo": scripted(addresses, "echo.py", "plain"),
-            "faust": scripted(addresses, "faust_hits.py", python=python),
         }
-        rates: dict[str, list[float]] = {name: [] for name in contenders}
-        for number in range(ROUNDS):
-            for name in list(contenders) if number % 2 == 0 else reversed(contenders):
-                values = requests(SLOW_RECORDS if name == "faust" else RECORDS)
-                warm = requests(QUERIES)
-                rates[name].append(await rate(contenders[name], warm, values, committed=name != "faust"))
-    ours, note = rates["exactly_once"], f"{len(requests(1)[0])} bytes a request, with a vector; one process each"
-    unit = "requests/s"
+        if "faust" in pythons:
+            starts["faust"] = scripted(addresses, "faust_hits.py", python=pythons["faust"])
+        rounds = await alternate({name: partial(_rate, name, start) for name, start in starts.items()}, ROUNDS, missing)
+    note = f"{len(requests(1)[0])} bytes a request, with a vector; one process each"
     return [
-        compare(
-            "Kafka hits, exactly_once, against an aiokafka echo",
-            ours,
-            rates["echo"],
-            unit=unit,
-            at_least=0.35,
-            note=note,
-        ),
-        compare("Kafka hits, exactly_once, against a Faust agent", ours, rates["faust"], unit=unit, at_least=5.0),
-        compare(
-            "Kafka hits, exactly_once against at_least_once", ours, rates["at_least_once"], unit=unit, at_least=0.8
-        ),
-    ]
+        rounds.against(
+            other, f"Kafka hits, exactly_once, against {title}", unit="requests/s", at_least=at_least, note=note,
+            ours="exactly_once",
+        )
+        for other, title, at_least in (
+            ("echo", "an aiokafka echo", 0.35),
+            ("faust", "a Faust agent", 5.0),
+            ("at_least_once", "at_least_once", 0.8),
+        )
+    ]  # fmt: skip
+
+
+async def _rate(name: str, start: Start) -> float:
+    values = requests(SLOW_RECORDS if name == "faust" else RECORDS)
+    return await rate(start, requests(QUERIES), values, committed=name != "faust")
 
 
 def requests(count: int) -> list[bytes]:

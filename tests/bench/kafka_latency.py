@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from bench import peers
 from bench.kafka_hits import QUERIES, requests
 from bench.parts import database, simulator
-from bench.result import Result, compare, percentile
+from bench.result import Outcome, percentile
+from bench.rounds import Rounds
 from bench.stream import PARTITIONS, Pipe, Start, scripted, started
 from stratarouter_runtime.embedded import StackAddresses
 from stratarouter_runtime.processors import kafka_client
@@ -24,44 +25,49 @@ SETTLE_S = 2.0
 """After the first answers: assignments and producers of late partitions come to rest."""
 
 
-async def measure(addresses: StackAddresses) -> list[Result]:
+async def measure(addresses: StackAddresses) -> list[Outcome]:
     """For each guarantee both sides alive, requests to one at a time, in turns."""
-    python = await peers.python()
-    results: list[Result] = []
+    pythons, missing = await peers.installed(peers.QUIX)
+    outcomes: list[Outcome] = []
     async with database(addresses) as url, simulator() as base_url:
         for guarantee in ("exactly_once", "at_least_once"):
             sides: dict[str, Start] = {
                 "ours": started(addresses, url, base_url, processing_guarantee=guarantee),
                 "bare": scripted(addresses, "echo.py", guarantee),
             }
-            if guarantee == "exactly_once":
-                sides["quix"] = scripted(addresses, "quix_hits.py", "0.1", python=python)
-            latencies = await _rounds(sides)
-            results += _results(guarantee, latencies)
-    return results
+            if guarantee == "exactly_once" and "quix" in pythons:
+                sides["quix"] = scripted(addresses, "quix_hits.py", "0.1", python=pythons["quix"])
+            latencies = await _rounds(sides, missing)
+            outcomes += _outcomes(guarantee, latencies, missing)
+    return outcomes
 
 
-async def _rounds(sides: dict[str, Start]) -> dict[str, list[list[float]]]:
-    """Latencies in ms by side and round."""
-    found: dict[str, list[list[float]]] = {name: [] for name in sides}
+async def _rounds(sides: dict[str, Start], missing: dict[str, str]) -> dict[str, list[list[float]]]:
+    """Latencies in ms by side and round. A peer that does not come up is noted in ``missing``."""
+    clients: dict[str, Client] = {}
     async with AsyncExitStack() as ends:
-        clients = {name: await ends.enter_async_context(_client(start)) for name, start in sides.items()}
+        for name, start in sides.items():
+            try:
+                clients[name] = await ends.enter_async_context(_client(start))
+            except peers.PeerError as exc:
+                missing[name] = str(exc)
+        found: dict[str, list[list[float]]] = {name: [] for name in clients}
         for number in range(ROUNDS):
             for name in list(clients) if number % 2 == 0 else reversed(clients):
                 found[name].append(await clients[name].paced(int(RATE_PER_S * ROUND_S)))
     return found
 
 
-def _results(guarantee: str, latencies: dict[str, list[list[float]]]) -> list[Result]:
+def _outcomes(guarantee: str, latencies: dict[str, list[list[float]]], missing: dict[str, str]) -> list[Outcome]:
     at = {
-        name: {share: [percentile(one, share) for one in rounds] for share in (0.5, 0.99)}
-        for name, rounds in latencies.items()
+        share: Rounds({name: [percentile(one, share) for one in found] for name, found in latencies.items()}, missing)
+        for share in (0.5, 0.99)
     }
-    results = [
-        compare(
-            f"Kafka hit, {guarantee}, p{share * 100:g} at {RATE_PER_S}/s, against two bare hops",
-            at["ours"][share],
-            at["bare"][share],
+    title = f"Kafka hit, {guarantee},"
+    outcomes = [
+        at[share].against(
+            "bare",
+            f"{title} p{share * 100:g} at {RATE_PER_S}/s, against two bare hops",
             unit="ms",
             at_least=round(1 / limit, 3),
             lower_is_better=True,
@@ -69,18 +75,17 @@ def _results(guarantee: str, latencies: dict[str, list[list[float]]]) -> list[Re
         )
         for share, limit in ((0.5, 1.5), (0.99, 2.0))
     ]
-    if "quix" in at:
-        results.append(
-            compare(
-                f"Kafka hit, {guarantee}, p50 at {RATE_PER_S}/s, against Quix Streams committing every 0.1 s",
-                at["ours"][0.5],
-                at["quix"][0.5],
+    if guarantee == "exactly_once":
+        outcomes.append(
+            at[0.5].against(
+                "quix",
+                f"{title} p50 at {RATE_PER_S}/s, against Quix Streams committing every 0.1 s",
                 unit="ms",
                 at_least=3.0,
                 lower_is_better=True,
             )
         )
-    return results
+    return outcomes
 
 
 @asynccontextmanager

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Mapping
+from functools import partial
 
 import orjson
 
 from bench import peers
 from bench.parts import database, simulator
-from bench.result import Result, compare
-from bench.stream import rate, record, scripted, started
+from bench.peers.java import parallel_consumer
+from bench.result import Outcome
+from bench.rounds import Measure, Rounds, alternate
+from bench.stream import Start, program, rate, record, scripted, started
 from stratarouter_runtime.embedded import StackAddresses
 from stratarouter_runtime.ports import HttpCall
 from stratarouter_runtime.providers import create_transport
 
 ROUNDS = 3
 LATENCY_MS, AT_ONCE = 30, 200
-RECORDS = {"ours": 10_000, "client": 10_000, "gather": 10_000, "faust": 2000, "quix": 100}
+RECORDS = {"ours": 10_000, "client": 10_000, "gather": 10_000, "parallel": 6000, "faust": 2000, "quix": 100}
 """As many as each does in a few seconds."""
 SLOW_LATENCY_MS = 1000
 SLOW_RECORDS = {"ours": 10_000, "loop": 4}
@@ -28,68 +32,65 @@ WARM = 40
 ROOM = {"max_in_flight": CROWD, "lane_max_in_flight": CROWD, "provider_concurrency": 10_000}
 
 
-async def measure(addresses: StackAddresses) -> list[Result]:
+async def measure(addresses: StackAddresses) -> list[Outcome]:
     """A quick provider that takes 200 at once, then a slow one that takes what comes."""
-    python = await peers.python()
+    pythons, missing = await peers.installed(peers.FAUST, peers.QUIX)
     async with database(addresses) as url:
-        quick = await _quick(addresses, url, python)
+        quick = await _quick(addresses, url, pythons, missing)
         slow = await _slow(addresses, url)
     limit = AT_ONCE / (LATENCY_MS / 1000)
-    floor = [min(limit, one) for one in quick["client"]]
-    unit, title = "requests/s", f"Kafka misses, provider {LATENCY_MS} ms with {AT_ONCE} at once, against"
-    ours = quick["ours"]
+    quick.found["limit"] = [min(limit, one) for one in quick.found["client"]]
+    title = f"Kafka misses, provider {LATENCY_MS} ms with {AT_ONCE} at once, against"
+    crowd = f"Kafka misses, provider {SLOW_LATENCY_MS} ms, {CROWD} in flight, against a loop that awaits each"
     return [
-        compare(
-            f"{title} the limit",
-            ours,
-            floor,
-            unit=unit,
-            at_least=0.95,
-            note=f"the provider's {limit:.0f}/s, or what the HTTP client alone reaches where that is less",
+        *(
+            quick.against(other, f"{title} {words}", unit="requests/s", at_least=at_least, note=note)
+            for other, words, at_least, note in (
+                ("limit", "the limit", 0.95, f"the provider's {limit:.0f}/s, or what the HTTP client alone reaches"),
+                ("gather", "gathered aiohttp calls, no journal", 0.5, ""),
+                ("parallel", "Confluent's Parallel Consumer, 1,000 at once", 1.5, "at least once, and no journal"),
+                ("faust", "a Faust agent, concurrency 100", 2.0, ""),
+                ("quix", "Quix Streams' apply", 50.0, ""),
+            )
         ),
-        compare(f"{title} gathered aiohttp calls, no journal", ours, quick["gather"], unit=unit, at_least=0.5),
-        compare(f"{title} a Faust agent, concurrency 100", ours, quick["faust"], unit=unit, at_least=2.0),
-        compare(f"{title} Quix Streams' apply", ours, quick["quix"], unit=unit, at_least=50.0),
-        compare(
-            f"Kafka misses, provider {SLOW_LATENCY_MS} ms, {CROWD} in flight, against a loop that awaits each",
-            slow["ours"],
-            slow["loop"],
-            unit=unit,
-            at_least=1000.0,
-        ),
+        slow.against("loop", crowd, unit="requests/s", at_least=1000.0),
     ]
 
 
-async def _quick(addresses: StackAddresses, url: str, python: str) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {name: [] for name in RECORDS}
+async def _quick(addresses: StackAddresses, url: str, pythons: Mapping[str, str], missing: dict[str, str]) -> Rounds:
     async with simulator("--latency-ms", str(LATENCY_MS), "--max-concurrency", str(AT_ONCE)) as base_url:
-        contenders = {
+        starts = {
             "ours": started(addresses, url, base_url, **ROOM),
             "gather": scripted(addresses, "aiohttp_calls.py", base_url, "1000"),
-            "faust": scripted(addresses, "faust_calls.py", base_url, "100", python=python),
-            "quix": scripted(addresses, "quix_calls.py", base_url, python=python),
         }
-        for number in range(ROUNDS):
-            for name in list(RECORDS) if number % 2 == 0 else reversed(RECORDS):
-                if name == "client":
-                    rates[name].append(await _client(base_url, RECORDS[name]))
-                else:
-                    warm, values = misses(WARM), misses(RECORDS[name])
-                    rates[name].append(await rate(contenders[name], warm, values, committed=name != "faust"))
-    return rates
+        if "faust" in pythons:
+            starts["faust"] = scripted(addresses, "faust_calls.py", base_url, "100", python=pythons["faust"])
+        if "quix" in pythons:
+            starts["quix"] = scripted(addresses, "quix_calls.py", base_url, python=pythons["quix"])
+        try:
+            starts["parallel"] = program(addresses, await parallel_consumer(), base_url, "1000")
+        except peers.PeerError as exc:
+            missing["parallel"] = str(exc)
+        contenders: dict[str, Measure] = {"client": partial(_client, base_url, RECORDS["client"])}
+        contenders |= {name: partial(_rate, start, name) for name, start in starts.items()}
+        return await alternate(contenders, ROUNDS, missing)
 
 
-async def _slow(addresses: StackAddresses, url: str) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {name: [] for name in SLOW_RECORDS}
+async def _rate(start: Start, name: str) -> float:
+    return await rate(start, misses(WARM), misses(RECORDS[name]), committed=name != "faust")
+
+
+async def _slow(addresses: StackAddresses, url: str) -> Rounds:
     async with simulator("--latency-ms", str(SLOW_LATENCY_MS)) as base_url:
         contenders = {
             "ours": started(addresses, url, base_url, **ROOM),
             "loop": scripted(addresses, "aiohttp_calls.py", base_url, "1"),
         }
-        for number in range(ROUNDS):
-            for name in list(SLOW_RECORDS) if number % 2 == 0 else reversed(SLOW_RECORDS):
-                rates[name].append(await rate(contenders[name], misses(1), misses(SLOW_RECORDS[name])))
-    return rates
+
+        async def measured(name: str) -> float:
+            return await rate(contenders[name], misses(1), misses(SLOW_RECORDS[name]))
+
+        return await alternate({name: partial(measured, name) for name in contenders}, ROUNDS)
 
 
 def misses(count: int) -> list[bytes]:

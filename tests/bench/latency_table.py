@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 import uuid
 from collections.abc import Callable, Coroutine
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.parts import bridge, database, routes, simulator
-from bench.result import Result, percentile
+from bench.result import Result, at_most, percentile
 from stratarouter_runtime.bridge import CoreRuntimeBridge, ExecutionResult
 from stratarouter_runtime.embedded import StackAddresses
 
@@ -72,19 +73,13 @@ async def measure(addresses: StackAddresses) -> list[Result]:
 
 
 def _result(name: str, rounds: list[list[float]]) -> Result:
-    p50 = sorted(percentile(one, 0.5) for one in rounds)
-    p99 = sorted(percentile(one, 0.99) for one in rounds)
-    limit, median = LIMITS_MS[name], p99[len(p99) // 2]
-    return Result(
+    p50 = statistics.median(percentile(one, 0.5) for one in rounds)
+    return at_most(
         f"in-process at {RATE_PER_S}/s, provider {LATENCY_MS} ms: {name}, p99",
-        round(median, 3),
-        limit,
-        "ms",
-        round(limit / median, 3),
-        1.0,
-        len(p99),
-        (round(limit / p99[-1], 3), round(limit / p99[0], 3)),
-        f"p50 {p50[len(p50) // 2]:.3f} ms; {ENTRIES} entries",
+        [percentile(one, 0.99) for one in rounds],
+        LIMITS_MS[name],
+        unit="ms",
+        note=f"p50 {p50:.3f} ms; {ENTRIES} entries",
     )
 
 

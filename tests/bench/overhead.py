@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import orjson
 
 from bench.parts import bridge, database, routes, simulator
-from bench.result import Result, percentile
+from bench.result import Result, at_most, percentile
 from stratarouter_runtime.embedded import StackAddresses
 from stratarouter_runtime.ports import HttpCall
 from stratarouter_runtime.providers import create_transport
@@ -48,29 +48,21 @@ async def measure(addresses: StackAddresses) -> list[Result]:
                 for name, share in SHARES.items():
                     overhead[name].append(percentile(latencies["ours"], share) - percentile(latencies["bare"], share))
         await transport.stop()
-    return [_result(name, values) for name, values in overhead.items()]
+    return [
+        at_most(
+            f"bridge.execute over a bare call, {name} at {RATE_PER_S}/s, provider {LATENCY_MS} ms",
+            values,
+            LIMITS_MS[name],
+            unit="ms",
+            note="journal in PostgreSQL, synchronous commit",
+        )
+        for name, values in overhead.items()
+    ]
 
 
 def _question(number: int) -> str:
     """One that was never asked before."""
     return f"{uuid.uuid4()} question {number}"
-
-
-def _result(name: str, overhead_ms: list[float]) -> Result:
-    ordered = sorted(overhead_ms)
-    median, limit = ordered[len(ordered) // 2], LIMITS_MS[name]
-    ratios = [limit / max(value, 1e-3) for value in (ordered[-1], ordered[0])]
-    return Result(
-        f"bridge.execute over a bare call, {name} at {RATE_PER_S}/s, provider {LATENCY_MS} ms",
-        round(median, 3),
-        limit,
-        "ms",
-        round(limit / max(median, 1e-3), 2),
-        1.0,
-        len(ordered),
-        (round(ratios[0], 2), round(ratios[1], 2)),
-        "against: the most that it may add; journal in PostgreSQL, synchronous commit",
-    )
 
 
 async def _arrivals(call: Callable[[int], Awaitable[None]]) -> list[float]:

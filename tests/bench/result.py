@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -32,6 +33,42 @@ class Result:
     def held(self) -> bool:
         """Whether the ratio reaches what was asked."""
         return self.ratio >= self.at_least
+
+
+@dataclass(frozen=True, slots=True)
+class NotRun:
+    """A benchmark that gave no figure: its peer cannot be had here (``peer``), or it went wrong."""
+
+    name: str
+    reason: str
+    peer: bool = True
+
+    @property
+    def held(self) -> bool:
+        """A peer that is missing is no miss; what went wrong is."""
+        return self.peer
+
+
+Outcome = Result | NotRun
+
+
+def at_most(
+    name: str, took: Sequence[float], limit: float, *, unit: str, note: str, digits: int = 3, zero: float = 1e-3
+) -> Result:
+    """The result of rounds of ``took`` against the most that it may be; ``zero`` stands for what is not above it."""
+    ordered = sorted(max(value, zero) for value in took)
+    ratios = [round(limit / value, digits) for value in (ordered[-1], statistics.median(ordered), ordered[0])]
+    return Result(
+        name,
+        round(statistics.median(took), digits),
+        limit,
+        unit,
+        ratios[1],
+        1.0,
+        len(ordered),
+        (ratios[0], ratios[2]),
+        f"against: the most that it may be; {note}",
+    )
 
 
 def compare(
@@ -82,32 +119,36 @@ def machine() -> dict[str, Any]:
     }
 
 
-def show(console: Console, results: Sequence[Result]) -> None:
+def show(console: Console, outcomes: Sequence[Outcome]) -> None:
     """The table."""
     table = Table(title="benchmarks (a ratio is always so that larger is better)")
-    for heading in ("benchmark", "ours", "against", "unit", "ratio", "at least", "spread", ""):
+    for heading in ("benchmark", "ours", "against", "unit", "ratio", "at least", "spread", "rounds", ""):
         table.add_column(heading, justify="left" if heading in {"benchmark", "unit"} else "right")
-    for one in results:
-        spread = f"{one.spread[0]:g}..{one.spread[1]:g}"
-        verdict = "[green]held[/]" if one.held else "[bold red]MISSED[/]"
-        table.add_row(
-            one.name,
-            f"{one.ours:g}",
-            f"{one.against:g}",
-            one.unit,
-            f"{one.ratio:g}",
-            f"{one.at_least:g}",
-            spread,
-            verdict,
-        )
+    for one in outcomes:
+        table.add_row(*_row(one))
     console.print(table)
-    for one in results:
-        if one.note:
-            console.print(f"[dim]{one.name}: {one.note}[/]", highlight=False)
+    for one in outcomes:
+        said = one.reason if isinstance(one, NotRun) else one.note
+        if said:
+            console.print(f"[dim]{escape(one.name)}: {escape(said)}[/]", highlight=False)
 
 
-def write(path: Path, results: Sequence[Result]) -> None:
+def _row(one: Outcome) -> tuple[str, ...]:
+    if isinstance(one, NotRun):
+        return (one.name, *["-"] * 7, "[yellow]not run[/]" if one.held else "[bold red]FAILED[/]")
+    figures = (f"{value:g}" for value in (one.ratio, one.at_least))
+    verdict = "[green]held[/]" if one.held else "[bold red]MISSED[/]"
+    spread = f"{one.spread[0]:g}..{one.spread[1]:g}"
+    return (one.name, f"{one.ours:g}", f"{one.against:g}", one.unit, *figures, spread, str(one.rounds), verdict)
+
+
+def write(path: Path, outcomes: Sequence[Outcome], **more: Any) -> None:
     """``bench-results/latest.json``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": machine(), "benchmarks": [asdict(one) for one in results]}
+    report = {
+        "machine": machine(),
+        "benchmarks": [asdict(one) for one in outcomes if isinstance(one, Result)],
+        "not_run": [asdict(one) for one in outcomes if isinstance(one, NotRun)],
+        **more,
+    }
     path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))

@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from bench.peers import SCRIPTS, PeerError
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import StackAddresses
@@ -34,7 +35,6 @@ STOP_TIMEOUT_S = 45.0
 WARM_UP_PART = 4
 """The first of so many parts of the answers; see ``rate``."""
 APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
-SCRIPTS = Path(__file__).parent / "peers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Pipe:
     config: RuntimeConfig
     source: str
     sink: str
+    partitions: int = PARTITIONS
 
 
 Start = Callable[[], AbstractAsyncContextManager[Pipe]]
@@ -51,15 +52,21 @@ Start = Callable[[], AbstractAsyncContextManager[Pipe]]
 
 
 def started(
-    addresses: StackAddresses, database_url: str, base_url: str, *, max_concurrency: int = 10_000, **settings: Any
+    addresses: StackAddresses,
+    database_url: str,
+    base_url: str,
+    *,
+    max_concurrency: int = 10_000,
+    partitions: int = PARTITIONS,
+    **settings: Any,
 ) -> Start:
     """A worker process of this product, as an operator would start it."""
 
     @asynccontextmanager
     async def start() -> AsyncIterator[Pipe]:
         config = configured(addresses, database_url)
-        await topics.apply(config, partitions=PARTITIONS)
-        pipe = Pipe(config, config.topic(config.requests_topic), config.topic(config.responses_topic))
+        await topics.apply(config, partitions=partitions)
+        pipe = Pipe(config, config.topic(config.requests_topic), config.topic(config.responses_topic), partitions)
         async with kafka_admin(config) as admin:
             await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, pipe.sink, configs=APPEND_TIME)])
         with tempfile.TemporaryDirectory(prefix="bench-worker-") as folder:
@@ -79,8 +86,13 @@ def started(
     return start
 
 
-def scripted(addresses: StackAddresses, script: str, *options: str, python: str = sys.executable) -> Start:
+def scripted(addresses: StackAddresses, script: str, *options: str, python: str | None = None) -> Start:
     """A script of ``peers``: called with servers, source, sink, group and its options."""
+    return program(addresses, (python or sys.executable, str(SCRIPTS / script)), *options, peer=python is not None)
+
+
+def program(addresses: StackAddresses, command: Sequence[str], *options: str, peer: bool = True) -> Start:
+    """A program called with servers, source, sink, group and its options. A ``peer`` that falls silent is no fault."""
 
     @asynccontextmanager
     async def start() -> AsyncIterator[Pipe]:
@@ -94,12 +106,13 @@ def scripted(addresses: StackAddresses, script: str, *options: str, python: str 
             arguments = (config.bootstrap_servers, pipe.source, pipe.sink, config.group_id, *options)
             with log.open("wb") as file:
                 process = await asyncio.create_subprocess_exec(
-                    *(python, str(SCRIPTS / script), *arguments), stdout=file, stderr=file, cwd=folder
+                    *(*command, *arguments), stdout=file, stderr=file, cwd=folder
                 )
             try:
                 yield pipe
             except TimeoutError as exc:
-                raise AssertionError(f"{script} fell silent; its last words: {log.read_text()[-2000:]}") from exc
+                said = f"{command[-1]} fell silent; its last words: {log.read_text(errors='replace')[-600:]}"
+                raise (PeerError if peer else AssertionError)(said) from exc
             finally:
                 await end(process)
 
@@ -156,7 +169,7 @@ class Answers:
 
     def __init__(self, pipe: Pipe) -> None:
         self._consumer: AIOKafkaConsumer = kafka_client.consumer(pipe.config, group=None)
-        self._places = [TopicPartition(pipe.sink, number) for number in range(PARTITIONS)]
+        self._places = [TopicPartition(pipe.sink, number) for number in range(pipe.partitions)]
         self._unread: list[int] = []
 
     async def __aenter__(self) -> Self:

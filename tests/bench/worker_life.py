@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bench.parts import database, simulator
-from bench.result import Result
+from bench.result import Result, at_most
 from bench.stream import PARTITIONS, STOP_TIMEOUT_S, Answers, Pipe, configured, record, routes_file, send
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
@@ -39,22 +39,21 @@ async def measure(addresses: StackAddresses) -> list[Result]:
             recoveries.append(await _recovery(addresses, url, base_url))
     recovery_limit_s = SESSION_TIMEOUT_MS / 1000 + RECOVERY_MARGIN_S
     return [
-        _result("start of a worker to its first response", starts, START_LIMIT_S, f"of it {LATENCY_MS} ms the call"),
-        _result(
+        at_most(
+            "start of a worker to its first response",
+            starts,
+            START_LIMIT_S,
+            unit="s",
+            note=f"of it {LATENCY_MS} ms the call",
+        ),
+        at_most(
             "SIGKILL of one of two workers until every request is answered",
             recoveries,
             recovery_limit_s,
-            f"session timeout {SESSION_TIMEOUT_MS / 1000:g} s; {RATE_PER_S} requests/s going on meanwhile",
+            unit="s",
+            note=f"session timeout {SESSION_TIMEOUT_MS / 1000:g} s; {RATE_PER_S} requests/s going on meanwhile",
         ),
     ]
-
-
-def _result(name: str, took_s: list[float], limit_s: float, note: str) -> Result:
-    ordered = sorted(took_s)
-    median = ordered[len(ordered) // 2]
-    spread = (round(limit_s / ordered[-1], 3), round(limit_s / ordered[0], 3))
-    note = f"against: the most it may take; {note}"
-    return Result(name, round(median, 3), limit_s, "s", round(limit_s / median, 3), 1.0, len(ordered), spread, note)
 
 
 @asynccontextmanager

