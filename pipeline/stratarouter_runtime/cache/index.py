@@ -17,8 +17,8 @@ from stratarouter_runtime.records import Vector
 from stratarouter_runtime.similarity import products
 
 BRUTE_FORCE_MAX = 2_000
-"""Entries a scope up to which one matrix product (0.15 ms at 384 dimensions) costs less than the graph's search (0.36 ms)
-and finds everything."""
+"""Entries a scope up to which one matrix product (0.15 ms at 384 dimensions) costs less than the graph's search
+(0.36 ms) and finds everything."""
 
 GRAPH_MIN = 1_000
 """Entries a scope below which the graph is dropped: far enough under BRUTE_FORCE_MAX that a scope at the border

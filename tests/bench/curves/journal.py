@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -55,19 +56,9 @@ async def measure(addresses: StackAddresses) -> list[Curve]:
     """One database that grows from size to size."""
     found: dict[int, Found] = {}
     async with database(addresses) as url:
-        owner = str(uuid.uuid4())
-        journal = PostgresJournal(url, owner=owner)
-        await journal.start()
-        grouped = GroupedJournal(journal)
-        await grouped.start()
-        bare = await asyncpg.connect(url)
-        try:
-            for size in SIZES:
-                found[size] = await _at(size, bare, journal, grouped, owner)
-        finally:
-            await bare.close()
-            await grouped.stop()
-            await journal.stop()
+        for size in SIZES:
+            old = min(int(size * SHARE_OLD), LARGEST_PURGE)
+            found[size] = await purged_and_written(url, size, old, WRITTEN, rounds=ROUNDS)
     note = f"{CALLERS} callers; a request is two rows' writes; PostgreSQL, the callers and the purge share the machine"
     return [
         Curve("journal writes while the purge runs", "rows", "requests/s",
@@ -78,21 +69,28 @@ async def measure(addresses: StackAddresses) -> list[Curve]:
     ]  # fmt: skip
 
 
-async def _at(
-    size: int, bare: asyncpg.Connection, journal: PostgresJournal, grouped: GroupedJournal, owner: str
-) -> Found:
-    found = Found()
-    old = min(int(size * SHARE_OLD), LARGEST_PURGE)
-    for _ in range(ROUNDS):
-        there = await bare.fetchval("SELECT count(*) FROM journal")
-        await _fill(bare, size - there - old, owner, age_s=3600.0)
-        await _fill(bare, old, owner, age_s=RETENTION_S + 100.0)
-        # As autovacuum would have done by the time that so many rows came by themselves.
-        await bare.execute("VACUUM ANALYZE journal")
-        await bare.execute("CHECKPOINT")
-        purge_s, write_s = await asyncio.gather(_purge(journal, old), _write(grouped))
-        found.purged.append(old / purge_s)
-        found.written.append(WRITTEN / write_s)
+async def purged_and_written(url: str, size: int, old: int, written: int, *, rounds: int = 1) -> Found:
+    """Fill up to ``size`` rows, ``old`` of them past retention; purge these while others are written."""
+    found, owner = Found(), str(uuid.uuid4())
+    async with AsyncExitStack() as ends:
+        journal = PostgresJournal(url, owner=owner)
+        await journal.start()
+        ends.push_async_callback(journal.stop)
+        grouped = GroupedJournal(journal)
+        await grouped.start()
+        ends.push_async_callback(grouped.stop)
+        bare = await asyncpg.connect(url)
+        ends.push_async_callback(bare.close)
+        for _ in range(rounds):
+            there = await bare.fetchval("SELECT count(*) FROM journal")
+            await _fill(bare, size - there - old, owner, age_s=3600.0)
+            await _fill(bare, old, owner, age_s=RETENTION_S + 100.0)
+            # As autovacuum would have done by the time that so many rows came by themselves.
+            await bare.execute("VACUUM ANALYZE journal")
+            await bare.execute("CHECKPOINT")
+            purge_s, write_s = await asyncio.gather(_purge(journal, old), _write(grouped, written))
+            found.purged.append(old / purge_s)
+            found.written.append(written / write_s)
     return found
 
 
@@ -108,8 +106,8 @@ async def _purge(journal: PostgresJournal, old: int) -> float:
     return time.perf_counter() - began
 
 
-async def _write(grouped: GroupedJournal) -> float:
-    numbers = iter(range(WRITTEN))
+async def _write(grouped: GroupedJournal, written: int) -> float:
+    numbers = iter(range(written))
     run = uuid.uuid4().hex
 
     async def caller() -> None:

@@ -1,4 +1,4 @@
-"""GPTCache with sqlite and faiss: for each line that comes in, the median seconds of a lookup and the share of hits.
+"""GPTCache with sqlite and faiss: for each number that comes in, the median seconds of so many lookups, and hits.
 
 The vectors are given: its embedding function looks them up by text.
 """
@@ -36,14 +36,14 @@ def main(path: str) -> None:
     )
     cache.import_data(texts, [str(given["answer"])] * len(texts))
     say("ready")
-    for _ in sys.stdin:
+    for line in sys.stdin:
         took, hits = [], 0
-        for text in asked:
+        for text in asked[: int(line)]:
             began = time.perf_counter()
             found = get(text, cache_obj=cache)
             took.append(time.perf_counter() - began)
             hits += found is not None
-        say([statistics.median(took), hits / len(asked)])
+        say([statistics.median(took), hits / len(took)])
 
 
 def say(what: object) -> None:
