@@ -15,7 +15,6 @@ from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from support import engine
 from support.fleet import Watch, free_port, produce, request, write_routes
 
-IMAGE = "stratarouter-runtime"
 REQUESTS = 1000
 HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "host")
 
@@ -25,7 +24,7 @@ DOCKER = engine.client()
 pytestmark = [
     pytest.mark.stack,
     pytest.mark.skipif(
-        not engine.has(IMAGE), reason="no engine with the image (ops/ci/engine start, and its DOCKER_HOST)"
+        not engine.has(engine.IMAGE), reason="no engine with the image (ops/ci/engine start, and its DOCKER_HOST)"
     ),
 ]
 
@@ -50,7 +49,7 @@ def _environment(config: RuntimeConfig, **more: str) -> list[str]:
 
 
 async def _once(config: RuntimeConfig, *command: str) -> tuple[int, str]:
-    return await _run("run", "--rm", *HARDENED, *_environment(config), IMAGE, *command)
+    return await _run("run", "--rm", *HARDENED, *_environment(config), engine.IMAGE, *command)
 
 
 @asynccontextmanager
@@ -61,7 +60,7 @@ async def _worker(config: RuntimeConfig, routes: Path) -> AsyncIterator[str]:
         config, PROMETHEUS_PORT=str(free_port()), STRATAROUTER_ROUTES="/routes.toml", STRATAROUTER_HTTP_HOST="127.0.0.1"
     )
     mount = ("--volume", f"{routes}:/routes.toml:ro")
-    code, said = await _run("run", "--detach", "--name", name, *HARDENED, *mount, *environment, IMAGE)
+    code, said = await _run("run", "--detach", "--name", name, *HARDENED, *mount, *environment, engine.IMAGE)
     assert code == 0, said
     try:
         yield name
@@ -72,7 +71,7 @@ async def _worker(config: RuntimeConfig, routes: Path) -> AsyncIterator[str]:
 async def test_the_image_holds_nothing_it_does_not_need(config: RuntimeConfig) -> None:
     code, said = await _once(config, "--version")
     assert (code, said.strip()) == (0, "0.1.0")
-    python = ("run", "--rm", *HARDENED, "--entrypoint", "python", IMAGE, "-c")
+    python = ("run", "--rm", *HARDENED, "--entrypoint", "python", engine.IMAGE, "-c")
     code, said = await _run(*python, "import os; print(os.getuid(), os.getgid() != 0)")
     assert (code, said.split()) == (0, ["10001", "True"])
     code, said = await _run(*python, "open('/opt/venv/x', 'w')")
