@@ -60,7 +60,7 @@ from stratarouter_runtime.cache.normalise import conversation_text
         ("guard:insertion", "sort python list", "sort nested python list"),
         ("guard:direction", "split a monolith into services", "split services into a monolith"),
         ("guard:polarity", "a formal letter to a landlord", "an informal letter to a landlord"),
-        ("guard:negation", "pesto with nuts", "nut-free pesto"),
+        ("guard:polarity", "pesto with nuts", "nut-free pesto"),
         ("guard:question", "who killed Hector", "who did Hector kill"),
         ("guard:number", "the first president of the USA", "the second president of the USA"),
         ("guard:number", "a dozen eggs", "two dozen eggs"),
@@ -114,7 +114,7 @@ def test_the_less_alike_two_texts_are_the_less_their_words_may_differ() -> None:
 def test_the_lenient_setting_lets_more_pass() -> None:
     asked, stored = "posts with polls about remote work", "threads with surveys about remote work"
     refused = {
-        setting.name: create_guard(setting).differs(asked, stored, 0.84) is not None for setting in (STRICT, LENIENT)
+        setting.name: create_guard(setting).differs(asked, stored, 0.80) is not None for setting in (STRICT, LENIENT)
     }
     assert refused == {"strict": True, "lenient": False}
     assert (STRICT.floor, STRICT.demand) >= (LENIENT.floor, LENIENT.demand)

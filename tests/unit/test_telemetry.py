@@ -111,7 +111,8 @@ def test_two_instances_in_one_process_do_not_meet() -> None:
 
 
 def test_label_values_are_those_the_code_uses() -> None:
-    guard = (ROOT / "pipeline/stratarouter_runtime/cache/guard.py").read_text()
+    cache = ROOT / "pipeline/stratarouter_runtime/cache"
+    guard = "".join((cache / f"{name}.py").read_text() for name in ("guard", "rules", "placing", "wording"))
     assert {metrics.MARKED_WRONG, *re.findall(r"guard:[a-z_]+", guard)} == metrics.GUARD_REASON.values
     assert metrics.MARKED_WRONG == shelf.MARKED_WRONG
     assert set(get_args(LaneState)) == metrics.LANE_STATE.values

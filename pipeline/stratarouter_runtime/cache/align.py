@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from stratarouter_runtime.cache import lexicon
-from stratarouter_runtime.cache.features import Features, canonical, stem
+from stratarouter_runtime.cache import opposites
+from stratarouter_runtime.cache.features import Features
+from stratarouter_runtime.cache.fillers import REDUNDANT
 from stratarouter_runtime.cache.thesaurus import RELATED
+from stratarouter_runtime.cache.words import canonical, stem
 
 JOINED_LETTERS = 4
 """From this length on a word may stand inside other words of the other text ("showtimes", "show times"); shorter ones
@@ -52,7 +54,12 @@ def difference(asked: Features, stored: Features) -> Difference:
     if max(len(ours), len(theirs)) > MAX_LEFT:
         return _counted(ours[:MAX_LEFT], theirs[:MAX_LEFT], (len(ours), len(theirs)), sum(common.values()))
     ours, theirs, related = _matched(ours, theirs)
-    ours, theirs = _not_doubled(ours, asked, common), _not_doubled(theirs, stored, common)
+    # Names that both sides add are two names: "Christmas Eve", "New Year's Eve".
+    added = not (ours and theirs)
+    fewer = _not_doubled(ours, asked, common, names=added), _not_doubled(theirs, stored, common, names=added)
+    if any(fewer) or added:
+        # Said twice on both sides, but not the same: one took the other's place.
+        ours, theirs = fewer
     ours, in_theirs = _spelt_out(ours, stored)
     theirs, in_ours = _spelt_out(theirs, asked)
     related += bool(in_theirs) + bool(in_ours)
@@ -61,8 +68,8 @@ def difference(asked: Features, stored: Features) -> Difference:
     if in_ours:
         ours = [word for word in ours if word not in in_ours]
     heavy = [[word for word in side if word not in _LIGHT] for side in (ours, theirs)]
-    if all(len(side) > len(weighty) for side, weighty in zip((ours, theirs), heavy, strict=True)):
-        # Little words on both sides stand for each other: "New York City", "New York State".
+    if ours and theirs and (not heavy[0] or not heavy[1]):
+        # A little word stands for what the other side has in its place: "New York City", "New York State".
         heavy = [ours, theirs]
     return _counted(ours, theirs, (len(heavy[0]), len(heavy[1])), sum(common.values()) + related)
 
@@ -78,12 +85,11 @@ def _left(features: Features, common: Counter[str]) -> list[str]:
     return list(left.elements())
 
 
-def _not_doubled(words: list[str], features: Features, common: Counter[str]) -> list[str]:
+def _not_doubled(words: list[str], features: Features, common: Counter[str], *, names: bool) -> list[str]:
     """Without the words that add nothing to what both texts say: "a (discussion) thread", "(Barack) Obama"."""
+    full_names = features.full_names if names else frozenset()
     return [
-        word
-        for word in words
-        if not any((word, other) in features.full_names or are_related(word, other) for other in common)
+        word for word in words if not any((word, other) in full_names or are_related(word, other) for other in common)
     ]
 
 
@@ -119,12 +125,12 @@ def are_related(one: str, other: str) -> bool:
 
 
 def _opposed(one: str, other: str) -> bool:
-    return other in lexicon.OPPOSITES.get(one, ()) or denies(one, other) or denies(other, one)
+    return other in opposites.OPPOSITES.get(one, ()) or denies(one, other) or denies(other, one)
 
 
 def denies(word: str, other: str) -> bool:
     """Whether ``word`` is ``other`` with a prefix that makes the opposite of it."""
-    return len(other) > 3 and word.endswith(other) and word.removesuffix(other) in lexicon.DENYING_PREFIXES
+    return len(other) > 3 and word.endswith(other) and word.removesuffix(other) in opposites.DENYING_PREFIXES
 
 
 def _spelt_out(words: Sequence[str], other: Features) -> tuple[list[str], set[str]]:
@@ -157,7 +163,7 @@ def _forms(words: Iterator[str]) -> set[str]:
     return {form for word in words for form in (word, canonical(word))}
 
 
-_LIGHT = frozenset(_forms(iter(lexicon.REDUNDANT)))
+_LIGHT = frozenset(_forms(iter(REDUNDANT)))
 _RELATED: dict[str, set[str]] = {}
 for _word, _near in RELATED.items():
     for _form in {_word, canonical(_word), stem(_word)}:

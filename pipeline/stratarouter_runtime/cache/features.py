@@ -8,43 +8,44 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from stratarouter_runtime.cache import lexicon
-from stratarouter_runtime.cache.forms import BASE_FORMS
+from stratarouter_runtime.cache import lexicon, opposites
+from stratarouter_runtime.cache.categories import CATEGORIES
 from stratarouter_runtime.cache.normalise import PART, ROLE_END, TURN
-from stratarouter_runtime.cache.quantities import Number, Token, units_of, value_of, with_numbers, with_units
+from stratarouter_runtime.cache.quantities import Number, Token, units_of
+from stratarouter_runtime.cache.tokens import read_tokens
+from stratarouter_runtime.cache.words import UNIT_CATEGORIES, canonical, content_key, denies, is_filler, stem
 
-_TOKEN = re.compile(
-    r"""
-      (?P<quote>`[^`\n]+`|"[^"\n]+"|“[^“”\n]+”|(?<!\w)'[^'\n]+'(?!\w))
-    | (?P<name>https?://\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]+\.\w[\w.]*|(?<![\w-])--?[A-Za-z][\w-]*
-        |v?\d+(?:\.\d+){2,}|\d{1,2}:\d{2}(?::\d{2})?(?!\d)|[^\W_]+(?:(?:_+|::|\\)[^\W_]+)+|_+[^\W_]\w*
-        |[A-Za-z]\w*(?:[./]\w+)+|[A-Za-z](?:\+\+|\#)|(?<!\w)\.[A-Za-z]\w+)
-    | (?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|(?<!\w)\.\d+|[¼-¾⅐-⅞])
-    | (?P<unit>[$€£¥₹%]|°[CF]?)
-    | (?P<operator>==|!=|<=|>=|&&|\|\||[-+*/^=<>\u00d7÷²³])
-    | (?P<word>[^\W\d_²³]+(?:['\u2019][^\W\d_]+)?)
-    """,
-    re.VERBOSE,
-)
-_OPENING_QUOTE = re.compile(r"(?<!\w)'")
-_AFTER_WORDS = ").,;:!?"
-"""What stands behind a word and is no token."""
+_REFERRING_WORDS = frozenset({"both"})
 SMALL_COUNT = 12
 """Up to here a paraphrase counts things that the text lists."""
 
 MAX_SPELT_TOKENS = 128
 """Tokens whose joined spellings are kept; longer texts are not judged by single words."""
 
-_WORK_FORMS = frozenset({"work", "works", "working", "worked", "function", "functioning", "load", "loading", "respond"})
-_OUR = re.compile(r"(?<=[bilnv])our(?=$|s$|ed$|ing$|ite|ful)")
-_ISE = re.compile(r"is(?=(?:e|es|ed|ing|ation|er)$)")
+_FLAG = re.compile(r"-\w")
+_PADDED = re.compile(r"\d+\.\d+0")
+"""As a quantity the last nought says nothing, as a version it does: 3.1 is not 3.10."""
 _CAMEL = re.compile(r"[a-z][A-Z]")
 _SEPARATORS = re.compile(r"[\s._/:\\'’\"-]")  # noqa: RUF001 - the typographic apostrophe is meant
 _SQUASHED = re.compile(r"[\W_]+")
-_UNIT_CATEGORIES = frozenset({"scale", "currency"})
 _LOOSE_OPERATORS = frozenset("-/")
-_CONNECTORS = frozenset({"to", "from", "into", "than", "over", "minus", "after", "before", "by"})
+_CONNECTORS = frozenset(
+    {"to", "from", "into", "than", "over", "minus", "after", "before", "instead", "only", "onto", "toward", "towards"}
+    | {"by", "about", "against", "of", "for", "with", "behind", "under", "above", "below", "via"}
+)
+_SAME_CONNECTOR = {"into": "to", "onto": "to", "toward": "to", "towards": "to"}
+_REFERRING = frozenset(
+    {"the", "all", "these", "those", "his", "her", "their", "its", "our", "my", "other", "remaining", "rest"}
+)
+"""Before a small number they say that it counts what was named: "all three", "the two"."""
 _QUESTION_WORDS = frozenset({"who", "whom", "whose", "when", "where", "why", "how", "what", "which"})
+_CAN = frozenset({"do", "can", "could", "should", "would"})
+_AUXILIARIES = _CAN | {"does", "did", "is", "are", "was", "were", "will", "has", "have", "had", "must", "may", "might"}
+_TENSES = {
+    **dict.fromkeys(("was", "were", "did", "had"), "past"),
+    **dict.fromkeys(("is", "are", "do", "does", "has", "have"), "present"),
+    **dict.fromkeys(("will", "shall"), "future"),
+}
 _AMOUNTS = frozenset({"many", "much", "long", "far", "old", "often", "big", "tall", "large", "high", "deep", "fast"})
 _SOUGHT = {
     **dict.fromkeys(("reason", "cause", "purpose"), "why"),
@@ -75,12 +76,15 @@ class Features:
         quotes: quoted strings and inline code, as they stand.
         operators: sorted.
         opposites: the words that have an opposite.
+        tense: past, present or future by the first auxiliary, or empty.
         negations: how many words deny.
+        faults: words that say that something is not so, without a denial ("failed", "missing").
         question: what is asked for (who, whom, when, where, why, amount, how, what), or empty where nothing says.
+        asked_by: the word behind the first question word ("did").
         entities: words written as names, in lower case.
         full_names: two words of a name in a row ("Barack Obama").
         categories: members of closed categories, by category.
-        objects: the content word behind each connector that gives a direction ("to", "than", ...); its last place.
+        objects: the content words that stand right behind each connector ("to", "than", "about", ...).
         squashed: letters and digits alone, in lower case.
         spellings: each word, and two or three in a row written as one, of letters and digits alone.
     """
@@ -100,12 +104,15 @@ class Features:
     quotes: frozenset[str]
     operators: tuple[str, ...]
     opposites: frozenset[str]
+    tense: str
     negations: int
+    faults: frozenset[str]
     question: str
+    asked_by: str
     entities: frozenset[str]
     full_names: frozenset[tuple[str, str]]
     categories: dict[str, frozenset[str]]
-    objects: dict[str, str]
+    objects: dict[str, frozenset[str]]
     squashed: str
     spellings: Spellings
 
@@ -120,7 +127,7 @@ def features(text: str) -> tuple[Features, ...]:
 
 def _turn(role: str, content: str) -> Features:
     text, *attachments = content.split(PART)
-    tokens = _with_faults(with_units(with_numbers(_tokens(text))))
+    tokens = read_tokens(text)
     words = [token for token in tokens if token.kind == "word"]
     plain = [token.plain for token in words]
     numbers = [token for token in tokens if token.value is not None]
@@ -131,19 +138,21 @@ def _turn(role: str, content: str) -> Features:
         words=shape,
         vocabulary=frozenset(shape),
         content=tuple(_content(tokens)),
-        numbers=tuple(_values(t for t in numbers if not t.ordinal and not (t.worded and t.value == 1))),
+        numbers=tuple(_values(t for t in numbers if not t.ordinal and not _is_article(t))),
         ordinals=tuple(_values(t for t in numbers if t.ordinal)),
-        spoken=frozenset(_values(t for t in numbers if _is_small(t)))
-        - set(_values(t for t in numbers if not t.worded)),
+        spoken=frozenset(_referring(tokens)) - set(_values(t for t in numbers if not t.worded)),
         counted=_counted(tokens),
         units=units_of(tokens),
         dates=frozenset(_dates(tokens)),
         names=frozenset(_names(tokens)),
         quotes=frozenset(token.text[1:-1] for token in tokens if token.kind == "quote"),
         operators=tuple(sorted(_operators(tokens))),
-        opposites=frozenset(form for word in plain for form in _opposed(word)),
-        negations=sum(map(_denies, plain)) + sum(_is_free_of(tokens, place) for place in range(2, len(tokens))),
+        opposites=frozenset(form for token in tokens for form in _opposed(_said(token))),
+        tense=next((_TENSES[word] for word in plain if word in _TENSES), ""),
+        negations=sum(map(denies, plain)),
+        faults=frozenset(map(stem, opposites.FAULTS.intersection(plain))),
         question=_question(plain),
+        asked_by=_asked_by(plain),
         entities=frozenset(_entities(tokens)),
         full_names=frozenset(_full_names(tokens)),
         categories=_categories(tokens),
@@ -153,35 +162,14 @@ def _turn(role: str, content: str) -> Features:
     )
 
 
-_OPPOSED = frozenset(lexicon.OPPOSITES)
+_OPPOSED = frozenset(opposites.OPPOSITES)
 _DATE_WORDS = frozenset().union(*(lexicon.MONTHS, lexicon.WEEKDAYS, lexicon.RELATIVE_DAYS, lexicon.PERIODS))
 
 
 @lru_cache(maxsize=32_768)
 def _opposed(word: str) -> tuple[str, ...]:
     """The forms of ``word`` that have an opposite."""
-    return tuple(form for form in (word, stem(word)) if form in _OPPOSED)
-
-
-@lru_cache(maxsize=32_768)
-def _denies(word: str) -> bool:
-    return word in lexicon.NEGATIONS or word.endswith("n't")
-
-
-def _is_free_of(tokens: Sequence[Token], place: int) -> bool:
-    """Whether the word there denies the one before it: "nut-free"."""
-    return tokens[place].plain in {"free", "less"} and tokens[place - 1].text == "-"
-
-
-def _with_faults(tokens: list[Token]) -> list[Token]:
-    """Words that say something does not work become one that says it is broken: they deny nothing that was asked."""
-    result: list[Token] = []
-    for token in tokens:
-        if result and token.plain in _WORK_FORMS and _denies(result[-1].plain):
-            result[-1] = Token("word", token.text, "broken")
-        else:
-            result.append(token)
-    return result
+    return tuple(form for form in dict.fromkeys((word, stem(word), word.removesuffix("ly"))) if form in _OPPOSED)
 
 
 class Spellings:
@@ -219,8 +207,19 @@ def _values(tokens: Iterable[Token]) -> Iterator[Number]:
     return (token.value for token in tokens if token.value is not None)
 
 
-def _is_small(token: Token) -> bool:
-    return token.worded and isinstance(token.value, int) and token.value <= SMALL_COUNT
+def _is_article(token: Token) -> bool:
+    """Whether the number is a "one" that counts nothing: "this one", "one of them"."""
+    return token.worded and token.value == 1 and not token.unit and not token.ordinal
+
+
+def _referring(tokens: Sequence[Token]) -> Iterator[Number]:
+    """Small numbers in words that count what the text has named already: "all three of them"."""
+    for place, token in enumerate(tokens):
+        if token.worded and isinstance(token.value, int) and token.value <= SMALL_COUNT:
+            before = tokens[place - 1].plain if place else ""
+            after = tokens[place + 1].plain if place + 1 < len(tokens) else ""
+            if before in _REFERRING or after == "of" or token.text.lower() in _REFERRING_WORDS:
+                yield token.value
 
 
 def _counted(tokens: Sequence[Token]) -> dict[Number, frozenset[str]]:
@@ -230,37 +229,10 @@ def _counted(tokens: Sequence[Token]) -> dict[Number, frozenset[str]]:
             continue
         following = tokens[place + 1 : place + 4]
         words = (next_token.plain for next_token in following if next_token.kind == "word")
-        counted = token.unit or next((canonical(word) for word in words if not _is_filler(word)), "")
+        counted = token.unit or next((canonical(word) for word in words if not is_filler(word)), "")
         if counted:
             found.setdefault(token.value, set()).add(counted)
     return {value: frozenset(words) for value, words in found.items()}
-
-
-def _tokens(text: str) -> list[Token]:
-    if any(sign in text for sign in '`"“') or _OPENING_QUOTE.search(text):
-        # A quotation may go over several words.
-        return [_token(match) for match in _TOKEN.finditer(text)]
-    tokens: list[Token] = []
-    for chunk in text.split():
-        # Most of a text is plain words, which need not be tried as anything else.
-        core = chunk.lstrip("(").rstrip(_AFTER_WORDS)
-        if core.isascii() and core.isalpha():
-            tokens.append(Token("word", core, _plain(core)))
-        else:
-            tokens += [_token(match) for match in _TOKEN.finditer(chunk)]
-    return tokens
-
-
-def _token(match: re.Match[str]) -> Token:
-    kind, text = match.lastgroup or "", match[0]
-    if kind == "number":
-        return Token("number", text, "#", value_of(text))
-    return Token(kind, text, _plain(text))
-
-
-@lru_cache(maxsize=32_768)
-def _plain(text: str) -> str:
-    return text.lower().replace("\u2019", "'").removesuffix("'s")
 
 
 def _shape(tokens: Sequence[Token]) -> Iterator[str]:
@@ -274,30 +246,23 @@ def _shape(tokens: Sequence[Token]) -> Iterator[str]:
 def _content(tokens: Sequence[Token]) -> Iterator[str]:
     for token in tokens:
         if token.value is not None:
-            if not (token.worded and token.value == 1):
-                yield f"{token.value}{token.unit}"
+            if not _is_article(token):
+                # "One pound" is "a pound".
+                yield token.unit if token.unit and token.value == 1 else f"{token.value}{token.unit}"
         elif token.kind in {"name", "quote"}:
             letters = letters_of(token.plain)
             yield canonical(letters) if letters else token.plain
         elif token.kind == "word":
-            key = _content_key(token.plain)
+            key = content_key(token.plain)
             if key is not None:
                 yield key
         elif token.kind == "unit":
             yield _key(token)
 
 
-@lru_cache(maxsize=32_768)
-def _content_key(word: str) -> str | None:
-    """What a word adds to the content; None for a filler."""
-    if _is_filler(word):
-        return None
-    return lexicon.UNITS.get(word, word) if lexicon.CATEGORIES.get(word) in _UNIT_CATEGORIES else canonical(word)
-
-
 def _key(token: Token) -> str:
     """The one word for a content word: its unit's name, its synonyms' first word, or itself."""
-    if token.kind == "unit" or lexicon.CATEGORIES.get(token.plain) in _UNIT_CATEGORIES:
+    if token.kind == "unit" or CATEGORIES.get(token.plain) in UNIT_CATEGORIES:
         return lexicon.UNITS.get(token.plain, token.plain)
     return canonical(token.plain) if token.kind == "word" else token.plain
 
@@ -311,18 +276,13 @@ def letters_of(name: str) -> str:
     return letters if letters.isalpha() and len(letters) + len(_SEPARATORS.findall(name)) == len(name) else ""
 
 
-@lru_cache(maxsize=32_768)
-def _is_filler(word: str) -> bool:
-    return word in lexicon.FILLERS or canonical(word) in lexicon.FILLERS or _denies(word)
-
-
 def _dates(tokens: Sequence[Token]) -> Iterator[str]:
     for place, token in enumerate(tokens):
         word = token.plain
         if (
             word not in _DATE_WORDS
             or token.kind != "word"
-            or (word in lexicon.DATES_ONLY_IN_CAPITALS and (not token.text[0].isupper() or not place))
+            or (word in lexicon.DATES_ONLY_IN_CAPITALS and not _is_dated(tokens, place))
         ):
             continue
         if word in lexicon.MONTHS or word in lexicon.WEEKDAYS:
@@ -333,20 +293,35 @@ def _dates(tokens: Sequence[Token]) -> Iterator[str]:
             yield f"{tokens[place - 1].plain} {word}"
 
 
+def _is_dated(tokens: Sequence[Token], place: int) -> bool:
+    """Whether a word such as "may" names the month there: by its capital, and at the beginning by what follows."""
+    if not tokens[place].text[0].isupper():
+        return False
+    return place > 0 or (len(tokens) > 1 and not is_filler(tokens[1].plain))
+
+
+def _said(token: Token) -> str:
+    """The word, also where it was read as the number one."""
+    return "one" if token.worded and token.value == 1 else token.plain
+
+
 def _names(tokens: Sequence[Token]) -> Iterator[str]:
     for token in tokens:
         oversized = token.kind == "number" and token.value is None
+        padded = token.kind == "number" and not token.unit and _PADDED.fullmatch(token.text)
         if (
             token.kind == "name"
             or oversized
+            or padded
             or (
                 token.kind == "word"
                 and not token.text.islower()
                 and _CAMEL.search(token.text)
-                and token.plain not in lexicon.CATEGORIES
+                and token.plain not in CATEGORIES
             )
         ):
-            yield token.text.lower()
+            # A flag of one letter is another flag in capitals.
+            yield token.text if _FLAG.fullmatch(token.text) else token.text.lower()
 
 
 def _operators(tokens: Sequence[Token]) -> Iterator[str]:
@@ -357,34 +332,57 @@ def _operators(tokens: Sequence[Token]) -> Iterator[str]:
         left = tokens[place - 1] if place else None
         right = tokens[place + 1] if place + 1 < len(tokens) else None
         between = left is not None and right is not None and left.value is not None and right.value is not None
-        if token.text not in _LOOSE_OPERATORS or between:
+        inside = left is not None and right is not None
+        if between or (inside and token.text not in _LOOSE_OPERATORS):
             yield token.text
 
 
 def _question(words: Sequence[str]) -> str:
-    for place, word in enumerate(words):
-        if word in _QUESTION_WORDS:
-            following = words[place + 1 : place + 3]
-            if word == "how":
-                return "amount" if following and following[0] in _AMOUNTS else "how"
-            if word in {"what", "which"}:
-                return next((_SOUGHT[next_word] for next_word in following if next_word in _SOUGHT), "what")
-            if word.startswith("who"):
-                # "Who did Hector kill" asks for the one to whom it was done.
-                return "whom" if following and following[0] in {"did", "does", "do"} else "who"
-            return word
-    return ""
+    """What is asked for: by the first question word that asks, else by the first that may."""
+    found = [_sought(words, place) for place, word in enumerate(words) if word in _QUESTION_WORDS]
+    return next((kind for kind, asks in found if asks), found[0][0] if found else "")
+
+
+def _asked_by(words: Sequence[str]) -> str:
+    place = next((place for place, word in enumerate(words) if word in _QUESTION_WORDS), len(words))
+    return words[place + 1] if place + 1 < len(words) else ""
+
+
+def _sought(words: Sequence[str], place: int) -> tuple[str, bool]:
+    """What the question word there asks for, and whether it asks: "when I pay" does not."""
+    word, following = words[place], words[place + 1 : place + 3]
+    after = following[0] if following else ""
+    if word == "how":
+        return "amount" if after in _AMOUNTS else "how", True
+    if word in {"what", "which"}:
+        return next((_SOUGHT[next_word] for next_word in following if next_word in _SOUGHT), "what"), True
+    if word.startswith("who"):
+        # "Who did Hector kill" asks for the one to whom it was done.
+        return "whom" if after in {"did", "does", "do"} else "who", True
+    if word == "where" and len(following) == 2 and following[0] in _CAN and following[1] in {"i", "we"}:
+        # "Where can I change it" and "how can I change it" are one question.
+        return "how", True
+    return word, word == "why" or not after or after in _AUXILIARIES
 
 
 def _entities(tokens: Sequence[Token]) -> Iterator[str]:
     """Words that begin with a capital though no sentence begins there, and words in capitals."""
     words = [token for token in tokens if token.kind == "word"]
-    if sum(token.text[0].isupper() for token in words) * 2 > len(words) > 2:
+    if _is_title(words):
         return
     for place, token in enumerate(words):
         acronym = len(token.text) > 1 and token.text.isupper()
-        if (acronym or (place and token.text[0].isupper())) and not _is_filler(token.plain):
+        if (acronym or (place and token.text[0].isupper())) and not is_filler(token.plain):
             yield canonical(token.plain)
+
+
+def _is_title(words: Sequence[Token]) -> bool:
+    """Whether capitals mark a heading, not names: nearly every word has one, or a little word inside has."""
+    inner = words[1:]
+    capitals = [token for token in inner if token.text[0].isupper()]
+    fillers = [token for token in capitals if is_filler(token.plain) and token.plain != "i"]
+    lower = [token for token in inner if token.text[0].islower()]
+    return len(inner) > 1 and (len(fillers) > 1 or (len(capitals) > 2 and not lower) or len(capitals) > 3 * len(lower))
 
 
 def _full_names(tokens: Sequence[Token]) -> Iterator[tuple[str, str]]:
@@ -393,64 +391,23 @@ def _full_names(tokens: Sequence[Token]) -> Iterator[tuple[str, str]]:
             yield canonical(one.plain), canonical(other.plain)
 
 
-def _objects(tokens: Sequence[Token]) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _objects(tokens: Sequence[Token]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
     connector = before = ""
     for token in tokens:
         if token.plain in _CONNECTORS and before != "how":
-            connector = token.plain
-        elif connector and token.kind in {"word", "name"} and not _is_filler(token.plain):
-            found[connector] = _key(token)
+            connector = _SAME_CONNECTOR.get(token.plain, token.plain)
+        elif connector and token.kind in {"word", "name"} and not is_filler(token.plain):
+            found.setdefault(connector, set()).add(_key(token))
             connector = ""
         before = token.plain
-    return found
+    return {connector: frozenset(words) for connector, words in found.items()}
 
 
 def _categories(tokens: Sequence[Token]) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for token in tokens:
-        category = lexicon.CATEGORIES.get(token.plain)
+        category = CATEGORIES.get(token.plain)
         if category is not None:
             found.setdefault(category, set()).add(lexicon.UNITS.get(token.plain, canonical(token.plain)))
     return {category: frozenset(members) for category, members in found.items()}
-
-
-@lru_cache(maxsize=32_768)
-def canonical(word: str) -> str:
-    """The one word that stands for ``word`` and its synonyms."""
-    if word in lexicon.SYNONYMS:
-        return lexicon.SYNONYMS[word]
-    root = stem(word)
-    return _STEMMED_SYNONYMS.get(root, root)
-
-
-@lru_cache(maxsize=32_768)
-def stem(word: str) -> str:
-    """``word`` without the endings of number and tense. Crude, and the same for both texts, which is what counts."""
-    word = BASE_FORMS.get(word, word)
-    if len(word) <= 3:
-        return word
-    word = _one_spelling(word)
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if word.endswith("ie") and len(word) > 4:
-        return word[:-2] + "y"
-    if word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        word = word[:-2] if word.endswith(("sses", "shes", "ches", "xes")) else word[:-1]
-    for ending in ("ing", "ed"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word[: -len(ending)]
-            if word[-1] == word[-2] and word[-1] not in "lsz":
-                word = word[:-1]
-            break
-    return word[:-1] if word.endswith("e") and len(word) > 3 else word
-
-
-def _one_spelling(word: str) -> str:
-    """British spelling to American: "colour", "organise", "centre"."""
-    if len(word) > 5 and "our" in word[2:]:
-        word = _OUR.sub("or", word)
-    return _ISE.sub("iz", word) if len(word) > 6 else word
-
-
-_STEMMED_SYNONYMS = {stem(word): canonical_word for word, canonical_word in lexicon.SYNONYMS.items()}

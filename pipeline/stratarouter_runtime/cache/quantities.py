@@ -33,6 +33,9 @@ _SMALLER: dict[str, tuple[int, str]] = {
     "litre": (1000, "millilitre"),
     "dollar": (100, "cent"),
 }
+_VAGUE_UNITS = frozenset({"", "degree"})
+"""What another word may still tell: "degrees Celsius"."""
+_TEMPERATURES = frozenset({"celsius", "fahrenheit", "kelvin"})
 _CURRENCIES = frozenset("$€£¥₹")
 _NUMBER_WORDS = frozenset().union(
     *(lexicon.CARDINALS, lexicon.MULTIPLES, lexicon.PARTS, lexicon.ORDINALS, lexicon.SCALES)
@@ -181,7 +184,9 @@ def with_units(tokens: list[Token]) -> list[Token]:
         # "half-hour", "half an hour"
         joint = last is not None and len(result) > 1 and (last.text == "-" or _halves(result[-2], last))
         number = result[-2] if joint else last
-        unit = None if number is None or number.value is None or number.unit else _unit(token)
+        unit = None if number is None or number.value is None or number.unit not in _VAGUE_UNITS else _unit(token)
+        if number is not None and number.unit == "degree" and unit not in _TEMPERATURES:
+            unit = None
         if unit is None or number is None:
             result.append(token)
             continue

@@ -65,6 +65,7 @@ GUARD_RULES = (
     "question",
     "quote",
     "substitution",
+    "tense",
     "token",
     "turns",
     "unit",

@@ -1,0 +1,190 @@
+"""Rules of the guard: each is a function of two turns' features that gives a reason to refuse, or None. Pure.
+
+A refusal costs one call to a provider, a wrong pass a wrong answer: where a rule is in doubt it refuses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import combinations
+
+from stratarouter_runtime.cache import opposites
+from stratarouter_runtime.cache.features import Features, letters_of
+from stratarouter_runtime.cache.likeness import SAME_TEMPLATE, are_free, likeness
+from stratarouter_runtime.cache.placing import other_connector, other_direction, other_order, sides_changed
+from stratarouter_runtime.cache.quantities import Number
+
+FEW_WORDS = 20
+"""Up to this many words every number counts; longer texts say some of them twice, or count what they list."""
+WHAT_OR_OTHER = tuple({"what", other} for other in ("when", "where", "why", "whom"))
+_PRESENT = frozenset({"today"})
+"""Whoever names no day means it."""
+
+Rule = Callable[[Features, Features], str | None]
+
+
+def refusal(asked: tuple[Features, ...], stored: tuple[Features, ...]) -> str | None:
+    """The first rule's reason that holds for any pair of turns, or None where the conversations ask the same."""
+    if [turn.role for turn in asked] != [turn.role for turn in stored]:
+        return "guard:turns"
+    # The last turn asks; what stands before it must be the same words, for a short question hangs on all of it.
+    if any(ours.content != theirs.content for ours, theirs in zip(asked[:-1], stored[:-1], strict=True)):
+        return "guard:turns"
+    pairs = [(ours, theirs) for ours, theirs in zip(asked, stored, strict=True) if ours != theirs]
+    return next((reason for pair in pairs for rule in RULES if (reason := rule(*pair)) is not None), None)
+
+
+def _attachment(asked: Features, stored: Features) -> str | None:
+    return "guard:attachment" if asked.attachments != stored.attachments else None
+
+
+def _number(asked: Features, stored: Features) -> str | None:
+    """Another number, or the same numbers in another order or at other things."""
+    in_order = asked.numbers == stored.numbers
+    if not in_order and not _interchangeable(asked, stored):
+        return "guard:number"
+    if _crossed(asked, stored):
+        return "guard:number_order"
+    if in_order and asked.ordinals == stored.ordinals:
+        return None
+    if likeness(asked, stored) < SAME_TEMPLATE:
+        return None
+    if asked.ordinals != stored.ordinals:
+        return "guard:number_order" if Counter(asked.ordinals) == Counter(stored.ordinals) else "guard:number"
+    return "guard:number_order" if Counter(asked.numbers) == Counter(stored.numbers) else None
+
+
+def _interchangeable(asked: Features, stored: Features) -> bool:
+    """Whether the two say the same numbers, but for what one of them says twice or counts itself."""
+    ours, theirs = Counter(asked.numbers), Counter(stored.numbers)
+    extra, missing = ours - theirs, theirs - ours
+    return not (extra and missing) and _spare(extra, asked, stored) and _spare(missing, stored, asked)
+
+
+def _spare(extra: Counter[Number], features: Features, other: Features) -> bool:
+    """Whether the numbers that ``other`` lacks change nothing: said twice here, or counting what is listed."""
+    if not extra:
+        return True
+    if len(features.words) <= FEW_WORDS:
+        # "In an hour" is "in 1 hour".
+        return extra.keys() == {1} and 1 in features.units
+    return all(value in other.numbers or value in features.spoken or value == 1 for value in extra)
+
+
+def _crossed(asked: Features, stored: Features) -> bool:
+    """Whether two numbers changed places: each stands now before what the other counted."""
+    ours, theirs = asked.counted, stored.counted
+    moved = [value for value, words in ours.items() if value in theirs and words.isdisjoint(theirs[value])]
+    return any(
+        not ours[one].isdisjoint(theirs[other]) and not ours[other].isdisjoint(theirs[one])
+        for one, other in combinations(moved, 2)
+    )
+
+
+def _unit(asked: Features, stored: Features) -> str | None:
+    for value, units in asked.units.items():
+        theirs = stored.units.get(value)
+        if theirs is not None and units.isdisjoint(theirs):
+            return "guard:unit"
+    return None
+
+
+def _date(asked: Features, stored: Features) -> str | None:
+    if asked.dates - _PRESENT == stored.dates - _PRESENT:
+        return None
+    # A long text may name a day that its paraphrase leaves out.
+    one_sided = asked.dates < stored.dates or asked.dates > stored.dates
+    return None if one_sided and are_free(asked, stored) else "guard:date"
+
+
+def _operator(asked: Features, stored: Features) -> str | None:
+    return "guard:operator" if asked.operators != stored.operators else None
+
+
+def _token(asked: Features, stored: Features) -> str | None:
+    """Identifiers, paths, versions, times or quotations that each text has and the other lacks."""
+    if _quotes_lacking(asked, stored) and _quotes_lacking(stored, asked):
+        return "guard:quote"
+    lacking = _lacking(asked, stored), _lacking(stored, asked)
+    # A version, time or address that only one text has is another question; an "os.path" may be left unsaid.
+    numbered = any(character.isdigit() for names in lacking for name in names for character in name)
+    return "guard:token" if numbered or all(lacking) else None
+
+
+def _quotes_lacking(asked: Features, stored: Features) -> bool:
+    return asked.quotes != stored.quotes and not all(_quoted(text, stored) for text in asked.quotes)
+
+
+def _quoted(text: str, other: Features) -> bool:
+    """Whether ``other`` has the quotation, with its marks or without."""
+    letters = "".join(text.split())
+    return text in other.quotes or (letters.isalnum() and letters.lower() in other.squashed)
+
+
+def _lacking(asked: Features, stored: Features) -> frozenset[str]:
+    """The names of ``asked`` that ``stored`` has in no spelling: "node.js" is "nodejs"."""
+    return frozenset(
+        name for name in asked.names - stored.names if name[0] == "-" or letters_of(name) not in stored.spellings
+    )
+
+
+def _polarity(asked: Features, stored: Features) -> str | None:
+    ours, theirs = asked.opposites - stored.opposites, stored.opposites - asked.opposites
+    opposed = any(not opposites.OPPOSITES[word].isdisjoint(theirs) for word in ours)
+    return "guard:polarity" if opposed and not are_free(asked, stored) else None
+
+
+def _negation(asked: Features, stored: Features) -> str | None:
+    if (asked.negations > 0) == (stored.negations > 0) or are_free(asked, stored):
+        return None
+    affirmed, denied = (asked, stored) if stored.negations else (stored, asked)
+    # "It was refused" may stand for "it was not accepted".
+    return None if affirmed.faults - denied.faults else "guard:negation"
+
+
+def _question(asked: Features, stored: Features) -> str | None:
+    kinds = {asked.question, stored.question}
+    differ = len(kinds) == 2 and kinds.isdisjoint({"", "what"})
+    if kinds in WHAT_OR_OTHER and asked.asked_by == stored.asked_by and asked.asked_by in {"did", "does", "do"}:
+        # "What did he win", "when did he win".
+        differ = True
+    return "guard:question" if differ and not are_free(asked, stored) else None
+
+
+def _category(asked: Features, stored: Features) -> str | None:
+    """Another country, language, system, ..."""
+    for category, members in asked.categories.items():
+        theirs = stored.categories.get(category)
+        if theirs is not None and theirs != members:
+            return "guard:category"
+    return None
+
+
+def _tense(asked: Features, stored: Features) -> str | None:
+    """The same words, but of another time: "is it open", "was it open"."""
+    tenses = {asked.tense, stored.tense}
+    # What is and what will be is asked for alike.
+    differ = len(tenses) == 2 and "past" in tenses and "" not in tenses
+    if not differ or len(asked.words) != len(stored.words) or asked.content != stored.content:
+        return None
+    return "guard:tense"
+
+
+RULES: tuple[Rule, ...] = (
+    _attachment,
+    _number,
+    _unit,
+    _date,
+    _operator,
+    _token,
+    _polarity,
+    _negation,
+    _question,
+    _category,
+    other_direction,
+    other_connector,
+    sides_changed,
+    _tense,
+    other_order,
+)
