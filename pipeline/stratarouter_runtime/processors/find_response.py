@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.partitioner import DefaultPartitioner
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
+from stratarouter_runtime.processors.partitioner import partitions_of
 from stratarouter_runtime.records import Response
 from stratarouter_runtime.validation import traceparent
 
@@ -56,7 +56,8 @@ async def _search(
 ) -> tuple[Response, str | None] | None:
     partitions = [place.partition for place in kafka_client.places_of(consumer, topic)]
     key = request_id.encode()
-    place = TopicPartition(topic, DefaultPartitioner()(key, partitions, partitions))
+    [chosen] = partitions_of([key], len(partitions))
+    place = TopicPartition(topic, partitions[chosen])
     consumer.pause(*(TopicPartition(topic, other) for other in partitions if other != place.partition))
     first = (await consumer.beginning_offsets([place]))[place]
     end = (await consumer.end_offsets([place]))[place]

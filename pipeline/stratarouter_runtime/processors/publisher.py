@@ -12,6 +12,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.batches import send_all
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.state.offsets import OffsetMap, decode
@@ -77,11 +78,6 @@ class KafkaPublisher:
             return OffsetMap(NO_OFFSET, NO_OFFSET)
         return decode(committed.offset, committed.metadata or "")
 
-    async def _send_all(self, producer: AIOKafkaProducer, outbounds: Sequence[Outbound]) -> None:
-        """Every send is awaited: a rejected one must fail the commit of its offset."""
-        futures = [await producer.send(o.topic, value=o.value, key=o.key, headers=list(o.headers)) for o in outbounds]
-        await asyncio.gather(*futures)
-
 
 class TransactionalPublisher(KafkaPublisher):
     """exactly_once: outputs and offset in one transaction, under one stable id for each group and partition."""
@@ -99,8 +95,8 @@ class TransactionalPublisher(KafkaPublisher):
             async with asyncio.timeout(self._timeout_s):
                 # 1. Begin; the partitions join the transaction with their first record.
                 await producer.begin_transaction()
-                # 2. All outputs are with the broker before the offsets that stand for them.
-                await self._send_all(producer, outbounds)
+                # 2. All outputs are with the broker before the offsets that stand for them: a rejected one fails them.
+                await send_all(producer, outbounds)
                 # 3. The input offset and its map join the same transaction.
                 await producer.send_offsets_to_transaction(
                     {self._partition: OffsetAndMetadata(offset, metadata)}, self._group
@@ -126,7 +122,7 @@ class PlainPublisher(KafkaPublisher):
         assert producer is not None
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._send_all(producer, outbounds)
+                await send_all(producer, outbounds)
                 await self._consumer.commit({self._partition: OffsetAndMetadata(offset, metadata)})
         except CLIENT_ERRORS as exc:
             raise mapped(exc, f"committing {self._partition} at {offset}") from exc
