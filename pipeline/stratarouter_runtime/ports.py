@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Vector
 from stratarouter_runtime.state.cache_control import UNKNOWN, Origin
 from stratarouter_runtime.state.limiter import RateHint

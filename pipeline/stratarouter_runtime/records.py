@@ -16,11 +16,13 @@ A request on its topic (JSON object, UTF-8)::
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stratarouter_runtime.plain import dataclass
 
 Vector = NDArray[np.float32]
 """A unit-length embedding, shape (dimension,), float32."""
