@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any, cast
 
 import orjson
+import pybase64
 
 from stratarouter_runtime import validation as check
 from stratarouter_runtime.errors import SchemaViolationError
@@ -44,12 +44,61 @@ def coordinates(value: object, path: str) -> Coordinates | None:
     )
 
 
+def source_object(source: Coordinates) -> dict[str, Any]:
+    """Where a record stands, as JSON has it."""
+    return {
+        "topic": source.topic,
+        "partition": source.partition,
+        "offset": source.offset,
+        "timestamp_ms": source.timestamp_ms,
+    }
+
+
 # --- response --------------------------------------------------------------------------------------------------
 
 
 def encode_response(response: Response) -> bytes:
-    """A response as its record's value."""
-    return dumps(response)
+    """A response as its record's value. By hand, because orjson reads dictionaries ten times as fast as dataclasses."""
+    usage, cache, batch, source = response.usage, response.cache, response.batch, response.source
+    fields = {
+        "request_id": response.request_id,
+        "status": response.status,
+        "text": response.text,
+        "provider": response.provider,
+        "model": response.model,
+        "finish_reason": response.finish_reason,
+        "tool_calls": response.tool_calls,
+        "usage": {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+        },
+        "cost_usd": response.cost_usd,
+        "saved_usd": response.saved_usd,
+        "cache": {
+            "kind": cache.kind,
+            "similarity": cache.similarity,
+            "entry_id": cache.entry_id,
+            "reason": cache.reason,
+            "key": cache.key,
+        },
+        "batch": {
+            "role": batch.role,
+            "leader_id": batch.leader_id,
+            "similarity": batch.similarity,
+            "leader_key": batch.leader_key,
+        },
+        "attempts": response.attempts,
+        "timings_ms": response.timings_ms,
+        "error": response.error,
+        "route_id": response.route_id,
+        "tenant": response.tenant,
+        "source": None if source is None else source_object(source),
+        "from_journal": response.from_journal,
+        "replay_id": response.replay_id,
+    }
+    return dumps(fields)
 
 
 def decode_response(value: bytes | None) -> Response:
@@ -182,7 +231,7 @@ def _header(found: dict[str, Any], path: str) -> tuple[str, bytes]:
 
 def to_base64(raw: bytes) -> str:
     """Bytes as base64 text with padding."""
-    return base64.b64encode(raw).decode("ascii")
+    return pybase64.b64encode_as_string(raw)
 
 
 def dumps(value: object) -> bytes:
