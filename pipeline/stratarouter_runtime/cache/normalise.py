@@ -44,6 +44,8 @@ _END_MARKS = re.compile(r"(?:(?<=[^\W\d_]{2})[!…！]+|(?<=[\w)\]}'\"%`])[.?。
 _MARKS = ".?!…。？！"  # noqa: RUF001 - every character that _END_MARKS can end with
 _LINE_END_BLANKS = re.compile(r" \n")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_USUAL_ROLES = ("user", "system", "assistant", "tool")
+_ROLE_AND_CONTENT = {"role", "content"}
 _WORD = re.compile(r"[^\s\"'“”(),;]+")
 _OTHER_LETTER = re.compile(r"[^\W\d_\x00-\x7f]")
 # One try for each word, and none of them goes back: the possessive run gives nothing up.
@@ -88,10 +90,13 @@ def conversation_text(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _role(message: Mapping[str, Any]) -> str:
-    return str(message.get("role", "")).translate(_SEPARATORS).strip()
+    role = message.get("role", "")
+    return role if role in _USUAL_ROLES else str(role).translate(_SEPARATORS).strip()
 
 
 def _content(message: Mapping[str, Any], fold: Callable[[str], str]) -> str:
+    if message.keys() == _ROLE_AND_CONTENT and isinstance(message["content"], str):
+        return fold(message["content"])  # nothing but text: most messages
     parts = [fold(part) for part in _texts(message.get("content"))]
     return "\n".join(parts) + "".join(f"{PART}{digest}" for digest in _digests(message))
 

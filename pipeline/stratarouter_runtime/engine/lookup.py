@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery
-from stratarouter_runtime.records import Answer, CacheVerdict, Execution, Vector
+from stratarouter_runtime.records import Answer, CacheVerdict, CacheVerdictKind, Execution, Vector
 from stratarouter_runtime.state.cache_control import Origin, label
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -75,10 +75,10 @@ def _entry(execution: Execution, answer: Answer, entry_id: str, origin: Origin, 
 
 def count(metrics: Metrics, found: CacheHit | CacheMiss) -> None:
     """Count one lookup: what it came to, and why a near entry was refused or the backend not asked."""
-    said = verdict(found, None)
-    metrics.cache_lookups_total.labels(said.kind).inc()
-    if said.similarity is not None and said.kind in {"semantic", "miss"}:
-        metrics.cache_similarity.labels(said.kind).observe(said.similarity)
+    kind = _kind(found)
+    metrics.cache_lookups_total.labels(kind).inc()
+    if found.similarity is not None and kind in {"semantic", "miss"}:
+        metrics.cache_similarity.labels(kind).observe(round(found.similarity, 4))
     if isinstance(found, CacheMiss):
         if found.bypassed:
             metrics.cache_bypass_total.labels(found.reason or "unavailable").inc()
@@ -93,4 +93,10 @@ def verdict(found: CacheHit | CacheMiss, key: str | None) -> CacheVerdict:
     if isinstance(found, CacheHit):
         return CacheVerdict(found.kind, round(found.similarity, 4), found.entry_id, found.reason, key)
     similarity = None if found.similarity is None else round(found.similarity, 4)
-    return CacheVerdict("bypass" if found.bypassed else "miss", similarity, found.entry_id, found.reason, key)
+    return CacheVerdict(_kind(found), similarity, found.entry_id, found.reason, key)
+
+
+def _kind(found: CacheHit | CacheMiss) -> CacheVerdictKind:
+    if isinstance(found, CacheHit):
+        return found.kind
+    return "bypass" if found.bypassed else "miss"

@@ -19,11 +19,12 @@ def log_texts(request: Request, response: Response) -> None:
 
 def count_response(metrics: Metrics, response: Response, traceparent: str | None) -> None:
     """Count one response, its outcome, tokens and money; and log how it ended."""
-    told = ids(response.request_id, traceparent)
     if response.error is not None:
         code, attempts = response.error.code, len(response.attempts)
+        told = ids(response.request_id, traceparent)
         event_of(log, logging.WARNING, "error response", **told, code=code, attempts=attempts)
-    else:
+    elif log.isEnabledFor(logging.DEBUG):
+        told = ids(response.request_id, traceparent)
         event_of(log, logging.DEBUG, "answered", **told, cache=response.cache.kind, batch=response.batch.role)
     metrics.responses_total.labels(response.status, response.error.code if response.error else "ok").inc()
     if response.cost_usd:
