@@ -153,6 +153,8 @@ def one_of(value: object, path: str, allowed: Collection[str]) -> str:
 
 def number(value: object, path: str) -> float:
     """A finite number."""
+    if type(value) is float and math.isfinite(value):
+        return value
     if type(value) not in _NUMERIC or not math.isfinite(value):  # type: ignore[arg-type]  # the type is just checked
         raise violation(path, value, "must be a finite number")
     return float(value)  # type: ignore[arg-type]
@@ -184,6 +186,8 @@ def not_negative(value: object, path: str) -> float:
 
 def whole(value: object, path: str, low: int = 0, high: int = 2**63 - 1) -> int:
     """A whole number from ``low`` to ``high``; 3.0 is one, as in JSON Schema."""
+    if type(value) is int and low <= value <= high:
+        return value
     integral = type(value) is int or (type(value) is float and value.is_integer())
     if not integral or not low <= int(value) <= high:  # type: ignore[call-overload]
         raise violation(path, value, f"must be a whole number from {low} to {high}")
@@ -229,6 +233,8 @@ def listing(value: object, path: str) -> list[Any]:
 
 def numbers(value: object, path: str) -> dict[str, float]:
     """An object whose values are finite numbers."""
+    if not value and type(value) is dict:
+        return value
     return {name: number(item, f"{path}.{name}") for name, item in mapping(value, path).items()}
 
 

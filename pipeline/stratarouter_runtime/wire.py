@@ -36,6 +36,7 @@ from stratarouter_runtime.wire_results import (
     dumps,
     encode_dead_letter,
     encode_response,
+    source_object,
     to_base64,
 )
 
@@ -69,6 +70,8 @@ MAX_TAGS = 32
 """Of one request: each is a label that every invalidation is held against."""
 CACHE_MODES = frozenset(("default", "bypass", "refresh", "read_only"))
 ROLES = frozenset(("system", "user", "assistant", "tool"))
+_NOTHING: tuple[object, ...] = (None, {}, ())
+_EXECUTION_FIELDS = tuple(name for name in Execution.__slots__ if name != "spread")
 HASH_BYTES = 16
 """128 bits: no accidental collision below 2^60 records."""
 
@@ -280,8 +283,7 @@ def _request_object(request: Request) -> dict[str, Any]:
 
 def _present(record: Decision | CacheOptions) -> dict[str, Any]:
     """The fields of ``record`` that say something."""
-    found = ((name, getattr(record, name)) for name in record.__slots__)
-    return {name: value for name, value in found if value is not None and value not in ({}, ())}
+    return {name: value for name in record.__slots__ if (value := getattr(record, name)) not in _NOTHING}
 
 
 # --- execution -------------------------------------------------------------------------------------------------
@@ -289,8 +291,11 @@ def _present(record: Decision | CacheOptions) -> dict[str, Any]:
 
 def encode_execution(execution: Execution) -> bytes:
     """An execution as its record's value (the traceparent goes into the headers, the spread is in the key)."""
-    fields = {name: getattr(execution, name) for name in execution.__slots__ if name != "spread"}
-    return dumps(fields | {"request": _request_object(execution.request)})
+    fields = {name: getattr(execution, name) for name in _EXECUTION_FIELDS}
+    fields["request"] = _request_object(execution.request)
+    if execution.source is not None:
+        fields["source"] = source_object(execution.source)
+    return dumps(fields)
 
 
 def decode_execution(value: bytes | None, headers: Headers = ()) -> Execution:
