@@ -50,6 +50,19 @@ def test_a_restart_takes_again_what_was_unfinished_and_nothing_else(
     assert resumed.snapshot() == OffsetMap(log[-1] + 1, log[-1] + 1)
 
 
+@given(before=st.lists(gaps, min_size=1, max_size=80), held=st.lists(gaps, max_size=20), limit=st.sampled_from(LIMITS))
+def test_where_all_are_certain_to_find_room_each_finds_it(before: list[int], held: list[int], limit: int) -> None:
+    log = _log(0, held + before)
+    ledger = OffsetLedger(OffsetMap(0, 0), max_chars=limit)
+    for offset in log[: len(held)]:
+        ledger.take(offset)
+    certain = ledger.has_room_until(log[-1], len(before))
+    for offset in log[len(held) :]:
+        ledger.pass_to(offset)
+        assert ledger.has_room(1) or not certain
+        ledger.take(offset)
+
+
 @given(before=st.lists(gaps, min_size=1, max_size=40), data=st.data())
 def test_what_was_deleted_up_to_the_end_is_awaited_no_more_after_a_restart(
     before: list[int], data: st.DataObject

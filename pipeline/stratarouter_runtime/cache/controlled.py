@@ -180,7 +180,7 @@ class ControlledCache:
         if control.is_ahead(result.origin):
             return CacheMiss("ahead", result.similarity, result.entry_id)
         # 3. The entry that answers was corrected.
-        other = control.correction(result.origin.keys, now_ms)
+        other = control.correction(result.origin.keys, now_ms) if control.corrects else None
         return result if other is None else replace(result, answer=_corrected(other, result), reason=CORRECTED)
 
 

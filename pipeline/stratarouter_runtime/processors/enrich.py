@@ -127,15 +127,13 @@ class Enrich:
         return None
 
     def _accept_once(self, lane: Lane, record: Record) -> Accepted | None:
-        began = time.perf_counter()
-        request = self._acceptor.decode(record.value, record.headers, coordinates(record))
+        began, place = time.perf_counter(), coordinates(record)
+        request = self._acceptor.decode(record.value, record.headers, place)
         try:
-            execution = self._acceptor.accept(request, coordinates(record))
+            execution = self._acceptor.accept(request, place)
         except ExecutionError as exc:
-            refused = replace(respond.refused(request, respond.error_info(exc)), source=coordinates(record))
-            trace = self._spans.enriched(
-                request, coordinates(record), time.perf_counter() - began, "refused", error=exc.code
-            )
+            refused = replace(respond.refused(request, respond.error_info(exc)), source=place)
+            trace = self._spans.enriched(request, place, time.perf_counter() - began, "refused", error=exc.code)
             outbound = self._outputs.answer(request, refused, traceparent=trace)
             self._finish(lane, record, outbound)
             return None
@@ -240,13 +238,12 @@ class Enrich:
         self._finish(lane, item.record, self._outputs.dead_letter(poison, item.record))
 
     def _answer(self, lane: Lane, item: Accepted, hit: CacheHit) -> None:
-        timings = {"enrich": _ms_since(item.began)}
-        response = respond.from_hit(item.execution, hit, timings)
-        request = item.execution.request
         took_s = time.perf_counter() - item.began
-        trace = self._spans.enriched(
-            request, coordinates(item.record), took_s, "hit", cache=hit.kind, similarity=hit.similarity
-        )
+        response = respond.from_hit(item.execution, hit, {"enrich": _ms(took_s)})
+        request, trace = item.execution.request, item.execution.request.traceparent
+        if self._spans.enabled:
+            place = coordinates(item.record)
+            trace = self._spans.enriched(request, place, took_s, "hit", cache=hit.kind, similarity=hit.similarity)
         outbound = self._outputs.answer(request, response, traceparent=trace)
         self.in_flight -= 1
         lane.finish(
@@ -254,9 +251,9 @@ class Enrich:
         )
 
     def _pass_on(self, lane: Lane, item: Accepted) -> None:
-        execution = replace(item.execution, enriched_ms={"enrich": _ms_since(item.began)})
+        execution, took_s = item.execution, time.perf_counter() - item.began
+        execution.enriched_ms["enrich"] = _ms(took_s)
         if self._spans.enabled:
-            took_s = time.perf_counter() - item.began
             trace = self._spans.enriched(execution.request, coordinates(item.record), took_s, "execution")
             execution = replace(execution, request=replace(execution.request, traceparent=trace))
         self._finish(lane, item.record, self._outputs.execution(execution))
@@ -275,5 +272,5 @@ def _unread(execution: Execution) -> CacheMiss:
     return DISABLED if execution.cache_ttl == 0 else BYPASSED
 
 
-def _ms_since(began: float) -> float:
-    return round((time.perf_counter() - began) * 1000, 3)
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

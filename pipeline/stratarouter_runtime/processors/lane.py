@@ -225,13 +225,15 @@ class Lane:
         """
         taken: list[Record] = []
         self.turned_away = None
+        certain = bool(records) and self._ledger.has_room_until(records[-1].offset, len(records))
         for record in records:
             if self.state != "running" or self._closing:
                 break
-            self._ledger.pass_to(record.offset)
-            if not self._ledger.has_room(1):
-                self.turned_away = record.offset
-                break
+            if not certain:
+                self._ledger.pass_to(record.offset)
+                if not self._ledger.has_room(1):
+                    self.turned_away = record.offset
+                    break
             if self.take(record.offset):
                 taken.append(record)
                 self._hold(record.offset, len(record.value or b""))

@@ -32,6 +32,8 @@ class Outputs:
         self._config = config
         self._processor = processor
         self._metrics = metrics
+        self._responses = config.topic(config.responses_topic)
+        self._executions = config.topic(config.executions_topic)
 
     def answer(self, request: Request, response: Response, *, traceparent: str | None) -> Outbound:
         """The response to ``request``, for the topic that it names."""
@@ -49,9 +51,9 @@ class Outputs:
             )
             value = wire.encode_response(response)
         count_response(self._metrics, response, traceparent)
-        topic = reply_to or self._config.topic(self._config.responses_topic)
         usage = line_of(response, self._processor) if self._config.usage_enabled else None
-        return Outbound(topic, response.request_id.encode(), value, _trace_headers(traceparent), usage)
+        key, headers = response.request_id.encode(), _trace_headers(traceparent)
+        return Outbound(reply_to or self._responses, key, value, headers, usage)
 
     def refused_response(self, refusal: OutputRefusedError, response: Response) -> Outbound:
         """An error response on the responses topic, for one that its own topic will not take."""
@@ -60,9 +62,8 @@ class Outputs:
 
     def execution(self, execution: Execution) -> Outbound:
         """The execution as a record, keyed so that similar requests meet in one partition."""
-        topic = self._config.topic(self._config.executions_topic)
         headers = _trace_headers(execution.request.traceparent)
-        return Outbound(topic, meeting_key(execution), wire.encode_execution(execution), headers)
+        return Outbound(self._executions, meeting_key(execution), wire.encode_execution(execution), headers)
 
     def dead_letter(self, exc: InvalidRecordError, record: Record) -> Outbound:
         """``record`` as it came, with why it could not be used."""

@@ -223,6 +223,11 @@ class CacheControl:
                 return found
         return None
 
+    @property
+    def corrects(self) -> bool:
+        """Whether any correction is kept."""
+        return bool(self._corrections)
+
     def vetoed(self, key: str) -> frozenset[str]:
         """The entries whose answers were marked wrong for the question ``key``, and the other way round."""
         return self._vetoed.get(key, NONE_VETOED)

@@ -263,6 +263,11 @@ class OffsetLedger:
             return True
         return worst_case_chars(self.unfinished + records, self.span + 2 * records) <= self._max_chars
 
+    def has_room_until(self, offset: int, records: int) -> bool:
+        """Whether ``records`` more, the last of them at ``offset``, are certain to find room one by one."""
+        span = max(self._next, offset + 1) - self.watermark
+        return worst_case_chars(self.unfinished + records, span + 2) <= self._max_chars
+
     @property
     def to_read_again(self) -> int:
         """How many offsets lie between what was read since the restart and the end of the map as it was then."""
