@@ -54,7 +54,9 @@ PARTS: dict[str, Part] = {
     "overhead": Part(overhead.measure, 300),
     "bridge_rate": Part(bridge_rate.measure, 900),
     "in_flight": Part(in_flight.measure, 300),
-    "cache_peers": Part(cache_peers.measure, 900),
+    "cache_exact": Part(cache_peers.exact, 300),
+    "cache_semantic": Part(cache_peers.semantic, 600),
+    "cache_redis": Part(cache_peers.in_redis, 600),
     "cache_speed": Part(cache_speed.measure, 300),
     "journal": Part(journal.measure, 300),
     "kafka_hits": Part(kafka_hits.measure, 600),
@@ -82,10 +84,8 @@ def main() -> int:
     console = Console(width=150)
     console.print(f"on {machine()}", highlight=False)
     collector.settle()  # as a worker does: some benchmarks run the product in this process
-    found = asyncio.run(_run(names, console))
-    outcomes = [one for one in found if not isinstance(one, Curve)]
-    drawn = [one for one in found if isinstance(one, Curve)]
-    _report(console, given.report, outcomes, drawn)
+    found = asyncio.run(_run(names, console, given.report))
+    _show(console, found)
     return 0 if all(one.held for one in found) else 1
 
 
@@ -93,26 +93,41 @@ def _expanded(name: str) -> list[str]:
     return [one for one in PARTS if one.startswith("curve_")] if name == "curves" else [name]
 
 
-def _report(console: Console, path: Path, outcomes: Sequence[Outcome], drawn: Sequence[Curve]) -> None:
+def _parted(found: Found) -> tuple[list[Outcome], list[Curve]]:
+    return [one for one in found if not isinstance(one, Curve)], [one for one in found if isinstance(one, Curve)]
+
+
+def _show(console: Console, found: Found) -> None:
+    outcomes, drawn = _parted(found)
     if outcomes:
         show(console, outcomes)
     if drawn:
         curves.show(console, drawn)
-        draw_curves(path.with_name("curves.png"), drawn)
-    write(path, outcomes, curves=[asdict(one) for one in drawn])
+
+
+def _write(path: Path, found: Found) -> None:
+    outcomes, drawn = _parted(found)
+    write(path, outcomes, curves=[asdict(one) | {"cliff": one.cliff} for one in drawn])
     results = [one for one in outcomes if isinstance(one, Result)]
     if results:
         draw(path.with_suffix(".png"), results)
+    if drawn:
+        draw_curves(path.with_name(f"{path.stem}-curves.png"), drawn)
 
 
-async def _run(names: list[str], console: Console) -> list[Outcome | Curve]:
+async def _run(names: list[str], console: Console, report: Path) -> list[Outcome | Curve]:
+    """Each part's rows are written and shown when they are there: a run that is stopped keeps what it has."""
     found: list[Outcome | Curve] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         async with EmbeddedStack(Path(folder)) as stack:
             addresses = await stack.start()
             for name in names:
                 console.rule(name)
-                found += await _part(name, addresses)
+                part = await _part(name, addresses)
+                found += part
+                _write(report, found)
+                if len(names) > 1:
+                    _show(console, part)
     return found
 
 

