@@ -33,28 +33,31 @@ ROOM = {"max_in_flight": CROWD, "lane_max_in_flight": CROWD, "provider_concurren
 
 
 async def measure(addresses: StackAddresses) -> list[Outcome]:
-    """A quick provider that takes 200 at once, then a slow one that takes what comes."""
+    """A quick provider that takes 200 at once."""
     pythons, missing = await peers.installed(peers.FAUST, peers.QUIX)
     async with database(addresses) as url:
         quick = await _quick(addresses, url, pythons, missing)
-        slow = await _slow(addresses, url)
     limit = AT_ONCE / (LATENCY_MS / 1000)
     quick.found["limit"] = [min(limit, one) for one in quick.found["client"]]
     title = f"Kafka misses, provider {LATENCY_MS} ms with {AT_ONCE} at once, against"
-    crowd = f"Kafka misses, provider {SLOW_LATENCY_MS} ms, {CROWD} in flight, against a loop that awaits each"
     return [
-        *(
-            quick.against(other, f"{title} {words}", unit="requests/s", at_least=at_least, note=note)
-            for other, words, at_least, note in (
-                ("limit", "the limit", 0.95, f"the provider's {limit:.0f}/s, or what the HTTP client alone reaches"),
-                ("gather", "gathered aiohttp calls, no journal", 0.5, ""),
-                ("parallel", "Confluent's Parallel Consumer, 1,000 at once", 1.5, "at least once, and no journal"),
-                ("faust", "a Faust agent, concurrency 100", 2.0, ""),
-                ("quix", "Quix Streams' apply", 50.0, ""),
-            )
-        ),
-        slow.against("loop", crowd, unit="requests/s", at_least=1000.0),
+        quick.against(other, f"{title} {words}", unit="requests/s", at_least=at_least, note=note)
+        for other, words, at_least, note in (
+            ("limit", "the limit", 0.95, f"the provider's {limit:.0f}/s, or what the HTTP client alone reaches"),
+            ("gather", "gathered aiohttp calls, no journal", 0.5, ""),
+            ("parallel", "Confluent's Parallel Consumer, 1,000 at once", 1.5, "at least once, and no journal"),
+            ("faust", "a Faust agent, concurrency 100", 2.0, ""),
+            ("quix", "Quix Streams' apply", 50.0, ""),
+        )
     ]
+
+
+async def crowd(addresses: StackAddresses) -> list[Outcome]:
+    """A slow provider that takes what comes."""
+    async with database(addresses) as url:
+        slow = await _slow(addresses, url)
+    title = f"Kafka misses, provider {SLOW_LATENCY_MS} ms, {CROWD} in flight, against a loop that awaits each"
+    return [slow.against("loop", title, unit="requests/s", at_least=1000.0)]
 
 
 async def _quick(addresses: StackAddresses, url: str, pythons: Mapping[str, str], missing: dict[str, str]) -> Rounds:
