@@ -143,22 +143,24 @@ def _clipped(name: str) -> str:
     return name.replace("\x00", "\ufffd").encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
-def count(sums: dict[str, int], kind: str, nano_usd: int | None, tokens: tuple[int, int], *, ok: bool) -> None:
-    """Add one response of ``kind`` to ``sums``; ``tokens`` in and out."""
-    _add(sums, "requests", 1)
-    _add(sums, "ok" if ok else "errors", 1)
+def count(
+    sums: dict[str, int], kind: str, nano_usd: int | None, tokens: tuple[int, int], *, ok: bool, times: int = 1
+) -> None:
+    """Add ``times`` responses of ``kind`` to ``sums``; ``tokens`` in and out, of each."""
+    _add(sums, "requests", times)
+    _add(sums, "ok" if ok else "errors", times)
     if kind == "error":
         return
-    _add(sums, kind, 1)
+    _add(sums, kind, times)
     if nano_usd is None:
-        _add(sums, "unpriced", 1)
+        _add(sums, "unpriced", times)
     else:
-        _add(sums, f"{kind}_nano", nano_usd)
+        _add(sums, f"{kind}_nano", nano_usd * times)
     if kind == "paid":
-        _add(sums, "input_tokens", tokens[0])
-        _add(sums, "output_tokens", tokens[1])
+        _add(sums, "input_tokens", tokens[0] * times)
+        _add(sums, "output_tokens", tokens[1] * times)
     else:
-        _add(sums, "saved_tokens", tokens[0] + tokens[1])
+        _add(sums, "saved_tokens", (tokens[0] + tokens[1]) * times)
 
 
 def _add(sums: dict[str, int], name: str, number: int) -> None:
@@ -215,8 +217,10 @@ class DeltaWriter:
         lines = [line for _, line in group]
         summed = [line for line in lines if line.request_id is None or line.kind not in RECEIPT_KINDS]
         sums: dict[str, int] = {}
-        for line in summed:
-            count(sums, line.kind, line.nano_usd, (line.input_tokens, line.output_tokens), ok=line.code is None)
+        # Many answers cost the same: each sort is added once.
+        alike = Counter((o.kind, o.nano_usd, o.input_tokens, o.output_tokens, o.code is None) for o in summed)
+        for (kind, nano_usd, tokens_in, tokens_out, ok), times in alike.items():
+            count(sums, kind, nano_usd, (tokens_in, tokens_out), ok=ok, times=times)
         return Delta(
             id=self._id(min(offsets), at_ms, lines[0].source),
             lane=self._lane,

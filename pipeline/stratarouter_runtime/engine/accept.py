@@ -13,6 +13,9 @@ from stratarouter_runtime.errors import DeadlineExceededError
 from stratarouter_runtime.records import Coordinates, Execution, Request, Target, Vector
 from stratarouter_runtime.routes import Route, RouteTable, check_confidence, order_targets
 
+MAX_SCOPES = 10_000
+"""Digests kept, one for each route and tenant: some 2 MB."""
+
 
 class Acceptor:
     """Holds the route table and the limits against which requests are checked."""
@@ -21,10 +24,12 @@ class Acceptor:
         self._config = config
         self._routes = routes
         self._limits = wire.Limits.of(config)
+        self._scopes: dict[tuple[str, str], str] = {}
 
     def update(self, routes: RouteTable) -> None:
         """Resolve by another table from now on."""
         self._routes = routes
+        self._scopes.clear()
 
     def decode(
         self,
@@ -46,7 +51,7 @@ class Acceptor:
             raise DeadlineExceededError(f"the deadline had passed before the request was read ({deadline} ms)")
         route = self._routes.resolve(request.decision)
         check_confidence(route, request.decision)
-        scope = wire.scope_of(route, request)
+        scope = self._scope(route, request)
         return Execution(
             request=request,
             targets=_with_route_params(route, order_targets(route, request.request_id)),
@@ -61,6 +66,18 @@ class Acceptor:
             cache_tags=tuple(dict.fromkeys(route.cache.tags + request.cache.tags)),
             spread=route.batch.spread,
         )
+
+    def _scope(self, route: Route, request: Request) -> str:
+        """Made once for all requests of a tenant and route that bring neither parameters nor a target of their own."""
+        if request.params or request.decision.provider is not None:
+            return wire.scope_of(route, request)
+        key = (request.decision.route_id, request.context.tenant)
+        scope = self._scopes.get(key)
+        if scope is None:
+            if len(self._scopes) >= MAX_SCOPES:
+                self._scopes.clear()
+            scope = self._scopes[key] = wire.scope_of(route, request)
+        return scope
 
     def _ttl(self, route: Route, request: Request) -> int:
         """Seconds an answer may be kept; 0 where the route or the configuration says not at all."""
