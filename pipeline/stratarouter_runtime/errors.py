@@ -110,7 +110,7 @@ class UndecodableRecordError(InvalidRecordError):
 
 
 class RecordTooLargeError(InvalidRecordError):
-    """The record's value is larger than ``max_request_bytes``."""
+    """The record's value is larger than ``max_request_bytes``, or its headers are more than are taken."""
 
     code = "record_too_large"
     default_remedy = "send less, or raise max_request_bytes and the topic's max.message.bytes"

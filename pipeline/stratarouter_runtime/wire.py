@@ -14,8 +14,13 @@ from typing import Any, Self, cast
 import orjson
 
 from stratarouter_runtime import validation as check
-from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import InvalidRecordError, ReplyTopicNotAllowedError, SchemaViolationError
+from stratarouter_runtime.config import MAX_REQUEST_BYTES, RuntimeConfig
+from stratarouter_runtime.errors import (
+    InvalidRecordError,
+    RecordTooLargeError,
+    ReplyTopicNotAllowedError,
+    SchemaViolationError,
+)
 from stratarouter_runtime.records import (
     CacheMode,
     CacheOptions,
@@ -51,6 +56,7 @@ __all__ = [
     "encode_execution",
     "encode_request",
     "encode_response",
+    "kept_headers",
     "payload_hash",
     "peek_request_id",
     "scope_of",
@@ -68,6 +74,9 @@ DECISION_FIELDS = frozenset(
 CACHE_FIELDS = frozenset(("mode", "ttl", "threshold", "tags"))
 MAX_TAGS = 32
 """Of one request: each is a label that every invalidation is held against."""
+MAX_HEADERS = 128
+MAX_HEADER_BYTES = 65_536
+"""Of one record, names and values together: a broker bounds a record as it is compressed, which says little."""
 CACHE_MODES = frozenset(("default", "bypass", "refresh", "read_only"))
 ROLES = frozenset(("system", "user", "assistant", "tool"))
 _NOTHING: tuple[object, ...] = (None, {}, ())
@@ -116,6 +125,12 @@ def decode_request(
     """
     limits = limits or Limits()
     found = check.json_object(value, limits.max_bytes, limits.max_depth)
+    headers = tuple(headers)
+    if len(kept_headers(headers)) < len(headers):
+        raise RecordTooLargeError(
+            f"the record has {len(headers)} headers; {MAX_HEADERS} of {MAX_HEADER_BYTES} bytes together are taken",
+            remedy="send fewer headers",
+        )
     if found.get("request_id") is None:
         found["request_id"] = default_id or _derived_id(cast("bytes", value), source)
     if vector is not None:
@@ -130,8 +145,22 @@ def _derived_id(value: bytes, source: Coordinates | None) -> str | None:
     return f"auto-{source.partition}-{source.offset}-{digest}"
 
 
+def kept_headers(headers: Headers) -> tuple[tuple[str, bytes], ...]:
+    """The first of ``headers``, within the bounds: what a dead letter carries of them."""
+    kept: list[tuple[str, bytes]] = []
+    size = 0
+    for name, value in headers:
+        size += len(name) + len(value or b"")
+        if len(kept) == MAX_HEADERS or size > MAX_HEADER_BYTES:
+            break
+        kept.append((name, value))
+    return tuple(kept)
+
+
 def peek_request_id(value: bytes | None) -> str | None:
     """The request id in a record that may be wrong elsewhere, for its dead letter; None where there is none."""
+    if value is not None and len(value) > MAX_REQUEST_BYTES:
+        return None  # nobody's limit lets it through, and reading it would hold everything up
     try:
         return check.identifier(check.json_object(value, None, OWN_MAX_DEPTH).get("request_id"), "$.request_id")
     except InvalidRecordError:

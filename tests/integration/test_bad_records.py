@@ -9,9 +9,10 @@ from pathlib import Path
 
 import orjson
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 
-from stratarouter_runtime import topics
+from stratarouter_runtime import topics, wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import InvalidRecordError, RuntimeSystemError
 from stratarouter_runtime.journal.migrations import migrate
@@ -135,3 +136,35 @@ def test_every_dead_letter_code_has_a_remedy() -> None:
     assert len(kinds) >= 8
     assert all(kind.default_remedy for kind in kinds)
     assert len({kind.code for kind in kinds}) == len(kinds)
+
+
+async def test_a_record_that_no_letter_can_carry_is_a_letter_that_says_where_it_is(
+    config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    """A broker measures what is compressed; unpacked, a record may be many times larger than any topic takes."""
+    await topics.apply(config, partitions=1)
+    await migrate(config.database_url)
+    worker = WorkerProcess(config, write_routes(tmp_path / "routes.toml", simulator.base_url), tmp_path / "worker.log")
+    await worker.start()
+    topic = config.topic(config.requests_topic)
+    many = [("h", b"1")] * 1_000_000
+    async with (
+        Watch(config) as watch,
+        AIOKafkaProducer(
+            bootstrap_servers=config.bootstrap_servers, compression_type="gzip", max_request_size=2**28
+        ) as producer,
+    ):
+        await producer.send_and_wait(topic, request("huge", "x" * 40_000_000))
+        await producer.send_and_wait(topic, request("headed", "many headers"), headers=many)
+        await producer.send_and_wait(topic, b"not json", headers=many)
+        await producer.send_and_wait(topic, request("good", "a good question"))
+        await watch.until(4, timeout_s=60)
+    assert await worker.stop() == 0
+    assert watch.seen.by_id == {"good": 1}
+    huge, headed, broken = sorted(watch.seen.dead_letters, key=lambda letter: letter.source.offset)
+    assert [letter.code for letter in (huge, headed, broken)] == ["record_too_large", "record_too_large", "undecodable"]
+    assert huge.value is None
+    assert headed.request_id == "headed"
+    assert headed.value == request("headed", "many headers")
+    assert broken.value == b"not json"
+    assert len(headed.headers) == len(broken.headers) == wire.MAX_HEADERS

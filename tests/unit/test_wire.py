@@ -334,3 +334,14 @@ def test_a_shared_scope_is_no_tenants_own():
 
 def test_a_decision_written_as_a_string_is_its_route():
     assert decode(decision="billing").decision == Decision("billing")
+
+
+# --- headers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("headers", [[("h", b"")] * 129, [("h", b"x" * 40_000), ("i", b"x" * 40_000)]])
+def test_more_headers_than_are_taken_are_refused_and_a_letter_keeps_the_first(headers):
+    assert wire.decode_request(value(), headers=headers[:1])
+    with pytest.raises(RecordTooLargeError, match="headers"):
+        wire.decode_request(value(), headers=headers)
+    assert 0 < len(wire.kept_headers(headers)) < len(headers)

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from stratarouter_runtime import wire
-from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.config import MAX_REQUEST_BYTES, RuntimeConfig
 from stratarouter_runtime.engine import respond
 from stratarouter_runtime.engine.spread import meeting_key
 from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, ResponseTooLargeError
@@ -86,15 +86,20 @@ class Outputs:
         value: bytes | None,
         request_id: str | None,
     ) -> Outbound:
+        reason = exc.message
+        if len(key or b"") > wire.MAX_HEADER_BYTES or len(value or b"") > MAX_REQUEST_BYTES:
+            # Compressed, any size comes through the broker; a letter that its topic refuses would halt the lane.
+            reason += f" (a value of {len(value or b'')} bytes and its key are in no letter: they stand at the source)"
+            key = value = None
         letter = DeadLetter(
             code=exc.code,
-            reason=exc.message,
+            reason=reason,
             remedy=exc.remedy,
             source=place,
             processor=self._processor,
             key=key,
             value=value,
-            headers=tuple(record.headers),
+            headers=wire.kept_headers(record.headers),
             failed_at_ms=int(time.time() * 1000),
             request_id=request_id,
         )
