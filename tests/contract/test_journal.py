@@ -6,6 +6,7 @@ import ssl
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
@@ -19,6 +20,8 @@ from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.journal.postgres import PostgresJournal
 from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Usage
+
+PARTITIONED = Path(__file__).parents[2] / "ops" / "postgres" / "partitioned.sql"
 
 AnyJournal: TypeAlias = MemoryJournal | PostgresJournal
 
@@ -117,19 +120,39 @@ async def postgres(postgres_url: str) -> AsyncIterator[PostgresWorld]:
     await world.close()
 
 
-@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.stack)])
-def database(request: pytest.FixtureRequest) -> str | None:
-    """Asked for by name, so that the memory journal's tests start no server."""
-    return None if request.param == "memory" else str(request.getfixturevalue("postgres_url"))
+@pytest.fixture(
+    params=["memory", *(pytest.param(kind, marks=pytest.mark.stack) for kind in ("postgres", "partitioned"))]
+)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-async def world(database: str | None) -> AsyncIterator[World]:
+def database(request: pytest.FixtureRequest, kind: str) -> str | None:
+    """Asked for by name, so that the memory journal's tests start no server."""
+    return None if kind == "memory" else str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+async def world(database: str | None, kind: str) -> AsyncIterator[World]:
     if database is not None:
         await migrate(database)
+    if kind == "partitioned":
+        await _partition(str(database))
     made: World = MemoryWorld() if database is None else PostgresWorld(database)
     yield made
     await made.close()
+
+
+async def _partition(database: str) -> None:
+    """As an operator does it, into fewer partitions."""
+    script = PARTITIONED.read_text().replace("MODULUS 64", "MODULUS 4").replace("0..63", "0..3")
+    owner = await asyncpg.connect(database)
+    try:
+        async with owner.transaction():
+            await owner.execute(script)
+    finally:
+        await owner.close()
 
 
 # -- who may call ----------------------------------------------------------------------------------------------
