@@ -131,3 +131,22 @@ async def test_a_named_worker_that_is_back_in_time_moves_no_partition_of_the_oth
     assert lanes_taken() == before
     bench.check(watch, 900)
     assert len(bench.simulator.paid_calls) == 900
+
+
+@pytest.mark.row(10)
+async def test_a_rolling_update_of_named_workers_pays_for_no_call_twice(bench: Bench) -> None:
+    """As ops/kubernetes does it: pods keep their names and are replaced one by one, with calls under way in all."""
+    bench.simulator.set_faults([FaultRule("slow", slow_ms=3000)])
+    settings = {"STRATAROUTER_SESSION_TIMEOUT_MS": "30000"}
+    workers = [await bench.worker(**settings, STRATAROUTER_GROUP_INSTANCE_ID=f"execute-{n}") for n in range(3)]
+    async with Watch(bench.config) as watch:
+        producing = asyncio.create_task(produce(bench.config, _requests(600), rate_per_s=15))
+        for worker in workers:
+            await watch.settle(4)
+            assert await worker.stop() == 0
+            await worker.start()
+        await producing
+        await watch.until(600, timeout_s=180)
+        await watch.settle(2)
+    bench.check(watch, 600)
+    assert len(bench.simulator.paid_calls) == 600

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -89,6 +90,13 @@ async def test_one_trace_through_every_topic(config: RuntimeConfig, tmp_path: Pa
         unsampled = f"00-{'1' * 32}-00f067aa0ba902b7-00".encode()
         await produce(config, [request("unsampled", "not recorded")], headers=[("traceparent", unsampled)])
         await watch.until(3, 60)
+        # From a figure to the trace: the call's exemplar.
+        async with httpx.AsyncClient() as client:
+            accept = {"accept": "application/openmetrics-text; version=1.0.0"}
+            page = await client.get(f"http://127.0.0.1:{worker.port}/metrics", headers=accept)
+        shown = [line for line in page.text.splitlines() if " # {" in line]
+        assert any("provider_call_seconds_bucket" in line and f'trace_id="{TRACE}"' in line for line in shown)
+        assert not any("1" * 32 in line for line in shown)
         # Stopping exports what is left.
         assert await worker.stop() == 0
         assert collector.metrics.names == {"gen_ai.client.operation.duration", "gen_ai.client.token.usage"}
