@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -18,6 +17,7 @@ from stratarouter_runtime.errors import (
     ShuttingDownError,
 )
 from stratarouter_runtime.feedback import Feedback
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response, Usage
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.telemetry.responses import count_response, log_texts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from stratarouter_runtime.decisions import to_decision
 from stratarouter_runtime.errors import DeadlineExceededError, SchemaViolationError
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.records import Decision
 
 QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context"

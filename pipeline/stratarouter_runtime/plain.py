@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 else:
     import dataclasses
 
-    def dataclass(*, frozen: bool, slots: bool) -> Any:
+    def dataclass(*, frozen: bool = False, **options: Any) -> Any:
         """As the standard library's; a ``frozen`` one can be hashed, and nothing watches over its fields."""
-        return dataclasses.dataclass(slots=slots, unsafe_hash=frozen)
+        return dataclasses.dataclass(unsafe_hash=frozen, **options)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Literal, cast
 
 from stratarouter_runtime import validation as check
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.records import Coordinates, Outbound, Response, UsageLine
 from stratarouter_runtime.wire_results import dumps
 

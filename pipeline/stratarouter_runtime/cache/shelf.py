@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from stratarouter_runtime.cache.index import ScopedIndex
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import CacheMiss, CacheQuery, Guard
 from stratarouter_runtime.records import Answer, Vector
 from stratarouter_runtime.state.cache_control import UNKNOWN, Origin

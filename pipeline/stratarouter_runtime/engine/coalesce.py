@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import numpy as np
 
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Guard, JournalKey
 from stratarouter_runtime.records import Execution, Vector
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from stratarouter_runtime.cache.normalise import conversation_text
@@ -21,6 +21,7 @@ from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.engine.work import Spoken, Work
 from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError, ShuttingDownError
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
 from stratarouter_runtime.records import BatchVerdict, CacheVerdict, ErrorInfo, Execution, Response
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Origin

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from statistics import quantiles
 from typing import Self
 
@@ -18,6 +18,7 @@ from stratarouter_runtime.errors import (
     ProviderRateLimitedError,
     ProviderUnavailableError,
 )
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Clock
 from stratarouter_runtime.records import Answer, Target
 from stratarouter_runtime.state.breaker import Breaker

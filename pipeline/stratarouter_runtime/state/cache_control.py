@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.records import CacheCommand
 
 BEFORE_ALL = -1

@@ -6,7 +6,7 @@ provider's headers say, and its refusals, move the schedule back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from stratarouter_runtime.plain import dataclass
 
 MINUTE_S = 60.0
 BURST_S = 2.0
