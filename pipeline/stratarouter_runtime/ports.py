@@ -144,6 +144,12 @@ class Journal(Protocol):
     async def finish(self, items: Sequence[Finish]) -> list[Recorded]:
         """Record results; returns what stands for each (another's, if it was first). Same errors as begin."""
 
+    async def record_new(self, items: Sequence[tuple[Begin, Finish]]) -> None:
+        """Record rows begun and finished at once, whose keys nobody else can know; one that is there already stands.
+
+        Same errors as begin.
+        """
+
     async def lookup(self, keys: Sequence[JournalKey]) -> list[Recorded | None]:
         """Read finished results; None where there is none yet."""
 

@@ -26,6 +26,7 @@ PARTITIONED = Path(__file__).parents[2] / "ops" / "postgres" / "partitioned.sql"
 AnyJournal: TypeAlias = MemoryJournal | PostgresJournal
 
 A, B, C = (JournalKey("acme", name) for name in "abc")
+WINDOW = BudgetWindow("team", "acme", 86_400, 86_400)
 ANSWER = Answer("42", "openai", "gpt-4o-mini", Usage(3, 1), cost_usd=0.5)
 OTHER = Answer("43", "google", "gemini")
 ERROR = ErrorInfo("provider_rejected", "400: no", "change it")
@@ -162,6 +163,19 @@ async def test_new_request_is_granted_and_not_yet_recorded(world: World) -> None
     me = await world.worker()
     assert await me.begin([begin(A)]) == [Begun("granted")]
     assert await me.lookup([A]) == [None]
+
+
+async def test_rows_begun_and_finished_at_once_are_recorded_and_charged_once(world: World) -> None:
+    me = await world.worker()
+    odd = JournalKey('a"c\\me', "NULL")
+    charge = ((WINDOW, Spent(7, 3)),)
+    done = [(begin(A), Finish(A, ANSWER, None, charges=charge)), (begin(odd), Finish(odd, None, ERROR))]
+    await me.record_new(done)
+    await me.record_new(done)
+    await me.record_new([(begin(A), Finish(A, OTHER, None, charges=charge))])
+    assert await me.lookup([A, odd]) == [Recorded(ANSWER, None), Recorded(None, ERROR)]
+    assert await me.spent([WINDOW]) == [Spent(7, 3)]
+    assert states(await me.begin([begin(A), begin(A, "other"), begin(odd)])) == ["recorded", "conflict", "recorded"]
 
 
 async def test_no_rows_are_no_work(world: World) -> None:

@@ -359,12 +359,11 @@ class Engine:
     async def _follow(
         self, execution: Execution, key: JournalKey, leader: _Leader, story: Story, *, deferred: bool
     ) -> Recorded:
-        row = self._performer.begin(execution, key, leader=leader.candidate.key)
         if deferred:
-            await self._performer.later(row)
+            await self._performer.begin_later(execution, key, leader=leader.candidate.key)
         else:
             # The follower's own row comes first: its id may have been answered before, or stand for other words.
-            begun = await row
+            begun = await self._performer.begin(execution, key, leader=leader.candidate.key)
             if begun.recorded is not None:
                 story.from_journal = True
                 story.batch = BatchVerdict()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from stratarouter_runtime.engine.aside import Aside
 from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.engine.calls import Caller
 from stratarouter_runtime.engine.gates import Gates, Hold
+from stratarouter_runtime.engine.later import Later
 from stratarouter_runtime.engine.respond import error_info
 from stratarouter_runtime.engine.work import Work
 from stratarouter_runtime.errors import (
@@ -34,10 +33,6 @@ BUSY_MAX_POLL_S = 1.0
 """Waits between looks in the journal for a result that another living worker owes."""
 BUSY_REJUDGE_S = 2.0
 """How often such a request is asked for anew: its owner may have died meanwhile."""
-MAX_LATER = 2000
-"""Results that wait to be journaled after their callers went on; beyond it callers wait for the journal."""
-LATER_S = 0.02
-"""How long such results gather, to share their statements: alone, each would cost the process 0.7 ms."""
 JOURNAL_FIRST_BACKOFF_S = 0.05
 JOURNAL_MAX_BACKOFF_S = 2.0
 
@@ -70,9 +65,7 @@ class Performer:
         self._metrics = metrics
         self._owner = owner
         self._may_repeat = on_ambiguous == "retry"
-        self._aside = Aside(LATER_S)
-        self._later: set[asyncio.Task[Any]] = set()
-        self._room_for_later = asyncio.Semaphore(MAX_LATER)
+        self._later = Later(journal, self._persist)
 
     async def perform(self, work: Work) -> Recorded:
         """Execute ``work`` once. Raises IdempotencyConflictError where its id stands for another payload."""
@@ -122,15 +115,7 @@ class Performer:
                 return Begun("recorded", recorded=recorded)
 
     async def _begin_once(self, execution: Execution, key: JournalKey, *, leader: JournalKey | None) -> Begun:
-        source = execution.source
-        item = Begin(
-            key=key,
-            payload_hash=execution.payload_hash,
-            route_id=execution.request.decision.route_id,
-            leader=leader,
-            retry_ambiguous=self._may_repeat,
-            source=None if source is None else f"{source.topic}-{source.partition}@{source.offset}",
-        )
+        item = self._row(execution, key, leader)
         begun = await self._persist(lambda: self._journal.begin_one(item), "begin")
         if begun.state == "busy" and begun.owner == self._owner:
             # This process runs a key once at a time, so an earlier run of ours was broken off.
@@ -140,6 +125,21 @@ class Performer:
         if begun.took_over or begun.state == "ambiguous":
             self._metrics.ambiguous_calls_total.inc()
         return begun
+
+    def _row(self, execution: Execution, key: JournalKey, leader: JournalKey | None) -> Begin:
+        source = execution.source
+        return Begin(
+            key=key,
+            payload_hash=execution.payload_hash,
+            route_id=execution.request.decision.route_id,
+            leader=leader,
+            retry_ambiguous=self._may_repeat,
+            source=None if source is None else f"{source.topic}-{source.partition}@{source.offset}",
+        )
+
+    async def begin_later(self, execution: Execution, key: JournalKey, *, leader: JournalKey) -> None:
+        """Claim ``key`` for a follower that nobody can ask for again, while its caller goes on."""
+        await self._later.put(self._row(execution, key, leader))
 
     async def _result_of_another(self, key: JournalKey) -> Recorded | None:
         """The result that another worker recorded meanwhile; None when it is time to ask whether that one lives."""
@@ -177,39 +177,16 @@ class Performer:
         answer, error = await self._caller.call_targets(work, hold)
         work.timings_ms["provider"] = _ms(self._clock.monotonic() - began)
         outcome = Recorded(answer, error, tuple(work.attempts))
-        await self.later(self._begin_and_finish(work.execution, self._finish(work, answer, error)))
+        await self._later.put(self._row(work.execution, work.key, None), self._finish(work, answer, error))
         return outcome
 
     def _finish(self, work: Work, answer: Answer | None, error: ErrorInfo | None) -> Finish:
         charges = self._budgets.charges(work.execution, answer)
         return Finish(work.key, answer, error, tuple(work.attempts), charges)
 
-    async def _begin_and_finish(self, execution: Execution, finish: Finish) -> None:
-        await self._aside.turn()
-        await self.begin(execution, finish.key, leader=None)
-        await self.record(finish)
-
-    async def later(self, writing: Coroutine[Any, Any, Any]) -> None:
-        """Write to the journal while the caller goes on, once there is room; ``flush`` waits for it."""
-        await self._room_for_later.acquire()
-        task = asyncio.create_task(writing, name="journal later")
-        self._later.add(task)
-        task.add_done_callback(self._written)
-
-    def _written(self, task: asyncio.Task[Any]) -> None:
-        self._later.discard(task)
-        self._room_for_later.release()
-        if not task.cancelled() and task.exception() is not None:
-            log.error("result not journaled", exc_info=task.exception())
-
     async def flush(self, timeout_s: float) -> None:
         """Wait for what is still to be written, at most ``timeout_s`` seconds; what is left is said and given up."""
-        if self._later:
-            _, left = await asyncio.wait(list(self._later), timeout=timeout_s)
-            for task in left:
-                task.cancel()
-            if left:
-                event(log, logging.ERROR, "results not journaled", count=len(left))
+        await self._later.flush(timeout_s)
 
     async def _persist(self, write: Callable[[], Awaitable[T]], doing: str) -> T:
         """The journal is waited for: without it no call starts and no paid result is let go. What limits the wait

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
@@ -171,7 +171,10 @@ class _Gatherer(Generic[Item, Result]):
             self._settle(taken, _Failure(exc))
         else:
             for (item, future), result in pairs:
-                self._settle_one(item, future, result)
+                if future.done():
+                    self._give_up(item, result)
+                else:
+                    future.set_result(result)
 
     def _settle(
         self, waiting: list[tuple[Item, asyncio.Future[Result | _Failure]]], outcome: Result | _Failure
@@ -214,6 +217,7 @@ class GroupedJournal:
         max_waiting: int = 10_000,
     ) -> None:
         self._journal = journal
+        self._max_rows = max_rows
         self._writers = writers
         self._begins = _Gatherer[Begin, Begun](
             journal.begin, max_rows=max_rows, max_waiting=max_waiting, linger_s=linger_s, abandon=self._abandon
@@ -241,7 +245,22 @@ class GroupedJournal:
         gatherers = (self._begins, self._finishes, self._lookups, self._spent)
         await asyncio.gather(*(gatherer.stop(STOP_TIMEOUT_S) for gatherer in gatherers))
 
-    async def begin_one(self, item: Begin) -> Begun:
+    @staticmethod
+    def check(item: Begin) -> None:
+        """Raise SchemaViolationError where the row cannot be stored."""
+        rows.check_begin(item)
+
+    async def record_new(self, items: Sequence[tuple[Begin, Finish]]) -> None:
+        """Write rows begun and finished at once, whose keys nobody else can know. Raises JournalUnavailableError."""
+        for start in range(0, len(items), self._max_rows):
+            await self._journal.record_new(items[start : start + self._max_rows])
+
+    async def begin_many(self, items: Sequence[Begin]) -> None:
+        """Begin rows whatever stands under their keys. Raises JournalUnavailableError."""
+        for start in range(0, len(items), self._max_rows):
+            await self._journal.begin(items[start : start + self._max_rows])
+
+    def begin_one(self, item: Begin) -> Coroutine[None, None, Begun]:
         """Claim one row.
 
         A caller cancelled meanwhile leaves the call to the others in it; a grant that so comes too late is given
@@ -253,24 +272,24 @@ class GroupedJournal:
             ShuttingDownError: not started, or stopped.
         """
         rows.check_begin(item)
-        return await self._begins.submit(item)
+        return self._begins.submit(item)
 
-    async def finish_one(self, item: Finish) -> Recorded:
+    def finish_one(self, item: Finish) -> Coroutine[None, None, Recorded]:
         """Record one result; returns what stands. Errors as ``begin_one``'s.
 
         A result once queued is recorded even if its caller is cancelled: it was paid for.
         """
         rows.check_finish(item)
-        return await self._finishes.submit(item)
+        return self._finishes.submit(item)
 
-    async def lookup_one(self, key: JournalKey) -> Recorded | None:
+    def lookup_one(self, key: JournalKey) -> Coroutine[None, None, Recorded | None]:
         """Read one finished result, or None. Errors as ``begin_one``'s."""
         rows.check_key(key)
-        return await self._lookups.submit(key)
+        return self._lookups.submit(key)
 
-    async def spent_one(self, window: BudgetWindow) -> Spent:
+    def spent_one(self, window: BudgetWindow) -> Coroutine[None, None, Spent]:
         """Read what was spent in one window. Errors as ``begin_one``'s."""
-        return await self._spent.submit(window)
+        return self._spent.submit(window)
 
     def _abandon(self, item: Begin, begun: Begun) -> None:
         if begun.state == "granted" and isinstance(self._journal, Releases):

@@ -32,10 +32,14 @@ class Held:
 
     def settle(self, items: Sequence[Begin], begun: Sequence[Begun], fresh: frozenset[JournalKey], owner: str) -> None:
         """Keep of ``fresh`` what was granted to lead; let go what is finished or another's."""
-        granted = {i.key for i, b in zip(items, begun, strict=True) if b.state == "granted" and i.leader is None}
-        gone = {i.key for i, b in zip(items, begun, strict=True) if b.state == "recorded" or _is_anothers(b, owner)}
-        self._keys -= fresh | gone
-        self._keys |= granted
+        granted = []
+        for item, one in zip(items, begun, strict=True):
+            if one.state == "granted" and item.leader is None:
+                granted.append(item.key)
+            elif item.key in fresh or one.state == "recorded" or _is_anothers(one, owner):
+                self._keys.discard(item.key)
+        # Last: a key may have been asked for with another payload too, which was refused.
+        self._keys.update(granted)
 
     def release(self, keys: Iterable[JournalKey]) -> None:
         """Let go of ``keys``: finished, or never to be worked on."""

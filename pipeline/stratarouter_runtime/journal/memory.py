@@ -180,6 +180,16 @@ class MemoryJournal:
             self._store.spending[window] = after
         return result
 
+    async def record_new(self, items: Sequence[tuple[Begin, Finish]]) -> None:
+        """As ``PostgresJournal.record_new``."""
+        for begin, _ in items:
+            rows.check_begin(begin)
+        self._check_available("record new rows")
+        for begin, finish in items:
+            if begin.key not in self._store.rows:
+                self._store.rows[begin.key] = Row(begin.payload_hash, self._owner)
+                self._finish(finish)
+
     def _pending(self, key: JournalKey) -> Recorded:
         row = self._store.rows.get(key)
         return Recorded(None, None, leader=None if row is None else row.leader)

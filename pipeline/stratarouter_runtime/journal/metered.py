@@ -57,6 +57,10 @@ class MeteredJournal:
         """Counted as ``finish``."""
         return await self._measured("finish", len(items), self._journal.finish(items))
 
+    async def record_new(self, items: Sequence[tuple[Begin, Finish]]) -> None:
+        """Counted as ``finish``."""
+        await self._measured("finish", len(items), self._journal.record_new(items))
+
     async def lookup(self, keys: Sequence[JournalKey]) -> list[Recorded | None]:
         """Counted as ``lookup``."""
         return await self._measured("lookup", len(keys), self._journal.lookup(keys))

@@ -17,6 +17,7 @@ import asyncpg
 
 from stratarouter_runtime.errors import JournalUnavailableError
 from stratarouter_runtime.journal import rows
+from stratarouter_runtime.journal.arrays import text_array
 from stratarouter_runtime.journal.asyncpg_errors import MAPPED, mapped, mapped_connect
 from stratarouter_runtime.journal.held import Held
 from stratarouter_runtime.journal.migrations import check_schema
@@ -151,49 +152,36 @@ class PostgresJournal:
         """
         for item in items:
             rows.check_begin(item)
-        unique: dict[tuple[JournalKey, str], Begin] = {}
-        for item in items:
-            unique.setdefault((item.key, item.payload_hash), item)
-        asked = sorted(unique.values(), key=_key_order)
-        fresh = self._held.claim(asked)
+        fresh = self._held.claim(items)
+        # Nearly always nothing is asked twice: then every list is in the order of ``items``.
+        asked = items if len(fresh) == len(items) else _each_once(items)
         try:
             begun = await self._begin_each(asked, fresh)
         except BaseException:
             self._held.release(fresh)
             raise
         self._held.settle(asked, begun, fresh, self._owner)
-        answers = dict(zip(((item.key, item.payload_hash) for item in asked), begun, strict=True))
-        return [self._reply(item, unique, answers) for item in items]
+        return begun if asked is items else self._replies(items, asked, begun)
 
-    def _reply(
-        self,
-        item: Begin,
-        unique: dict[tuple[JournalKey, str], Begin],
-        answers: dict[tuple[JournalKey, str], Begun],
-    ) -> Begun:
-        identity = (item.key, item.payload_hash)
-        begun = answers[identity]
-        if begun.state == "granted" and unique[identity] is not item:
-            # The same request twice in one call: the first has it.
-            return Begun("busy", owner=self._owner)
-        return begun
+    def _replies(self, items: Sequence[Begin], asked: Sequence[Begin], begun: Sequence[Begun]) -> list[Begun]:
+        """Of the same request twice in one call the first has the grant."""
+        firsts = {_identity(item): (item, one) for item, one in zip(asked, begun, strict=True)}
+        busy = Begun("busy", owner=self._owner)
+        found = [(item, *firsts[_identity(item)]) for item in items]
+        return [busy if one.state == "granted" and first is not item else one for item, first, one in found]
 
     async def _begin_each(self, asked: Sequence[Begin], fresh: frozenset[JournalKey]) -> list[Begun]:
         begun = [GRANTED] * len(asked)
         # A row that a begin of this process has on its way is no new one, whoever comes first.
         mine = [at for at, item in enumerate(asked) if item.key in fresh]
-        there = {at for at, item in enumerate(asked) if item.key not in fresh}
+        there = set[int]() if len(mine) == len(asked) else set(range(len(asked))).difference(mine)
         if mine:
-            columns = _columns(
-                7,
-                (
-                    (*_key(item.key), item.payload_hash, item.route_id, item.source, *_key(item.leader))
-                    for item in (asked[at] for at in mine)
-                ),
-            )
-            there |= {mine[record["ord"] - 1] for record in await self._fetch("begin_new", *columns, self._owner)}
+            leaders = [_key(asked[at].leader) for at in mine]
+            columns = (*_begun_columns([asked[at] for at in mine]), *_columns(2, leaders))
+            found = await self._fetch("begin_new", *map(text_array, columns), self._owner)
+            there |= {mine[record["ord"] - 1] for record in found}
         if there:
-            left = sorted(there)
+            left = sorted(there, key=lambda at: asked[at].key)
             settled = await self._resolve([asked[at] for at in left], lambda part: self._begin_round(part, fresh))
             for at, one in zip(left, settled, strict=True):
                 begun[at] = one
@@ -229,38 +217,36 @@ class PostgresJournal:
         """
         for item in items:
             rows.check_finish(item)
-        unique: dict[JournalKey, Finish] = {}
-        for item in items:
-            if rows.state_of(unique.setdefault(item.key, item)) is None:
-                unique[item.key] = item
-        asked = sorted(unique.values(), key=_key_order)
+        distinct = len({item.key for item in items}) == len(items)
+        asked = items if distinct else _first_results(items)
         stands = await self._resolve(asked, self._finish_round)
-        self._held.release(item.key for item in asked if rows.state_of(item) is not None)
+        self._held.release([item.key for item in asked if rows.state_of(item) is not None])
+        if distinct:
+            return stands
         answers = dict(zip((item.key for item in asked), stands, strict=True))
         return [answers[item.key] for item in items]
 
     async def _finish_round(self, items: Sequence[Finish]) -> list[Recorded | None]:
-        results = [rows.recorded_by(item) for item in items]
-        packed = (
-            (
-                *item.key, rows.state_of(item),
-                rows.pack(result.answer), rows.pack(result.error), rows.pack(result.attempts),
-            )
-            for item, result in zip(items, results, strict=True)
-        )  # fmt: skip
-        charges = (
-            (place, window.budget, window.start, window.length_s, spent.nano_usd, spent.tokens)
-            for place, item in enumerate(items, 1)
-            for window, spent in item.charges
-        )
-        records = await self._fetch("finish", *_columns(6, packed), self._owner, *_columns(6, charges))
-
-        stands: list[Recorded | None] = list(results)
-        for record in records:
+        stands: list[Recorded | None] = [rows.recorded_by(item) for item in items]
+        columns = (*map(text_array, _columns(2, (item.key for item in items))), *_result_columns(items))
+        for record in await self._fetch("finish", *columns, self._owner, *_charge_columns(items)):
             at = record["ord"] - 1
             known = record["finished"] or rows.state_of(items[at]) is None
             stands[at] = _recorded(record) if known else None
         return stands
+
+    async def record_new(self, items: Sequence[tuple[Begin, Finish]]) -> None:
+        """Record rows begun and finished at once, whose keys nobody else can know; one that is there already stands.
+
+        Errors as ``finish``'s; every item must hold a result.
+        """
+        for begin, _ in items:
+            rows.check_begin(begin)
+        if items:
+            finishes = [finish for _, finish in items]
+            begun = map(text_array, _begun_columns([begin for begin, _ in items]))
+            columns = (*begun, *_result_columns(finishes), self._owner, *_charge_columns(finishes))
+            await self._fetch("record_new", *columns)
 
     async def lookup(self, keys: Sequence[JournalKey]) -> list[Recorded | None]:
         """Read finished results; None where there is none yet. Errors as ``finish``'s."""
@@ -342,17 +328,18 @@ class PostgresJournal:
 
     async def _resolve(self, items: Sequence[T], send: Callable[[Sequence[T]], Awaitable[list[R | None]]]) -> list[R]:
         """Send ``items``, and again those whose fate a concurrent transaction hid, until each has its result."""
-        results: dict[int, R] = {}
-        for _ in range(MAX_ROUNDS):
-            unsettled = [at for at in range(len(items)) if at not in results]
+        results = await send(items)
+        for _ in range(MAX_ROUNDS - 1):
+            unsettled = [at for at, result in enumerate(results) if result is None]
             if not unsettled:
                 break
-            sent = await send([items[at] for at in unsettled])
-            results |= {at: result for at, result in zip(unsettled, sent, strict=True) if result is not None}
-        if len(results) < len(items):
-            missing = len(items) - len(results)
+            for at, result in zip(unsettled, await send([items[at] for at in unsettled]), strict=True):
+                results[at] = result
+        settled = [result for result in results if result is not None]
+        if len(settled) < len(items):
+            missing = len(items) - len(settled)
             raise JournalUnavailableError(f"{missing} rows kept changing under {MAX_ROUNDS} statements")
-        return [results[at] for at in range(len(items))]
+        return settled
 
     async def _fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
         doing = name.replace("_", " ")
@@ -378,16 +365,56 @@ def _key(key: JournalKey | None) -> tuple[str | None, str | None]:
     return (None, None) if key is None else key
 
 
-def _key_order(item: Begin | Finish) -> JournalKey:
-    # One order for every writer, so that two batches never wait for each other crosswise.
-    return item.key
+def _identity(item: Begin) -> tuple[JournalKey, str]:
+    return item.key, item.payload_hash
+
+
+def _each_once(items: Sequence[Begin]) -> list[Begin]:
+    unique: dict[tuple[JournalKey, str], Begin] = {}
+    for item in items:
+        unique.setdefault(_identity(item), item)
+    return list(unique.values())
+
+
+def _first_results(items: Sequence[Finish]) -> list[Finish]:
+    """One item a key: the first that brings a result."""
+    unique: dict[JournalKey, Finish] = {}
+    for item in items:
+        if rows.state_of(unique.setdefault(item.key, item)) is None:
+            unique[item.key] = item
+    return list(unique.values())
 
 
 GRANTED = Begun("granted")
 
 
-def _columns(width: int, table: Iterable[tuple[object, ...]]) -> list[tuple[object, ...]]:
+def _columns(width: int, table: Iterable[tuple[T, ...]]) -> list[tuple[T, ...]]:
     return list(zip(*table, strict=True)) or [()] * width
+
+
+def _begun_columns(items: Sequence[Begin]) -> list[tuple[str | None, ...]]:
+    """Tenant, request id, payload hash, route and source."""
+    return _columns(5, ((*item.key, item.payload_hash, item.route_id, item.source) for item in items))
+
+
+def _result_columns(items: Sequence[Finish]) -> tuple[object, ...]:
+    """State, answer, error and attempts. An answer wins over an error."""
+    return (
+        text_array([rows.state_of(item) for item in items]),
+        [rows.pack(item.answer) for item in items],
+        [rows.pack(None if item.answer is not None else item.error) for item in items],
+        [rows.pack(item.attempts) for item in items],
+    )
+
+
+def _charge_columns(items: Sequence[Finish]) -> list[tuple[object, ...]]:
+    """What results are charged to, each with the place of its result."""
+    charges = (
+        (place, window.budget, window.start, window.length_s, spent.nano_usd, spent.tokens)
+        for place, item in enumerate(items, 1)
+        for window, spent in item.charges
+    )
+    return _columns(6, charges)
 
 
 def _in_order(

@@ -1,13 +1,14 @@
--- The journal's statements by name. Rows travel as arrays, one per column; ``ord`` is a row's place in them.
+-- The journal's statements by name. Rows travel as arrays, one per column; ``ord`` is a row's place in them. They are
+-- written in the order of their keys, so that two statements never wait for each other crosswise.
 
 -- name: begin_new
 -- Nearly every row is new: a bare INSERT takes it, and only the places of the others come back, for ``begin``.
 WITH item AS MATERIALIZED (
     SELECT *
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
-        WITH ORDINALITY AS i (
-            tenant, request_id, payload_hash, route_id, source, leader_tenant, leader_request_id, ord
-        )
+    FROM unnest(
+        $1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[],
+        $7::text::text[]
+    ) WITH ORDINALITY AS i (tenant, request_id, payload_hash, route_id, source, leader_tenant, leader_request_id, ord)
 ), inserted AS (
     INSERT INTO journal (
         tenant, request_id, payload_hash, route_id, source, leader_tenant, leader_request_id,
@@ -20,13 +21,14 @@ WITH item AS MATERIALIZED (
         CASE WHEN i.leader_tenant IS NULL THEN 1 ELSE 0 END,
         CASE WHEN i.leader_tenant IS NULL THEN now() END
     FROM item AS i
-    ORDER BY i.ord
+    ORDER BY i.tenant COLLATE "C", i.request_id COLLATE "C"
     ON CONFLICT (tenant, request_id) DO NOTHING
     RETURNING tenant, request_id, payload_hash
 )
 SELECT i.ord
 FROM item AS i
-WHERE NOT EXISTS (
+-- The counts are compared once: where every row was new, nothing is joined.
+WHERE (SELECT count(*) FROM inserted) < (SELECT count(*) FROM item) AND NOT EXISTS (
     SELECT FROM inserted AS n
     WHERE n.tenant = i.tenant AND n.request_id = i.request_id AND n.payload_hash = i.payload_hash
 );
@@ -86,7 +88,7 @@ WITH item AS MATERIALIZED (
         CASE WHEN i.leader_tenant IS NULL THEN now() END
     FROM item AS i
     WHERE NOT EXISTS (SELECT FROM seen AS s WHERE s.ord = i.ord)
-    ORDER BY i.ord
+    ORDER BY i.tenant COLLATE "C", i.request_id COLLATE "C"
     ON CONFLICT (tenant, request_id) DO NOTHING
     RETURNING tenant, request_id, payload_hash
 ), taken AS (
@@ -125,14 +127,14 @@ LEFT JOIN inserted AS n
 -- name: finish
 WITH item AS MATERIALIZED (
     SELECT *
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::bytea[])
+    FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::bytea[], $5::bytea[], $6::bytea[])
         WITH ORDINALITY AS i (tenant, request_id, state, answer, error, attempts, ord)
 ), written AS (
     INSERT INTO journal AS j (tenant, request_id, state, answer, error, attempts, owner, starts, finished_at)
     SELECT i.tenant, i.request_id, i.state, i.answer, i.error, i.attempts, $7::uuid, 0, now()
     FROM item AS i
     WHERE i.state IS NOT NULL
-    ORDER BY i.ord
+    ORDER BY i.tenant COLLATE "C", i.request_id COLLATE "C"
     ON CONFLICT (tenant, request_id) DO UPDATE
     SET state = excluded.state, answer = excluded.answer, error = excluded.error, attempts = excluded.attempts,
         leader_tenant = NULL, leader_request_id = NULL, finished_at = excluded.finished_at
@@ -169,7 +171,39 @@ LEFT JOIN written AS w ON w.tenant = i.tenant AND w.request_id = i.request_id
 LEFT JOIN journal AS r ON r.tenant = i.tenant AND r.request_id = i.request_id
 LEFT JOIN journal AS l ON r.state = 'following' AND l.state = 'succeeded'
     AND l.tenant = r.leader_tenant AND l.request_id = r.leader_request_id
-WHERE w.tenant IS NULL;
+-- The counts are compared once: where every row was written, nothing is joined.
+WHERE (SELECT count(*) FROM written) < (SELECT count(*) FROM item) AND w.tenant IS NULL;
+
+-- name: record_new
+WITH item AS MATERIALIZED (
+    SELECT *
+    FROM unnest(
+        $1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[],
+        $7::bytea[], $8::bytea[], $9::bytea[]
+    ) WITH ORDINALITY AS i (tenant, request_id, payload_hash, route_id, source, state, answer, error, attempts, ord)
+), written AS (
+    INSERT INTO journal (
+        tenant, request_id, payload_hash, route_id, source, state, answer, error, attempts,
+        owner, starts, started_at, finished_at
+    )
+    SELECT
+        i.tenant, i.request_id, i.payload_hash, i.route_id, i.source, i.state, i.answer, i.error, i.attempts,
+        $10::uuid, 1, now(), now()
+    FROM item AS i
+    ORDER BY i.tenant COLLATE "C", i.request_id COLLATE "C"
+    ON CONFLICT (tenant, request_id) DO NOTHING
+    RETURNING tenant, request_id
+)
+INSERT INTO spending AS s (budget, tenant, window_start, window_s, nano_usd, tokens, calls)
+SELECT c.budget, i.tenant, c.window_start, c.window_s, sum(c.nano_usd), sum(c.tokens), count(*)
+FROM unnest($11::bigint[], $12::text[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[])
+    AS c (ord, budget, window_start, window_s, nano_usd, tokens)
+JOIN item AS i ON i.ord = c.ord
+JOIN written AS w ON w.tenant = i.tenant AND w.request_id = i.request_id
+GROUP BY c.budget, i.tenant, c.window_start, c.window_s
+ORDER BY c.budget, i.tenant, c.window_start
+ON CONFLICT (budget, tenant, window_start) DO UPDATE
+SET nano_usd = s.nano_usd + excluded.nano_usd, tokens = s.tokens + excluded.tokens, calls = s.calls + excluded.calls;
 
 -- name: lookup
 SELECT

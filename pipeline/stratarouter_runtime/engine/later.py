@@ -1,0 +1,81 @@
+"""Journals what no caller waits for, many rows at a time: of requests that nobody can ever ask for again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from stratarouter_runtime.errors import SchemaViolationError
+from stratarouter_runtime.journal.grouped import GroupedJournal
+from stratarouter_runtime.ports import Begin, Finish
+from stratarouter_runtime.telemetry.logs import event
+
+log = logging.getLogger("stratarouter.later")
+
+MAX_ROWS = 2000
+"""Rows that wait to be journaled after their callers went on; beyond it callers wait for the journal."""
+GATHER_S = 0.05
+"""How long rows gather, to share their statements: alone, each would cost the process 0.7 ms."""
+
+Row = tuple[Begin, Finish | None]
+"""What was begun, and what came of it; None for a follower, whose result is its leader's."""
+Persist = Callable[[Callable[[], Awaitable[None]], str], Awaitable[None]]
+"""Repeats a write until the journal has taken it."""
+
+
+class Later:
+    """Rows on their way to the journal. ``persist`` waits out a journal that is away."""
+
+    def __init__(self, journal: GroupedJournal, persist: Persist) -> None:
+        self._journal = journal
+        self._persist = persist
+        self._rows: list[Row] = []
+        self._room = asyncio.Semaphore(MAX_ROWS)
+        self._writer: asyncio.Task[None] | None = None
+
+    async def put(self, begin: Begin, finish: Finish | None = None) -> None:
+        """Have a row written; waits only where too many do already."""
+        try:
+            self._journal.check(begin)
+        except SchemaViolationError:
+            # What was answered stays answered.
+            log.exception("result not journaled")
+            return
+        await self._room.acquire()
+        self._rows.append((begin, finish))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_all(), name="journal later")
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait for what is still to be written, at most ``timeout_s`` seconds; what is left is said and given up."""
+        if self._writer is None:
+            return
+        await asyncio.wait([self._writer], timeout=timeout_s)
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait([self._writer])
+            event(log, logging.ERROR, "results not journaled", count=len(self._rows))
+
+    async def _write_all(self) -> None:
+        try:
+            while self._rows:
+                await asyncio.sleep(GATHER_S)
+                rows = self._rows[:]
+                try:
+                    await self._persist(partial(self._write, rows), "journal later")
+                except Exception:
+                    # A defect: the rows after these must not wait behind them for ever.
+                    log.exception("%d results not journaled", len(rows))
+                del self._rows[: len(rows)]
+                for _ in rows:
+                    self._room.release()
+        finally:
+            self._writer = None
+
+    async def _write(self, rows: Sequence[Row]) -> None:
+        await self._journal.record_new([(begin, finish) for begin, finish in rows if finish is not None])
+        followers = [begin for begin, finish in rows if finish is None]
+        if followers:
+            await self._journal.begin_many(followers)
