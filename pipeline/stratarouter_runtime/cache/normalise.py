@@ -134,6 +134,8 @@ def _digests(message: Mapping[str, Any]) -> Iterator[str]:
 
 @lru_cache(maxsize=KEPT_TEXTS)
 def _spaced_once(text: str) -> str:
+    if text.isprintable() and _protects_nothing(text):
+        return " ".join(text.split())  # one line of plain words, as most texts are
     text = text.translate(_SEPARATORS)
     layout = _has_layout(text)
     return "".join(_spaced_span(span, layout) for span in _spans(text)).strip()
@@ -147,7 +149,7 @@ def _spaced(text: str) -> str:
 
 @lru_cache(maxsize=KEPT_TEXTS)
 def _folded_once(text: str) -> str:
-    text = text.translate(_SEPARATORS)
+    text = text if text.isprintable() else text.translate(_SEPARATORS)
     if _protects_nothing(text):
         return without_end_marks(_lowered(_spaced(text))).rstrip()
     layout = _has_layout(text)
@@ -222,6 +224,8 @@ def _compatible_character(found: re.Match[str]) -> str:
 
 def _lowered(text: str) -> str:
     # lower(), not casefold(): casefold makes German "Maße" (dimensions) and "Masse" (mass) one word.
+    if text.isascii() and text == text.lower():
+        return text
     if _OTHER_LETTER.search(text) is None:
         # Only words with an ASCII capital can change; most have none.
         return _WORD_WITH_CAPITAL.sub(lambda word: _lowered_word(word[0]), text)
