@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.deadlines import Deadlines
 from stratarouter_runtime.drafts import Draft
 from stratarouter_runtime.engine.embed import lacks_vector, with_vectors
 from stratarouter_runtime.errors import (
@@ -19,6 +21,7 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.feedback import Feedback
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response, Usage
+from stratarouter_runtime.room import Room
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.telemetry.responses import count_response, log_texts
 from stratarouter_runtime.telemetry.spans import Spans, current_traceparent
@@ -183,7 +186,7 @@ class CoreRuntimeBridge(Feedback):
         self._carrier: Carrier | None = None
         self._starting = asyncio.Lock()
         self._closed = False
-        self._slots = asyncio.Semaphore(self.config.max_in_flight)
+        self._room = Room(self.config.max_in_flight)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -285,8 +288,12 @@ class CoreRuntimeBridge(Feedback):
         draft = Draft.of(decision, context, request_id, given)
         carrier = await self._started()
         bound = self.config.execution_timeout if timeout_s is None else timeout_s
-        async with self._slots:
+        if not self._room.take_now():
+            await self._room.take()
+        try:
             response = await carrier.carry(draft, bound, on_text)
+        finally:
+            self._room.give_back()
         result = ExecutionResult(response)
         self._remember(response)
         if response.error is not None:
@@ -339,6 +346,7 @@ class InlineCarrier:
             enabled=config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint), version=__version__
         )
         self._spans = Spans(self._tracing)
+        self._deadlines = Deadlines()
 
     async def start(self) -> None:
         """Start the engine and its edges."""
@@ -369,14 +377,12 @@ class InlineCarrier:
                 raise draft.late(bound_s) from exc
         task = assembly.engine.submit(execution, deferred=draft.made_up, on_text=on_text)
         # The work belongs to the engine: it goes on where its caller is late or gives up.
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task.add_done_callback(partial(_tell, ended))
         try:
-            ended, _ = await asyncio.wait((task,), timeout=due - assembly.clock.monotonic())
-        except asyncio.CancelledError:
-            task.add_done_callback(_retrieve)
-            raise
-        if not ended:
-            task.add_done_callback(_retrieve)
-            raise draft.late(bound_s)
+            await self._deadlines.wait(ended, due - assembly.clock.monotonic())
+        except TimeoutError as exc:
+            raise draft.late(bound_s) from exc
         response = task.result()
         self._spans.executed(request, None, response)
         count_response(assembly.metrics, response, request.traceparent)
@@ -398,9 +404,11 @@ class InlineCarrier:
         return None
 
 
-def _retrieve(task: asyncio.Task[Response]) -> None:
-    """Mark the exception as seen: nobody is left who waits for it."""
-    if not task.cancelled():
+def _tell(ended: asyncio.Future[None], task: asyncio.Task[Response]) -> None:
+    """Tell who waits; where nobody is left, mark the exception as seen."""
+    if not ended.done():
+        ended.set_result(None)
+    elif not task.cancelled():
         task.exception()
 
 

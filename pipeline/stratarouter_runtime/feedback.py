@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Any, Protocol
 
 from stratarouter_runtime.errors import SchemaViolationError, ShuttingDownError
@@ -15,11 +14,11 @@ ANSWER_PLACES = (
 )
 
 MAX_RECENT = 10_000
-"""Responses remembered without their texts, about 10 MB."""
+"""Responses remembered, by what feedback needs of them: about 10 MB."""
 
 
 class Recent:
-    """The last responses by request id, without their texts, so that one can be called wrong by its id."""
+    """The last responses by request id, without their answers, so that one can be called wrong by its id."""
 
     def __init__(self, limit: int = MAX_RECENT) -> None:
         self._kept: OrderedDict[str, Response] = OrderedDict()
@@ -27,7 +26,15 @@ class Recent:
 
     def add(self, response: Response) -> None:
         """Remember ``response``; the oldest goes for want of room."""
-        self._kept[response.request_id] = replace(response, text=None, tool_calls=(), attempts=(), timings_ms={})
+        self._kept[response.request_id] = Response(
+            response.request_id,
+            response.status,
+            usage=response.usage,
+            cache=response.cache,
+            batch=response.batch,
+            route_id=response.route_id,
+            tenant=response.tenant,
+        )
         self._kept.move_to_end(response.request_id)
         if len(self._kept) > self._limit:
             self._kept.popitem(last=False)

@@ -137,7 +137,7 @@ async def test_a_caller_that_gives_up_waiting_for_room_takes_none_with_it(journa
     assert isinstance(ended[2], asyncio.CancelledError)
     # Every place is back.
     assert await asyncio.gather(*(grouped.begin_one(begin(n)) for n in range(10, 14))) == [Begun("granted")] * 4
-    assert grouped._begins._room == 2
+    assert grouped._begins._room.free == 2
     await grouped.stop()
 
 

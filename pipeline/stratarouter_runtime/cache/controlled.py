@@ -110,7 +110,12 @@ class ControlledCache:
         self.kept_out.stored += len(entries) - len(fresh)
         if not self._control.followed:
             # A position of this process's own means nothing to others who share the backend.
-            fresh = [replace(entry, origin=replace(entry.origin, begun=BEFORE_ALL)) for entry in fresh]
+            fresh = [
+                entry
+                if entry.origin.begun == BEFORE_ALL
+                else replace(entry, origin=replace(entry.origin, begun=BEFORE_ALL))
+                for entry in fresh
+            ]
         if fresh:
             await self.backend.store(fresh)
 

@@ -236,7 +236,7 @@ def _circuit_open(target: Target, open_in_s: float) -> ProviderUnavailableError:
 
 def _tokens(work: Work) -> int:
     """About how many tokens the call will take, to book them under a limit."""
-    asked = sum(len(str(message.get("content") or "")) for message in work.execution.request.messages)
+    asked = sum([len(str(message.get("content") or "")) for message in work.execution.request.messages])
     params = work.execution.request.params
     limit = params.get("max_tokens") or params.get("max_completion_tokens") or GUESSED_OUTPUT_TOKENS
     return asked // CHARACTERS_PER_TOKEN + (limit if isinstance(limit, int) else GUESSED_OUTPUT_TOKENS)

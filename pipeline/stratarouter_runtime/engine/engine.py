@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stratarouter_runtime.cache.normalise import conversation_text
@@ -50,9 +51,19 @@ class _Leader:
     task: asyncio.Task[None] | None = None
 
     @property
+    def answer_begun(self) -> int:
+        """The position at which its answer was asked for. One out of the journal may be of any age."""
+        return BEFORE_ALL if self.work.from_journal else self.begun
+
+    @property
     def origin(self) -> Origin:
-        """What its answer is kept under. One out of the journal may be of any age."""
-        return lookup.origin(self.work.execution, BEFORE_ALL if self.work.from_journal else self.begun)
+        """What its answer is kept under."""
+        return lookup.origin(self.work.execution, self.answer_begun)
+
+    def fail(self, problem: Exception) -> None:
+        """There is no outcome. It may have nobody left who waits for one."""
+        self.outcome.set_exception(problem)
+        self.outcome.exception()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +127,16 @@ class Engine:
 
     async def stop(self, grace_s: float) -> None:
         """Wait up to ``grace_s`` for what runs, then break it off: its ``started`` rows tell the next worker."""
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=grace_s)
-        for task in list(self._tasks):
+        if tasks := self._all_tasks():
+            await asyncio.wait(tasks, timeout=grace_s)
+        tasks = self._all_tasks()
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._performer.flush(FLUSH_S)
+
+    def _all_tasks(self) -> list[asyncio.Task[Any]]:
+        return [*self._tasks, *(running.task for running in self._running.values())]
 
     def submit(
         self,
@@ -148,10 +163,13 @@ class Engine:
         if running is not None:
             return self._spawn(self._same_id(running, execution), f"repeat {key.request_id}")
         work = self._execute(execution, key, _Manner(check_journal, deferred, on_text))
-        task = self._spawn(work, f"request {key.request_id}")
+        task = asyncio.create_task(work, name=key.request_id)
         self._running[key] = _Running(execution.payload_hash, task)
-        task.add_done_callback(lambda _: self._running.pop(key, None))
+        task.add_done_callback(partial(self._answered, key))
         return task
+
+    def _answered(self, key: JournalKey, _: asyncio.Task[Response]) -> None:
+        del self._running[key]
 
     async def _same_id(self, running: _Running, execution: Execution) -> Response:
         """The same request id, while the first is under way: one call, a response each."""
@@ -281,17 +299,17 @@ class Engine:
         work.spoken = None if manner.on_text is None else Spoken(manner.on_text)
         work.deferred = manner.deferred
         leader = _Leader(candidate, work, asyncio.get_running_loop().create_future(), self._control.position)
-        leader.outcome.add_done_callback(_retrieve)
         story.batch = BatchVerdict("none" if execution.batch_threshold is None else "leader")
         if candidate.key not in self._leading:
             self._leading[candidate.key] = leader
             self._leaders.add(candidate)
         # The call belongs to the engine: a requester that gives up takes nothing from the followers.
         if self._closing:
-            leader.outcome.set_exception(_shutting_down())
+            leader.fail(_shutting_down())
         elif manner.deferred and execution.request.deadline_ms is None:
             # Nothing ends this request but the engine itself, so it may make the call itself, a task the less.
-            await self._perform_here(leader)
+            outcome = await self._perform_here(leader)
+            return respond.from_outcome(execution, outcome, story)
         else:
             self._performing.add(leader)
             leader.task = self._spawn(self._perform(leader), f"perform {candidate.key.request_id}")
@@ -300,17 +318,18 @@ class Engine:
         story.from_journal = work.from_journal
         return respond.from_outcome(execution, outcome, story)
 
-    async def _perform_here(self, leader: _Leader) -> None:
+    async def _perform_here(self, leader: _Leader) -> Recorded:
         self._performing.add(leader)
         leader.task = asyncio.current_task()
         try:
             outcome = await self._performer.perform(leader.work)
         except BaseException as exc:
-            leader.outcome.set_exception(_as_exception(exc))
+            problem = _as_exception(exc)
+            leader.fail(problem)
             self._ended(leader)
-            if isinstance(exc, asyncio.CancelledError) and not self._closing:
+            if problem is exc or (isinstance(exc, asyncio.CancelledError) and not self._closing):
                 raise
-            return
+            raise problem from exc
         leader.outcome.set_result(outcome)
         if outcome.answer is None or self._cache is None or not lookup.may_write(leader.work.execution):
             self._ended(leader)
@@ -319,6 +338,7 @@ class Engine:
         else:
             # Runs before the caller does: whoever has this answer finds it in the cache.
             self._spawn(self._keep_and_end(leader, outcome), "keep answer")
+        return outcome
 
     async def _keep_and_end(self, leader: _Leader, outcome: Recorded) -> None:
         try:
@@ -328,7 +348,7 @@ class Engine:
 
     async def _keep_answer(self, leader: _Leader, outcome: Recorded) -> None:
         if outcome.answer is not None:
-            entry = lookup.entry(leader.work.execution, outcome.answer, leader.origin.begun)
+            entry = lookup.entry(leader.work.execution, outcome.answer, leader.answer_begun)
             await self._store(leader.work.execution, entry)
 
     async def _perform(self, leader: _Leader) -> None:
@@ -341,7 +361,7 @@ class Engine:
         except BaseException as exc:
             # Whoever waits must hear of it; cancellation and unforeseen errors go on to this task's owner too.
             if not leader.outcome.done():
-                leader.outcome.set_exception(_as_exception(exc))
+                leader.fail(_as_exception(exc))
             if isinstance(exc, asyncio.CancelledError):
                 raise
             event(log, logging.DEBUG, "leader failed", request_id=leader.candidate.key.request_id, cause=repr(exc))
@@ -349,7 +369,7 @@ class Engine:
     def _ended(self, leader: _Leader) -> None:
         """Also for a task that was cancelled before its first step, of which nothing ran."""
         if not leader.outcome.done():
-            leader.outcome.set_exception(_shutting_down())
+            leader.fail(_shutting_down())
         self._performing.discard(leader)
         self._end_fill(leader.work.execution)
         if self._leading.get(leader.candidate.key) is leader:
@@ -437,9 +457,3 @@ def _as_exception(exc: BaseException) -> Exception:
 
 def _shutting_down() -> ShuttingDownError:
     return ShuttingDownError("this worker is shutting down; another one executes the request")
-
-
-def _retrieve(future: asyncio.Future[Recorded]) -> None:
-    """Mark the exception as seen: a leader may have nobody left who waits for it."""
-    if not future.cancelled():
-        future.exception()

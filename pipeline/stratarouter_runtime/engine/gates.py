@@ -5,6 +5,7 @@ under its rate limits. One ``Gates`` for each process.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from statistics import quantiles
@@ -21,6 +22,7 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Clock
 from stratarouter_runtime.records import Answer, Target
+from stratarouter_runtime.room import Room
 from stratarouter_runtime.state.breaker import Breaker
 from stratarouter_runtime.state.limiter import RateHint, RateLimiter
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -57,7 +59,7 @@ class _Key:
 @dataclass(slots=True)
 class _Health:
     breaker: Breaker = field(default_factory=Breaker)
-    latencies_s: list[float] = field(default_factory=list)
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
     calls: int = 0
     hedges: int = 0
 
@@ -75,14 +77,15 @@ class Passage:
 class Hold:
     """A place in one provider's bulkhead, from entering until leaving. A generator would cost each call 2 us."""
 
-    def __init__(self, slot_of: Callable[[str], asyncio.Semaphore], provider: str) -> None:
+    def __init__(self, slot_of: Callable[[str], Room], provider: str) -> None:
         self._slot_of = slot_of
         self._provider = provider
-        self._slot: asyncio.Semaphore | None = None
+        self._slot: Room | None = None
 
     async def __aenter__(self) -> Self:
         slot = self._slot_of(self._provider)
-        await slot.acquire()
+        if not slot.take_now():
+            await slot.take()
         self._slot = slot
         return self
 
@@ -99,14 +102,14 @@ class Hold:
         self.release()
         slot = self._slot_of(provider)
         async with asyncio.timeout(within_s):
-            await slot.acquire()
+            await slot.take()
         self._provider, self._slot = provider, slot
 
     def release(self) -> None:
         """Give the place up. Idempotent."""
         slot, self._slot = self._slot, None
         if slot is not None:
-            slot.release()
+            slot.give_back()
 
 
 class Gates:
@@ -134,7 +137,7 @@ class Gates:
         self._limits = dict(limits)
         self._default = default
         self._seats = seats
-        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._slots: dict[str, Room] = {}
         self._keys: dict[str, list[_Key]] = {}
         self._health: dict[tuple[str, str], _Health] = {}
 
@@ -154,12 +157,12 @@ class Gates:
 
     def has_slot(self, provider: str) -> bool:
         """Whether ``hold`` would not have to wait."""
-        return not self._slot(provider).locked()
+        return not self._slot(provider).is_full
 
-    def _slot(self, provider: str) -> asyncio.Semaphore:
+    def _slot(self, provider: str) -> Room:
         slot = self._slots.get(provider)
         if slot is None:
-            slot = self._slots[provider] = asyncio.Semaphore(self.max_calls(provider) * self._seats(provider))
+            slot = self._slots[provider] = Room(self.max_calls(provider) * self._seats(provider))
         return slot
 
     def max_calls(self, provider: str) -> int:
@@ -185,15 +188,18 @@ class Gates:
         """
         now = self._clock.monotonic()
         keys = self._keys_of(target.provider)
-        key = min(self._usable(target.provider, now), key=lambda one: one.limiter.wait_s(now, tokens))
+        key = keys[0]
+        if len(keys) > 1:
+            key = min(self._usable(target.provider, now), key=lambda one: one.limiter.wait_s(now, tokens))
         if key.limiter.wait_s(now, tokens) >= remaining_s:
             raise ProviderRateLimitedError(
                 f"provider {target.provider!r} has no room under its rate limits within {remaining_s:.1f} s"
             )
         wait = key.limiter.reserve(now, tokens)
-        # The next call finds this key at the end of its own queue: with equal waits the keys take turns.
-        keys.remove(key)
-        keys.append(key)
+        if len(keys) > 1:
+            # The next call finds this key at the end of its own queue: with equal waits the keys take turns.
+            keys.remove(key)
+            keys.append(key)
         if wait > 0:
             self._metrics.rate_limit_wait_seconds.labels(target.provider).observe(wait)
             try:
@@ -201,10 +207,11 @@ class Gates:
             except BaseException:
                 key.limiter.release(tokens)
                 raise
+            now = self._clock.monotonic()
         health = self._health_of(target)
-        health.breaker.begin(self._clock.monotonic())
+        health.breaker.begin(now)
         health.calls += 1
-        return Passage(target, key.number, tokens, self._clock.monotonic())
+        return Passage(target, key.number, tokens, now)
 
     def leave(self, passage: Passage, outcome: Answer | ProviderError | None) -> None:
         """The call has ended; None: it was given up, which says nothing of the target."""
@@ -214,7 +221,6 @@ class Gates:
         if isinstance(outcome, Answer):
             health.breaker.end(now, ok=True)
             health.latencies_s.append(now - passage.began)
-            del health.latencies_s[:-LATENCIES]
         else:
             health.breaker.end(now, ok=False if isinstance(outcome, ILL) else None)
         if health.breaker.state(now) == "open" and before != "open":
@@ -291,4 +297,7 @@ class Gates:
         return [key for key in keys if key.out_until <= now] or keys
 
     def _key(self, passage: Passage) -> _Key | None:
-        return next((key for key in self._keys_of(passage.target.provider) if key.number == passage.key), None)
+        keys = self._keys_of(passage.target.provider)
+        if keys[0].number == passage.key:
+            return keys[0]
+        return next((key for key in keys if key.number == passage.key), None)

@@ -10,6 +10,7 @@ from functools import partial
 from stratarouter_runtime.errors import SchemaViolationError
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.ports import Begin, Finish
+from stratarouter_runtime.room import Room
 from stratarouter_runtime.telemetry.logs import event
 
 log = logging.getLogger("stratarouter.later")
@@ -32,7 +33,7 @@ class Later:
         self._journal = journal
         self._persist = persist
         self._rows: list[Row] = []
-        self._room = asyncio.Semaphore(MAX_ROWS)
+        self._room = Room(MAX_ROWS)
         self._writer: asyncio.Task[None] | None = None
 
     async def put(self, begin: Begin, finish: Finish | None = None) -> None:
@@ -43,7 +44,8 @@ class Later:
             # What was answered stays answered.
             log.exception("result not journaled")
             return
-        await self._room.acquire()
+        if not self._room.take_now():
+            await self._room.take()
         self._rows.append((begin, finish))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all(), name="journal later")
@@ -70,7 +72,7 @@ class Later:
                     log.exception("%d results not journaled", len(rows))
                 del self._rows[: len(rows)]
                 for _ in rows:
-                    self._room.release()
+                    self._room.give_back()
         finally:
             self._writer = None
 

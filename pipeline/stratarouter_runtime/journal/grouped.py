@@ -10,11 +10,12 @@ import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypedDict, TypeVar, runtime_checkable
 
 from stratarouter_runtime.errors import ShuttingDownError
 from stratarouter_runtime.journal import rows
 from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Finish, Journal, JournalKey, Recorded, Spent
+from stratarouter_runtime.room import Room
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,6 +37,12 @@ class _Failure:
     error: BaseException
 
 
+class _Bounds(TypedDict):
+    max_rows: int
+    max_waiting: int
+    linger_s: float
+
+
 class _Gatherer(Generic[Item, Result]):
     """One kind of call: rows wait in order, each of ``writers`` tasks takes up to ``max_rows`` of them at once.
 
@@ -50,17 +57,18 @@ class _Gatherer(Generic[Item, Result]):
         max_rows: int,
         max_waiting: int,
         linger_s: float,
+        check: Callable[[Item], None] | None = None,
         abandon: Callable[[Item, Result], None] | None = None,
         sends_cancelled: bool = False,
     ) -> None:
         self._call = call
         self._max_rows = max_rows
         self._linger_s = linger_s
+        self._check = check
         self._abandon = abandon
         self._sends_cancelled = sends_cancelled
         self._rows: deque[tuple[Item, asyncio.Future[Result | _Failure]]] = deque()
-        self._room = max_waiting
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._room = Room(max_waiting)
         self._wake = asyncio.Event()
         self._open = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,11 +96,11 @@ class _Gatherer(Generic[Item, Result]):
         self._rows.clear()
 
     async def submit(self, item: Item) -> Result:
-        """Wait for room, then for the row's result."""
-        if self._room > 0 and not self._queue:
-            self._room -= 1
-        else:
-            await self._wait_for_room()
+        """Wait for room, then for the row's result. Raises what ``check`` does of a row that cannot be written."""
+        if self._check is not None:
+            self._check(item)
+        if not self._room.take_now():
+            await self._room.take()
         try:
             if not self._open:
                 raise _closed()
@@ -108,33 +116,11 @@ class _Gatherer(Generic[Item, Result]):
                     self._give_up(item, future.result())
                 raise
         finally:
-            self._leave()
+            self._room.give_back()
         if isinstance(outcome, _Failure):
             # A copy each: one exception raised in hundreds of tasks would gather all their tracebacks.
             raise copy.copy(outcome.error) from outcome.error
         return outcome
-
-    async def _wait_for_room(self) -> None:
-        """In order of coming; a place that was given to a waiter cancelled meanwhile goes to the next."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                self._queue.remove(turn)
-            else:
-                self._leave()
-            raise
-
-    def _leave(self) -> None:
-        """Give the place to the first that waits for one."""
-        while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._room += 1
 
     async def _write_all(self) -> None:
         while await self._has_rows():
@@ -219,19 +205,13 @@ class GroupedJournal:
         self._journal = journal
         self._max_rows = max_rows
         self._writers = writers
-        self._begins = _Gatherer[Begin, Begun](
-            journal.begin, max_rows=max_rows, max_waiting=max_waiting, linger_s=linger_s, abandon=self._abandon
-        )
+        bounds: _Bounds = {"max_rows": max_rows, "max_waiting": max_waiting, "linger_s": linger_s}
+        self._begins = _Gatherer[Begin, Begun](journal.begin, **bounds, check=rows.check_begin, abandon=self._abandon)
         self._finishes = _Gatherer[Finish, Recorded](
-            journal.finish, max_rows=max_rows, max_waiting=max_waiting, linger_s=linger_s, sends_cancelled=True
+            journal.finish, **bounds, check=rows.check_finish, sends_cancelled=True
         )
-        self._lookups = _Gatherer[JournalKey, Recorded | None](
-            journal.lookup, max_rows=max_rows, max_waiting=max_waiting, linger_s=linger_s
-        )
-
-        self._spent = _Gatherer[BudgetWindow, Spent](
-            journal.spent, max_rows=max_rows, max_waiting=max_waiting, linger_s=linger_s
-        )
+        self._lookups = _Gatherer[JournalKey, Recorded | None](journal.lookup, **bounds, check=rows.check_key)
+        self._spent = _Gatherer[BudgetWindow, Spent](journal.spent, **bounds)
 
     async def start(self) -> None:
         """Start the writers."""
@@ -271,7 +251,6 @@ class GroupedJournal:
             JournalUnavailableError: it may or may not be claimed; ask again.
             ShuttingDownError: not started, or stopped.
         """
-        rows.check_begin(item)
         return self._begins.submit(item)
 
     def finish_one(self, item: Finish) -> Coroutine[None, None, Recorded]:
@@ -279,12 +258,10 @@ class GroupedJournal:
 
         A result once queued is recorded even if its caller is cancelled: it was paid for.
         """
-        rows.check_finish(item)
         return self._finishes.submit(item)
 
     def lookup_one(self, key: JournalKey) -> Coroutine[None, None, Recorded | None]:
         """Read one finished result, or None. Errors as ``begin_one``'s."""
-        rows.check_key(key)
         return self._lookups.submit(key)
 
     def spent_one(self, window: BudgetWindow) -> Coroutine[None, None, Spent]:

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 
 import httptools
 
+from stratarouter_runtime.deadlines import Deadlines
 from stratarouter_runtime.errors import ProviderConnectionError
 from stratarouter_runtime.ports import HttpCall, HttpReply
 from stratarouter_runtime.providers.http import (
@@ -32,6 +33,7 @@ from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport
 SWEEP_S = 1.0
 """How often idle connections are looked through."""
 USER_AGENT = "stratarouter-runtime"
+FRAMING = frozenset({"content-length", "transfer-encoding"})
 MAX_HEAD_CHARS = 64 * 1024
 """Of a reply's headers together."""
 PORTS = {"http": 80, "https": 443}
@@ -77,18 +79,22 @@ def _place(url: str) -> _Place:
 
 
 def _head(call: HttpCall, place: _Place) -> bytes:
-    headers = {
-        "host": place.host,
-        "user-agent": USER_AGENT,
-        "accept": "*/*",
-        "accept-encoding": "identity",
-        **{name.lower(): value for name, value in call.headers.items()},
-        "content-length": str(len(call.body)),
-    }
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if "\0" in lines or lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+    lines = "".join([f"{name}: {value}\r\n" for name, value in call.headers.items()])
+    count = len(call.headers)
+    if "\0" in lines or lines.count("\n") != count or lines.count("\r") != count:
         raise ValueError("a header that cannot be sent")
-    return f"{call.method} {place.path} HTTP/1.1\r\n{lines}\r\n".encode()
+    ours = _our_headers(place.host, tuple(call.headers))
+    return f"{call.method} {place.path} HTTP/1.1\r\n{ours}{lines}content-length: {len(call.body)}\r\n\r\n".encode()
+
+
+@functools.lru_cache(maxsize=256)
+def _our_headers(host: str, theirs: tuple[str, ...]) -> str:
+    """The lines that a call with headers of these names lacks. Raises ValueError for one that is ours alone."""
+    ours = {"host": host, "user-agent": USER_AGENT, "accept": "*/*", "accept-encoding": "identity"}
+    given = {name.lower() for name in theirs}
+    if given & FRAMING:
+        raise ValueError(f"a header that the body decides: {', '.join(sorted(given & FRAMING))}")
+    return "".join([f"{name}: {value}\r\n" for name, value in ours.items() if name not in given])
 
 
 class _Connection(asyncio.Protocol):
@@ -208,10 +214,12 @@ class DirectTransport(AiohttpTransport):
         self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._started = False
+        self._deadlines = Deadlines()
 
     async def start(self) -> None:
         """Open the pool. Idempotent."""
         await super().start()
+        self._deadlines = Deadlines()
         self._started = True
 
     async def stop(self) -> None:
@@ -233,8 +241,7 @@ class DirectTransport(AiohttpTransport):
             return await super().send(call)  # a user in the URL, which aiohttp makes a header of
         progress = CallProgress()
         try:
-            async with asyncio.timeout(call.timeout_s):
-                return await self._exchange(call, progress)
+            return await self._exchange(call, progress)
         except FAILURES as exc:
             problem = interruption(call, progress, exc)
         raise problem
@@ -242,11 +249,18 @@ class DirectTransport(AiohttpTransport):
     async def _exchange(self, call: HttpCall, progress: CallProgress) -> HttpReply:
         place = _place(call.url)
         request = _head(call, place) + call.body
-        connection = await self._take(place)
+        remaining_s = call.timeout_s
+        connection = None if self._waiting else self._idle_to(place.server)
+        if connection is None:
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + call.timeout_s
+            async with asyncio.timeout_at(deadline):
+                connection = await self._take(place)
+            remaining_s = deadline - loop.time()
         try:
             # From here on something of it may have left.
             progress.sent = True
-            return await connection.ask(request)
+            return await self._deadlines.wait(connection.ask(request), remaining_s)
         finally:
             self._give_back(connection)
 

@@ -37,6 +37,7 @@ PASSED_ON = frozenset({
 })  # fmt: skip
 """Parameters that mean the same on both sides. Left out on purpose: ``stream`` and ``n`` (one whole answer is what a
 request gets), ``logprobs`` and audio (an Answer has no place for them), ``service_tier`` (it changes the price)."""
+KNOWN = PASSED_ON.union(LIMIT_NAMES)
 FINISH_REASONS = {
     "stop": "stop",
     "eos": "stop",
@@ -78,6 +79,8 @@ SUPPORT: Mapping[str, str] = {
 
 _KEY_SHAPE = re.compile(r"\b(?:(?:sk|pk|rk|xai)-|gsk_)[A-Za-z0-9_*\-]{4,}")
 
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+")
+
 Json = dict[str, Any]
 
 
@@ -99,29 +102,35 @@ class OpenAIServer:
         self._base = urlsplit(base_url)
         self._key = "" if api_key is None else _sendable(api_key.get_secret_value().strip(), name)
         self._wall = wall
-
-    @property
-    def is_openais(self) -> bool:
+        host = self._base.hostname or ""
+        self.is_openais = _is_openais_host(host)
         """Whether OpenAI's own models answer here, at OpenAI or at Azure."""
-        return _is_openais_host(self._base.hostname or "")
+        self._auth: dict[str, str] = {}
+        if self._key:
+            self._auth = (
+                {"api-key": self._key} if host.endswith(AZURE_HOSTS) else {"authorization": f"Bearer {self._key}"}
+            )
+        self._urls: dict[str, str] = {}
 
     def post(self, path: str, body: Json, call: ProviderCall, *, stream: bool) -> HttpCall:
         """The request that carries ``body`` for ``call``. Raises ProviderRejectedError where it is no JSON."""
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream" if stream else "application/json",
-            REQUEST_ID_HEADER: quote(call.request_id, safe="!#$&'()*+,/:;=?@[]"),
+            REQUEST_ID_HEADER: _quoted(call.request_id),
+            **self._auth,
         }
-        if self._key and (self._base.hostname or "").endswith(AZURE_HOSTS):
-            headers["api-key"] = self._key
-        elif self._key:
-            headers["authorization"] = f"Bearer {self._key}"
         try:
             data = orjson.dumps(body)
         except TypeError as exc:
             raise ProviderRejectedError(f"the call to provider {self.name!r} is no JSON: {exc}") from exc
-        url = urlunsplit(self._base._replace(path=self._base.path.rstrip("/") + path))
-        return HttpCall("POST", url, headers, data, call.timeout_s)
+        return HttpCall("POST", self._url(path), headers, data, call.timeout_s)
+
+    def _url(self, path: str) -> str:
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = urlunsplit(self._base._replace(path=self._base.path.rstrip("/") + path))
+        return url
 
     def json_object(self, reply: HttpReply) -> Json:
         """The body of a good reply. Raises what another status stands for, and ProviderBadReplyError."""
@@ -220,9 +229,9 @@ class OpenAIAdapter:
         return ChatStream(self._server, call)
 
     def _params(self, call: ProviderCall) -> Json:
-        unknown = sorted({n for n, value in call.params.items() if value is not None} - PASSED_ON - set(LIMIT_NAMES))
+        unknown = [name for name, value in call.params.items() if value is not None and name not in KNOWN]
         if unknown:
-            raise self._check.lacks(f"parameter {', '.join(map(repr, unknown))}")
+            raise self._check.lacks(f"parameter {', '.join(map(repr, sorted(unknown)))}")
         given = self._check.check(call)
         limit = self._check.limit(given)
         return given if limit is None else {**given, self._limit_name: limit}
@@ -309,6 +318,11 @@ class ChatStream:
                 tool.setdefault(key, value)
         tool["function"]["name"] = tool["function"]["name"] or name or ""
         tool["function"]["arguments"] += arguments
+
+
+def _quoted(request_id: str) -> str:
+    """Percent-encoded where it has to be; ids made of letters, digits and hyphens, as nearly all are, are not."""
+    return request_id if _PLAIN_ID.fullmatch(request_id) else quote(request_id, safe="!#$&'()*+,/:;=?@[]")
 
 
 def count(holder: object, name: str) -> int:

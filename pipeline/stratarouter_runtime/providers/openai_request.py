@@ -53,8 +53,9 @@ class CallCheck:
         for index, message in enumerate(call.messages):
             self._message(message, f"messages[{index}]")
         given = {name: value for name, value in call.params.items() if value is not None}
-        self._tools(given)
-        self._response_format(given.get("response_format"))
+        if given:
+            self._tools(given)
+            self._response_format(given.get("response_format"))
         return given
 
     def lacks(self, what: str) -> UnsupportedParameterError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from stratarouter_runtime.errors import ProviderRejectedError
 from stratarouter_runtime.ports import HttpReply, ManyPrompts, ProviderAdapter, ProviderCall, Transport
@@ -83,7 +82,7 @@ class ProviderSet:
             answer = adapter.from_http(reply, call)
         else:
             answer = await self._stream(adapter, call, on_text, on_rates)
-        return replace(answer, cost_usd=self._pricer.cost_usd(provider, call.model, answer.usage))
+        return answer.priced(self._pricer.cost_usd(provider, call.model, answer.usage))
 
     def takes_many(self, provider: str) -> bool:
         """Whether the provider takes several prompts in one call."""
@@ -110,7 +109,7 @@ class ProviderSet:
         _tell(on_rates, reply.headers)
         answers = adapter.from_http_many(reply, calls)
         return [
-            replace(answer, cost_usd=self._pricer.cost_usd(provider, call.model, answer.usage))
+            answer.priced(self._pricer.cost_usd(provider, call.model, answer.usage))
             for call, answer in zip(calls, answers, strict=True)
         ]
 

@@ -92,6 +92,8 @@ class RateLimiter:
 
     def wait_s(self, now: float, tokens: int) -> float:
         """Seconds until a call of about ``tokens`` may leave. Takes nothing."""
+        if self._requests.per_minute is None and self._tokens.per_minute is None:
+            return max(0.0, self._closed_until - now)
         waits = (self._requests.wait_s(now, 1), self._tokens.wait_s(now, tokens), self._closed_until - now)
         return max(0.0, *waits)
 

@@ -1,0 +1,76 @@
+"""Places and deadlines: what thousands of waits have in common."""
+
+import asyncio
+
+import pytest
+
+from stratarouter_runtime import deadlines
+from stratarouter_runtime.deadlines import Deadlines
+from stratarouter_runtime.room import Room
+
+
+async def spin() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_places_are_given_in_the_order_of_coming() -> None:
+    room, order = Room(1), []
+
+    async def visit(number: int) -> None:
+        await room.take()
+        order.append(number)
+        await asyncio.sleep(0)
+        room.give_back()
+
+    assert room.take_now()
+    visits = [asyncio.create_task(visit(number)) for number in range(3)]
+    await spin()
+    assert (order, room.is_full, room.take_now()) == ([], True, False)
+    room.give_back()
+    await asyncio.gather(*visits)
+    assert order == [0, 1, 2]
+    assert not room.is_full
+
+
+async def test_who_gives_up_takes_no_place_and_passes_on_the_one_he_was_given() -> None:
+    room = Room(1)
+    await room.take()
+    gone, late, last = (asyncio.create_task(room.take()) for _ in range(3))
+    await spin()
+    gone.cancel()
+    await spin()
+    room.give_back()
+    late.cancel()  # its turn has come and it has not run since
+    await asyncio.wait([gone, late, last], timeout=5)
+    assert (gone.cancelled(), late.cancelled(), last.done()) == (True, True, True)
+    room.give_back()
+    assert room.take_now()
+    assert not room.take_now()
+
+
+@pytest.mark.parametrize("exact_below_s", [0.0, 1.0])
+async def test_a_wait_ends_with_its_result_or_its_time(monkeypatch: pytest.MonkeyPatch, exact_below_s: float) -> None:
+    monkeypatch.setattr(deadlines, "EXACT_BELOW_S", exact_below_s)
+    monkeypatch.setattr(deadlines, "TICK_S", 0.001)
+    waits = Deadlines()
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[int] = loop.create_future()
+    loop.call_soon(answered.set_result, 7)
+    assert await waits.wait(answered, 5.0) == 7
+    began = loop.time()
+    never = [loop.create_future() for _ in range(3)]
+    ended = await asyncio.gather(*(waits.wait(future, 0.02) for future in never), return_exceptions=True)
+    assert [type(one) for one in ended] == [TimeoutError] * 3
+    assert loop.time() - began >= 0.02
+
+
+async def test_who_gives_up_waiting_leaves_nothing_to_end() -> None:
+    waits = Deadlines()
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(waits.wait(future, 60.0))
+    await spin()
+    task.cancel()
+    await asyncio.wait([task])
+    assert (task.cancelled(), future.cancelled()) == (True, True)
+    assert not any(waits._waits.values())
