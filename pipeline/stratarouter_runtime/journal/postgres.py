@@ -99,6 +99,7 @@ class PostgresJournal:
                 timeout=self._timeout_s,
                 command_timeout=self._timeout_s,
                 server_settings=SESSION_SETTINGS,
+                reset=_leave_as_it_is,
             )
         try:
             with mapped_connect():
@@ -354,6 +355,10 @@ class PostgresJournal:
                     except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as exc:
                         log.info("journal statement %s is sent again: %s", name, type(exc).__name__)
                 return await _run(pool, name, arguments)
+
+
+async def _leave_as_it_is(_: object) -> None:
+    """Nothing here changes a session, so none is reset: that would be a second round trip for each statement."""
 
 
 async def _run(pool: asyncpg.Pool, name: str, arguments: tuple[object, ...]) -> list[asyncpg.Record]:
