@@ -121,6 +121,15 @@ class WorkerProcess:
         assert self.process is not None
         self.process.kill()
 
+    def kill_children(self) -> None:
+        """SIGKILL for the processes that it keeps: that of usage."""
+        assert self.process is not None
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        assert children
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+
     async def stop(self, timeout_s: float = 45.0) -> int:
         """SIGTERM (unless it is gone) and its exit code."""
         assert self.process is not None

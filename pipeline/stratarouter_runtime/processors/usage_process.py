@@ -73,24 +73,41 @@ async def serve(config: RuntimeConfig) -> None:
 
 
 async def _tell(processor: UsageProcessor) -> None:
+    """One line of progress. Raises BrokenPipeError where nobody listens any more."""
     lag = await processor.lag()
     line = {"counted": processor.counted, "lag": lag, "alerts": processor.alerts, "waiting": processor.waiting}
     sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
     sys.stdout.buffer.flush()
 
 
-def main() -> None:
-    """Read the configuration and serve."""
-    # Unbuffered, so that nothing after the line is taken from the loop that watches for the end.
-    with open(STDIN, "rb", buffering=0, closefd=False) as stdin:
-        config = RuntimeConfig(**orjson.loads(stdin.readline()))
-    configure_logging(config.log_level)
+async def run(config: RuntimeConfig) -> int:
+    """Serve to the end, whatever it is; the exit code."""
     try:
-        asyncio.run(serve(config))
+        await serve(config)
     except RuntimeSystemError as exc:
         event(log, logging.ERROR, "usage ended", cause=exc.message, remedy=exc.remedy)
-        sys.exit(1)
+    except BrokenPipeError:
+        event(log, logging.WARNING, "usage ended", cause="the worker that started it is gone")
+    except Exception:
+        # The outermost frame: the supervisor starts another.
+        log.exception("usage ended")
+    else:
+        return 0
+    return 1
+
+
+async def main() -> None:
+    """Read the configuration, serve, and end the process."""
+    # Unbuffered, so that nothing after the line is taken from the loop that watches for the end.
+    with open(STDIN, "rb", buffering=0, closefd=False) as stdin:  # noqa: ASYNC230 - nothing else is running yet
+        config = RuntimeConfig(**orjson.loads(stdin.readline()))
+    configure_logging(config.log_level)
+    exit_code = await run(config)
+    # From inside the loop: its own end waits for Faust's threads, and their consumer goes on in the group meanwhile,
+    # with partitions that nobody counts any more.
+    logging.shutdown()
+    os._exit(exit_code)
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())
