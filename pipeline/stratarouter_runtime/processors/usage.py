@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import faust
 from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import InfrastructureError, InvalidRecordError
@@ -55,8 +56,25 @@ class _ReadCommittedThread(AIOKafkaConsumerThread):
 
 
 class _ReadCommittedConsumer(Consumer):
+    """Commits behind the last delta that was acknowledged. One agent acknowledges a partition's deltas in their order,
+    so all before it are; Faust's own search for a gap stops for good at the markers and the aborted records of
+    transactions that a rebalance has hidden from it.
+    """
+
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing looks for gaps."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        offset: int = max(acked) + 1
+        acked.clear()
+        self._acked_index[tp].clear()
+        return offset
 
 
 class _ReadCommittedTransport(Transport):
