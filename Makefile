@@ -3,6 +3,7 @@
 #   make check   formatting, lint, types, import contracts     make chaos    every fault, then a storm of them
 #   make bench   claims of speed as ratios                     make docs     write what is written from the code
 #   make simulate  a cluster as a model, checked here
+#   make accounts  100,000 requests with kills, then every source of money asked
 #   make lock    resolve requirements/*.txt anew               make clean    remove what was built
 
 .DEFAULT_GOAL := test
@@ -25,7 +26,7 @@ SECONDS := 300
 SEED :=
 ARGS :=
 
-.PHONY: demo test check chaos bench simulate docs lock clean
+.PHONY: demo test check chaos accounts bench simulate docs lock clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/stratarouter-runtime demo
@@ -36,6 +37,10 @@ test: $(VENV)/.dev
 # make chaos SECONDS=300 SEED=7: verdict on the terminal, figures in chaos-report.json.
 chaos: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# make accounts ARGS="--requests 20000 --faults 6": exit 0 only where responses, windows, ledger and journal agree exactly.
+accounts: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m chaos.accounts $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos import cost, tally
+from chaos.crowd import keep_logs
 from chaos.rows import run_rows
 from chaos.storm import Plan, Storm
 from stratarouter_runtime.config import RuntimeConfig
@@ -70,18 +71,11 @@ async def _storm_and_cost(plan: Plan, folder: Path, given: argparse.Namespace, c
         try:
             report = tally.report(await storm.run(), seed=plan.seed, seconds=plan.seconds)
         finally:
-            _keep_logs(folder, given.logs)
+            keep_logs(folder, given.logs)
         if not given.no_cost:
             console.rule("what exactly_once costs")
             report["exactly_once_cost"] = await cost.measure(config, folder)
     return report
-
-
-def _keep_logs(folder: Path, to: Path | None) -> None:
-    if to is not None:
-        to.mkdir(parents=True, exist_ok=True)
-        for log in folder.glob("*.log"):
-            (to / log.name).write_bytes(log.read_bytes())
 
 
 def _checks(report: dict[str, Any], plan: Plan) -> list[tuple[str, str, bool]]:

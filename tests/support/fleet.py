@@ -227,7 +227,9 @@ async def ambiguous_calls(config: RuntimeConfig) -> int:
         await connection.close()
 
 
-async def command(config: RuntimeConfig, *arguments: str, **environment: str) -> tuple[int, str, str]:
+async def command(
+    config: RuntimeConfig, *arguments: str, timeout_s: float = 120.0, **environment: str
+) -> tuple[int, str, str]:
     """Run the command line; its exit code, standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *PROGRAM, *arguments),
@@ -242,6 +244,6 @@ async def command(config: RuntimeConfig, *arguments: str, **environment: str) ->
             **environment,
         },
     )
-    out, err = await asyncio.wait_for(process.communicate(), 120)
+    out, err = await asyncio.wait_for(process.communicate(), timeout_s)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
