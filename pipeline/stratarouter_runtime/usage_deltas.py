@@ -115,15 +115,26 @@ def nano(usd: float | None) -> int | None:
     return int((Decimal(repr(float(usd))) * NANO).to_integral_value(ROUND_HALF_UP))
 
 
+def kind_of_answer(verdict: str, role: str, *, attempted: bool, from_journal: bool) -> str:
+    """What the call for an answer became, by the response's cache verdict, its role in a batch, whether it made an
+    attempt of its own and whether it came out of the journal.
+    """
+    if verdict in {"exact", "semantic"} and not attempted:
+        return verdict
+    # A follower that is answered again from the journal has no role any more, but made no attempt of its own.
+    return "coalesced" if role == "follower" or (from_journal and not attempted) else "paid"
+
+
 def line_of(response: Response, processor: str) -> UsageLine:
     """What ``response``, as ``processor`` answered it, means for the accounts."""
-    hit = response.cache.kind if response.cache.kind in {"exact", "semantic"} and not response.attempts else None
-    answered = response.model is not None
-    # A follower that is answered again from the journal has no verdict any more, but made no attempt of its own.
-    follows = response.batch.role == "follower" or (response.from_journal and not response.attempts)
     kind: str = "error"
-    if answered:
-        kind = hit or ("coalesced" if follows else "paid")
+    if response.model is not None:
+        kind = kind_of_answer(
+            response.cache.kind,
+            response.batch.role,
+            attempted=bool(response.attempts),
+            from_journal=response.from_journal,
+        )
     return UsageLine(
         tenant=response.tenant,
         route=_clipped(response.route_id),

@@ -7,7 +7,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from pydantic import ValidationError
@@ -25,6 +25,7 @@ from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.tools.ranges import RangeReader, Span
 from stratarouter_runtime.tools.replay import HEADER
 from stratarouter_runtime.tools.what_if_model import Kind, Observed, Pair, Sums, World, without_deadline
+from stratarouter_runtime.usage_deltas import kind_of_answer
 
 SETTINGS = (
     "cache_enabled",
@@ -251,10 +252,13 @@ def _outcome(said: Mapping[str, Any]) -> dict[str, Any]:
 def _kind(said: Mapping[str, Any]) -> Kind:
     if said.get("status") != "ok":
         return "refused"
-    hit = (said.get("cache") or {}).get("kind")
-    if hit in {"exact", "semantic"}:
-        return "exact" if hit == "exact" else "semantic"
-    return "coalesced" if (said.get("batch") or {}).get("role") == "follower" else "paid"
+    kind = kind_of_answer(
+        (said.get("cache") or {}).get("kind", ""),
+        (said.get("batch") or {}).get("role", ""),
+        attempted=bool(said.get("attempts")),
+        from_journal=bool(said.get("from_journal")),
+    )
+    return cast("Kind", kind)
 
 
 def _was(seen: Sequence[Observed]) -> tuple[Sums, int]:
