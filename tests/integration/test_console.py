@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.stack]
 TOKEN = "a token of the test"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-WIDE, PHONE = (1280, 900), (360, 740)
+WIDE, PHONE = (1280, 900), (390, 844)
 
 
 @dataclass
@@ -87,13 +87,14 @@ def _folder(tmp_path: Path) -> Path:
 
 
 async def _pictures(browser: Browser, folder: Path, name: str) -> None:
-    """In both schemes and at a phone's width, where nothing may stand out of the page."""
+    """In both schemes, where every text can be read, and at a phone's width, where nothing stands out of the page."""
     for scheme in ("light", "dark"):
         await browser.scheme(scheme)
+        assert await browser.faint_texts() == [], (name, scheme)
         image = await browser.picture(folder / f"{name}-{scheme}.png")
         assert image.startswith(b"\x89PNG")
     await browser.size(*PHONE, scale=2.0)
-    await browser.until("innerWidth === 360")
+    await browser.until("innerWidth === 390")
     assert await browser.run("document.documentElement.scrollWidth") <= PHONE[0]
     await browser.picture(folder / f"{name}-phone.png")
     await browser.size(*WIDE)
@@ -110,12 +111,11 @@ async def test_pipeline_and_requests(served: Served, browser: Browser, tmp_path:
     await browser.until("document.querySelector('svg.pipeline') && document.body.innerText.includes('ready')")
     assert await browser.run("document.querySelectorAll('tbody tr').length") >= 20
     assert await browser.run(
-        "[...document.querySelectorAll('td .good')].filter((e) => e.textContent === 'running').length"
+        "[...document.querySelectorAll('td .pill.good')].filter((e) => e.textContent === 'running').length"
     )
-    # Rates are there from the second look on.
-    await browser.until(
-        "[...document.querySelectorAll('svg.pipeline text')].some((t) => /\\d\\/s/.test(t.textContent))"
-    )
+    # Rates are there from the second look on: of offsets, and of responses as they are counted.
+    await browser.until("/\\d\\/s in/.test(document.querySelector('svg.pipeline').textContent)")
+    await browser.until("/\\d\\/s out/.test(document.querySelector('svg.pipeline').textContent)")
     await _pictures(browser, folder, "pipeline")
 
     await _open(browser, served, "requests")
@@ -126,20 +126,26 @@ async def test_pipeline_and_requests(served: Served, browser: Browser, tmp_path:
     await browser.click("main form button")
     await browser.until("document.body.innerText.includes('own-3') && !document.body.innerText.includes('same-0')")
 
-    await browser.click("tbody tr[tabindex]")
+    await browser.click("tbody tr.opens")
     await browser.shows("Story")
     await browser.shows("Call 1")
-    await browser.shows("miss: nothing like it was kept")
+    await browser.shows("nothing like it was kept")
     await _pictures(browser, folder, "execution")
+    # Hits are in no journal, and found in the responses.
+    await _open(browser, served, "requests?state=hit&tenant=acme")
+    await browser.shows("Among the last")
+    assert await browser.run("[...document.querySelectorAll('tbody a.row')].some((e) => e.textContent === 'hit')")
+    await _open(browser, served, "requests?id=nosuch")
+    await browser.shows("open nosuch as a whole id")
     await _open(browser, served, "execution?id=hit")
-    await browser.shows("exact hit at similarity 1")
+    await browser.until("/exact\\s+hit at similarity 1/.test(document.body.innerText)")
     await _open(browser, served, "execution?id=fails&tenant=acme")
     await browser.shows("provider_rejected")
     await browser.shows(TRACE)
     followers = [r.request_id for r in served.watch.seen.responses if r.batch.role == "follower"]
     if followers:  # they may have met the finished call's entry instead
         await _open(browser, served, f"execution?id={followers[0]}&tenant=acme")
-        await browser.shows("followed")
+        await browser.shows("one call for both")
     await _open(browser, served, "execution?id=nobody")
     await browser.shows("nobody knows a request")
     browser.problems.clear()  # that was a 400, which the browser's log calls an error
@@ -152,7 +158,7 @@ async def test_dead_letters_are_sent_again_with_the_token_only(
     await _open(browser, served, "dead-letters")
     await browser.shows("unknown_route")
     await _pictures(browser, folder, "dead-letters")
-    await browser.click("tbody tr[tabindex]")
+    await browser.click("tbody tr.opens")
     await browser.shows("needs the console's token")
     browser.problems.clear()  # the refusal
     await browser.click("#token")
@@ -182,11 +188,11 @@ async def test_cache_and_money(served: Served, browser: Browser, tmp_path: Path)
     await browser.fill("input[name=stored]", "Turn the alarm off")
     await browser.fill("input[name=route]", "support")
     await browser.click("main form button.primary")
-    await browser.until("/Would be\\s+miss/.test(document.body.innerText)")
+    await browser.until("/miss\\s+because/.test(document.body.innerText)")
     await browser.shows("guard:")
     await browser.fill("input[name=words]", served.run)
     await browser.run("[...document.querySelectorAll('main form')][1].requestSubmit()")
-    await browser.until("document.querySelector('main').innerText.includes('seconds left')")
+    await browser.until("document.querySelector('td button.small') !== null")
     await browser.shows(f"asked by three at once {served.run}")
     await _pictures(browser, folder, "cache")
     await browser.fill("select[name=kind]", "tenant")
@@ -199,7 +205,7 @@ async def test_cache_and_money(served: Served, browser: Browser, tmp_path: Path)
     await _open(browser, served, "money")
     await browser.until("document.querySelector('svg.chart rect') !== null")
     await browser.shows("of the money not spent")
-    await browser.click("main div > p > button")
+    await browser.click("main section p > button")
     await browser.shows("calls without the runtime")
     await _pictures(browser, folder, "money")
 
@@ -217,7 +223,7 @@ async def test_keys_themes_and_focus(served: Served, browser: Browser, tmp_path:
     await browser.until("location.hash === '#/requests'")
     await browser.shows("own-3")
     await browser.press("j", "j", "k")
-    assert await browser.run("document.activeElement === document.querySelector('tbody tr[tabindex]')")
+    assert await browser.run("document.activeElement === document.querySelector('tbody a.row')")
     await browser.press("Enter")
     await browser.until("location.hash.startsWith('#/execution')")
     await browser.shows("Story")

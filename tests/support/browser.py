@@ -19,6 +19,7 @@ import orjson
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TIMEOUT_S = 30.0
+CONTRAST = Path(__file__).with_name("contrast.js")
 KEYS = {"Enter": 13, "Escape": 27, "Tab": 9}
 
 
@@ -111,6 +112,12 @@ class Browser:
             await asyncio.sleep(0.05)
         shown = await self.run("document.body.innerText")
         raise AssertionError(f"never true: {script}; the page shows: {shown}; problems: {self.problems}")
+
+    async def faint_texts(self) -> list[str]:
+        """Texts that are hard to read: their contrast is below level AA's."""
+        script = await asyncio.to_thread(CONTRAST.read_text, encoding="utf-8")
+        found: list[str] = await self.run(script)
+        return found
 
     async def shows(self, text: str) -> None:
         """Until the page shows ``text``."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import ConfigurationError, InfrastructureError
+from stratarouter_runtime.errors import ConfigurationError, InfrastructureError, RuntimeSystemError
 from stratarouter_runtime.journal.reader import STATES, JournalReader
 from stratarouter_runtime.journal.usage import WINDOWS_S, UsageAccounts
 from stratarouter_runtime.ledger import reconcile
@@ -20,7 +20,9 @@ from stratarouter_runtime.processors.find_response import find_answer
 from stratarouter_runtime.records import CacheCommand
 from stratarouter_runtime.tools import cache_look, status
 from stratarouter_runtime.tools import dead_letters as letters
+from stratarouter_runtime.tools.hits import Hits, find_hits
 from stratarouter_runtime.tools.ranges import parse_time
+from stratarouter_runtime.usage_deltas import SUMS
 
 FRESH_S = 1.5
 """A look at the lanes is shared by all who ask within this time."""
@@ -31,6 +33,7 @@ SETTLE_S = 60
 """Results younger than this need not be counted in the ledger yet."""
 MINUTE_S = 60
 MAX_LEDGER_S = 7 * 86_400
+HIT = "hit"
 SECRET_ANSWER = ("text", "tool_calls")
 
 
@@ -108,8 +111,22 @@ class Sources:
             if self._seen is None or time.monotonic() - self._seen[0] > FRESH_S:
                 found = await status.look(self.config)
                 said = asdict(found) | {"lag": found.lag, "at": time.time()}
-                self._seen = (time.monotonic(), said)
+                self._seen = (time.monotonic(), said | {"counts": await self._counts()})
             return self._seen[1]
+
+    async def _counts(self) -> dict[str, int] | None:
+        """Responses counted today (UTC) by kind, None where nobody knows: rates are made of them, as offsets count the
+        markers of transactions too.
+        """
+        if self.config.state_backend != "postgresql":
+            return None
+        length = WINDOWS_S["day"]
+        today = int(time.time()) // length * length
+        try:
+            rows = await (await self.accounts()).report(length, today, today + 1, [])
+        except RuntimeSystemError:
+            return None  # the look says what is wrong with the journal
+        return rows[0] if rows else dict.fromkeys(SUMS, 0)
 
 
 # -- pipeline --------------------------------------------------------------------------------------------------------
@@ -122,17 +139,27 @@ async def pipeline(sources: Sources, asked: Asked) -> dict[str, Any]:
     try:
         return await sources.look() | {"live": live, "broker": "ok"}
     except InfrastructureError as exc:
-        return {"live": live, "broker": exc.message, "at": time.time(), "lanes": [], "lag": {}, "workers": None}
+        return {
+            "live": live,
+            "broker": exc.message,
+            "at": time.time(),
+            "lanes": [],
+            "lag": {},
+            "workers": None,
+            "counts": None,
+        }
 
 
 # -- requests --------------------------------------------------------------------------------------------------------
 
 
 async def search(sources: Sources, asked: Asked) -> dict[str, Any]:
-    """Rows of the journal, the newest first; ``next`` pages on."""
+    """Rows of the journal, the newest first; ``next`` pages on. State ``hit``: the last answers out of the cache."""
     state = asked.text("state")
+    if state == HIT:
+        return await _hits(sources, asked)
     if state is not None and state not in STATES:
-        raise ConfigurationError(f"state {state!r} is none of {', '.join(STATES)}")
+        raise ConfigurationError(f"state {state!r} is none of {', '.join((*STATES, HIT))}")
     before = asked.text("before")
     reader = await sources.reader()
     limit = asked.number("limit", 50, 200)
@@ -150,6 +177,12 @@ async def search(sources: Sources, asked: Asked) -> dict[str, Any]:
     )
     following = rows[-1].get("finished_at") if len(rows) == limit else None
     return {"rows": rows, "next": None if following is None else following.isoformat()}
+
+
+async def _hits(sources: Sources, asked: Asked) -> dict[str, Any]:
+    wish = Hits(asked.text("id") or "", asked.text("tenant"), asked.text("route"))
+    rows, searched = await find_hits(sources.config, wish, asked.number("limit", 50, 200))
+    return {"rows": rows, "searched": searched, "next": None}
 
 
 async def execution(sources: Sources, asked: Asked) -> dict[str, Any]:
@@ -325,7 +358,7 @@ async def money(sources: Sources, asked: Asked) -> dict[str, Any]:
     until_s = int(time.time()) + length
     windows = await accounts.report(length, since_s, until_s, [])
     groups = await accounts.report(length, since_s, until_s, by) if by else []
-    return {"window_s": length, "since": since_s, "windows": windows, "groups": groups}
+    return {"window_s": length, "since": since_s, "until": until_s, "windows": windows, "groups": groups}
 
 
 async def ledger(sources: Sources, asked: Asked) -> list[dict[str, Any]]:

@@ -26,12 +26,12 @@ from stratarouter_runtime.telemetry.logs import event
 
 log = logging.getLogger("stratarouter.console")
 
+SCRIPTS = ("console", "ui", "pipeline", "requests", "letters", "cache", "money")
 STATIC = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/console.css": ("console.css", "text/css; charset=utf-8"),
-    "/console.js": ("console.js", "text/javascript; charset=utf-8"),
-    "/pages.js": ("pages.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in SCRIPTS},
 }
 SECURITY = {
     "Content-Security-Policy": (

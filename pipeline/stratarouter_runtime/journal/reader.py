@@ -10,12 +10,12 @@ from importlib.resources import files
 from typing import Any
 
 import asyncpg
-import orjson
 
 from stratarouter_runtime.errors import JournalUnavailableError
 from stratarouter_runtime.journal.asyncpg_errors import mapped, mapped_connect
 from stratarouter_runtime.journal.migrations import check_schema
 from stratarouter_runtime.journal.queries import parse
+from stratarouter_runtime.journal.rows import load
 
 TIMEOUT_S = 10.0
 """For connecting, and for each read."""
@@ -83,7 +83,7 @@ class JournalReader:
             return None
         [found] = _plain(rows)
         for name in ("answer", "error", "attempts"):
-            found[name] = None if found[name] is None else orjson.loads(found[name])
+            found[name] = None if found[name] is None else load(found[name])
         return found
 
     async def tenants_of(self, request_id: str) -> list[str]:
@@ -104,7 +104,8 @@ class JournalReader:
         before: datetime | None = None,
         limit: int = 50,
     ) -> list[dict[str, Any]]:
-        """Rows, the newest first, of which request ids begin with ``prefix``; ``before`` pages on.
+        """Rows, the newest first, of which request ids begin with ``prefix``; ``before`` pages on. Finished ones have
+        the ``model`` and the ``cost_usd`` of their answer.
 
         Finished ones by default, of the last SCANNED; ``state`` ``started`` or ``following`` for those under way.
         """
@@ -113,7 +114,11 @@ class JournalReader:
         if state in {"started", "following"}:
             return _plain(await self._fetch("unfinished", state, tenant, route, like, limit))
         at = before or datetime.max.replace(tzinfo=UTC)
-        return _plain(await self._fetch("finished", at, tenant, route, state, like, limit, SCANNED))
+        rows = _plain(await self._fetch("finished", at, tenant, route, state, like, limit, SCANNED))
+        for row in rows:
+            answer = load(row.pop("answer") or b"{}")
+            row["model"], row["cost_usd"] = answer.get("model"), answer.get("cost_usd")
+        return rows
 
     async def _fetch(self, name: str, *arguments: Any) -> list[Any]:
         with mapped("read"):

@@ -129,14 +129,15 @@ def unpack(
 ) -> Recorded:
     """Read what ``pack`` wrote; fields that a newer version added are left out."""
     return Recorded(
-        answer=None if answer is None else _answer(_load(answer)),
-        error=None if error is None else ErrorInfo(**_known(ErrorInfo, _load(error))),
-        attempts=() if attempts is None else tuple(Attempt(**_known(Attempt, each)) for each in _load(attempts)),
+        answer=None if answer is None else _answer(load(answer)),
+        error=None if error is None else ErrorInfo(**_known(ErrorInfo, load(error))),
+        attempts=() if attempts is None else tuple(Attempt(**_known(Attempt, each)) for each in load(attempts)),
         leader=leader,
     )
 
 
-def _load(data: bytes) -> Any:
+def load(data: bytes) -> Any:
+    """What ``pack`` wrote, as plain objects."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:

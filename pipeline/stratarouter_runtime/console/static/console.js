@@ -1,79 +1,47 @@
-// The frame of the console: which page is shown, keys, theme, token, and how data is fetched. Pages are in pages.js.
-import { pages } from "./pages.js";
+// The frame of the console: which page is shown, keys, theme and token.
+import { cache } from "./cache.js";
+import { deadLetter, deadLetters } from "./letters.js";
+import { money } from "./money.js";
+import { pipeline } from "./pipeline.js";
+import { execution, requests } from "./requests.js";
+import { api, button, facts, form, go, h, say, submit, token } from "./ui.js";
 
-const main = document.getElementById("main");
-const notice = document.getElementById("notice");
-const dialog = document.getElementById("dialog");
+const pages = { pipeline, requests, execution, "dead-letters": deadLetters, "dead-letter": deadLetter, cache, money };
+const main = document.getElementById("main"), dialog = document.getElementById("dialog"), locked = document.getElementById("token");
+const FOCUSABLE = "a[href], button, input, select, textarea, [tabindex]";
 let leave = () => {};
 let shown = 0;
 let searching = false;
 
-/** An element from a tag, its attributes and its children; text is text and never HTML. */
-export function h(tag, attributes = {}, ...children) {
-  const svg = ["svg", "g", "rect", "path", "text", "line", "defs", "marker", "title"].includes(tag) && attributes?.ns !== false;
-  const made = svg && tag !== "title" ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) {
-    if (value === null || value === undefined || value === false || name === "ns") continue;
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else made.setAttribute(name, value === true ? "" : String(value));
-  }
-  for (const child of children.flat(3)) if (child !== null && child !== undefined && child !== false) made.append(child);
-  return made;
+// -- pages ------------------------------------------------------------------------------------------------------------
+
+/** Replace what is shown and leave the focus and every scrolled table where they were. */
+function refill(title, children) {
+  if (main.contains(document.activeElement) && String(getSelection())) return; // somebody is copying
+  const at = [...main.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement), lefts = [...main.querySelectorAll(".scroll")].map((one) => one.scrollLeft);
+  main.replaceChildren(h("h1", {}, title), ...children.flat(4).filter(Boolean));
+  main.querySelectorAll(".scroll").forEach((one, index) => { one.scrollLeft = lefts[index] || 0; });
+  if (at >= 0) main.querySelectorAll(FOCUSABLE)[at]?.focus({ preventScroll: true });
 }
-
-/** A table with a header; rows that can be opened are reached by Tab, j and k, and opened by Enter. */
-export function table(columns, rows, open = null) {
-  const head = columns.map((one) => h("th", { scope: "col", class: one.number && "number" }, one.title));
-  const body = rows.map((row) => h("tr", open && { tabindex: 0, onclick: () => open(row), onkeydown: (key) => { if (key.key === "Enter") open(row); } },
-    columns.map((one) => h("td", { class: [one.number && "number", one.wrap && "wrap", one.mono && "mono"].filter(Boolean).join(" ") || null }, one.of(row) ?? "-"))));
-  if (!rows.length) body.push(h("tr", {}, h("td", { colspan: columns.length, class: "quiet" }, "nothing")));
-  return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)));
-}
-
-export const text = {
-  number: (value) => value === null || value === undefined ? "-" : new Intl.NumberFormat("en").format(value),
-  rate: (value) => value === null || value === undefined ? "-" : `${value < 10 ? value.toFixed(1) : Math.round(value)}/s`,
-  usd: (value) => value === null || value === undefined ? "-" : `$${value >= 100 ? value.toFixed(2) : value.toFixed(value === 0 ? 2 : 6)}`,
-  time: (value) => value === null || value === undefined ? "-" : new Date(typeof value === "number" ? value * 1000 : value).toISOString().replace("T", " ").slice(0, 19),
-  ms: (value) => value === null || value === undefined ? "-" : `${value >= 100 ? Math.round(value) : value.toFixed(1)} ms`,
-};
-
-export function token() { return sessionStorage.getItem("token") || ""; }
-
-/** Ask the API. Errors say what was wrong and what to do. */
-export async function api(path, body = null) {
-  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-  const asked = body === null ? { headers } : { method: "POST", headers, body: JSON.stringify(body) };
-  let reply;
-  try { reply = await fetch(path, asked); } catch { throw new Error("the console's server does not answer; is the worker running?"); }
-  const found = await reply.json();
-  if (!reply.ok) throw new Error([found.error, found.remedy].filter(Boolean).join(" - "));
-  return found;
-}
-
-export function say(message, bad = false) { notice.textContent = message; notice.className = bad ? "bad" : ""; }
-
-export function go(path) { location.hash = `#/${path}`; }
 
 function show() {
-  const [name, query] = (location.hash.slice(2) || "pipeline").split("?");
-  const page = pages[name] || pages.pipeline;
-  leave(); leave = () => {};
+  const [asked, query] = (location.hash.slice(2) || "pipeline").split("?"), name = asked in pages ? asked : "pipeline", page = pages[name];
+  leave();
+  leave = () => {};
   say("");
   const mine = ++shown;
   for (const link of document.querySelectorAll("nav a")) {
-    const here = link.getAttribute("href") === `#/${name in pages ? pages[name].under || name : "pipeline"}`;
-    if (here) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+    if (link.getAttribute("href") === `#/${page.under || name}`) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
   }
   main.replaceChildren(h("h1", {}, page.title), h("p", { class: "quiet" }, "reading ..."));
   document.title = `${page.title} - StrataRouter Runtime`;
+  scrollTo(0, 0);
   const place = {
-    fill: (...children) => { if (mine === shown) main.replaceChildren(h("h1", {}, page.title), ...children.flat(3).filter(Boolean)); },
+    fill: (...children) => { if (mine === shown) refill(page.title, children); },
     current: () => mine === shown,
     every: (seconds, work) => { const timer = setInterval(work, seconds * 1000); leave = () => clearInterval(timer); },
   };
   Promise.resolve(page.show(place, new URLSearchParams(query))).catch((problem) => {
-    if (mine !== shown) return;
     place.fill(h("p", { class: "bad" }, problem.message));
   }).then(() => {
     // A page fills itself twice, so the field is taken once it stands.
@@ -83,61 +51,76 @@ function show() {
   });
 }
 
+// -- dialogs ----------------------------------------------------------------------------------------------------------
+
+function ask(title, ...content) {
+  dialog.replaceChildren(h("h2", { id: "asked" }, title), ...content);
+  dialog.showModal();
+}
+
+/** Whether this tab may read texts and change things, as the server sees it. */
+async function lock() {
+  let may = false;
+  try { may = (await api("/api/session")).may.change; } catch { /* said where it matters */ }
+  locked.textContent = may ? "Unlocked" : "Locked";
+  locked.classList.toggle("good", may);
+}
+
+function askToken() {
+  const given = h("input", { type: "password", autocomplete: "off", "aria-label": "Token", value: token() });
+  const keep = (value) => {
+    if (value) sessionStorage.setItem("token", value); else sessionStorage.removeItem("token");
+    dialog.close();
+    lock();
+    show();
+  };
+  ask("Token", h("p", {}, "Changes and texts need the token (STRATAROUTER_CONSOLE_TOKEN). It is kept until this tab is closed."),
+    form(() => keep(given.value), given, submit("Keep"), button("Forget", () => keep(""))));
+  given.focus();
+}
+
+const KEYS = [["/", "search"], ["g p", "pipeline"], ["g r", "requests"], ["g d", "dead letters"], ["g c", "cache"], ["g m", "money"], ["j, k", "next, previous row"], ["Enter", "open a row"], ["u", "unlock with the token"], ["t", "light or dark"], ["?", "these keys"], ["Esc", "close"]];
+const keys = () => ask("Keys", facts(KEYS.map(([key, what]) => [h("kbd", {}, key), what])), form(() => dialog.close(), submit("Close")));
+
+// -- keys and theme ---------------------------------------------------------------------------------------------------
+
+function step(by) {
+  const rows = [...main.querySelectorAll("tbody a.row")];
+  if (!rows.length) return;
+  rows[Math.max(0, Math.min(rows.length - 1, rows.indexOf(document.activeElement) + by))].focus();
+}
+
+function search() {
+  const found = main.querySelector("input[data-search]");
+  if (found) found.focus(); else { searching = true; go("requests"); }
+}
+
 function theme(next) {
   if (next) { document.documentElement.dataset.theme = next; localStorage.setItem("theme", next); }
 }
 
-function ask(title, ...content) {
-  dialog.replaceChildren(h("h2", {}, title), ...content);
-  dialog.showModal();
+function toggle() {
+  const now = document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  theme(now === "dark" ? "light" : "dark");
 }
 
-function askToken() {
-  const field = h("input", { type: "password", autocomplete: "off", "aria-label": "Token", value: token() });
-  const keep = (given) => { if (given) sessionStorage.setItem("token", given); else sessionStorage.removeItem("token"); dialog.close(); show(); };
-  ask("Token", h("p", {}, "Changes and texts need the token (STRATAROUTER_CONSOLE_TOKEN). It is kept until this tab is closed."),
-    h("form", { class: "row", onsubmit: (sent) => { sent.preventDefault(); keep(field.value); } }, field,
-      h("button", { class: "primary" }, "Keep"), h("button", { type: "button", onclick: () => keep("") }, "Forget")));
-  field.focus();
-}
-
-function keys() {
-  const known = [["/", "search"], ["g p", "pipeline"], ["g r", "requests"], ["g d", "dead letters"], ["g c", "cache"], ["g m", "money"],
-    ["j, k", "next, previous row"], ["Enter", "open a row"], ["t", "light or dark"], ["Esc", "close"]];
-  ask("Keys", h("dl", { class: "facts" }, known.map(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])));
-}
-
-function step(by) {
-  const rows = [...main.querySelectorAll("tbody tr[tabindex]")];
-  if (!rows.length) return;
-  const at = rows.indexOf(document.activeElement);
-  rows[Math.max(0, Math.min(rows.length - 1, at + by))].focus();
-}
-
+const BOUND = { "/": search, j: () => step(1), k: () => step(-1), t: toggle, u: askToken, "?": keys };
 let waiting = false;
 document.addEventListener("keydown", (key) => {
+  if (key.key === "Escape" && /^(INPUT|SELECT)$/.test(key.target.tagName) && !dialog.open) { key.target.blur(); return; }
   if (key.ctrlKey || key.metaKey || key.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(key.target.tagName) || dialog.open) return;
   const link = waiting && document.querySelector(`nav a[data-key="${CSS.escape(key.key)}"]`);
-  if (link) { link.click(); key.preventDefault(); } else if (key.key === "/") {
-    key.preventDefault();
-    const field = main.querySelector("input[data-search]");
-    if (field) field.focus(); else { searching = true; go("requests"); }
-  } else if (key.key === "j") step(1);
-  else if (key.key === "k") step(-1);
-  else if (key.key === "t") toggle();
-  else if (key.key === "?") keys();
+  const work = link ? () => link.click() : BOUND[key.key];
+  if (work) { key.preventDefault(); work(); }
   waiting = key.key === "g";
 });
 
-function toggle() {
-  const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  theme(dark ? "light" : "dark");
-}
-
+for (const link of document.querySelectorAll("nav a")) link.title = `${link.textContent} (g ${link.dataset.key})`;
 theme(localStorage.getItem("theme"));
 document.getElementById("theme").addEventListener("click", toggle);
-document.getElementById("token").addEventListener("click", askToken);
+locked.addEventListener("click", askToken);
 document.getElementById("help").addEventListener("click", keys);
 dialog.addEventListener("click", (at) => { if (at.target === dialog) dialog.close(); });
 window.addEventListener("hashchange", show);
+lock();
 show();

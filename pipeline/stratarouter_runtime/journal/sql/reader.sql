@@ -48,9 +48,10 @@ WHERE t.tenant IS NOT NULL
 LIMIT $2;
 
 -- name: finished
--- The newest first, by the index on finished_at; filters are tried on at most $7 rows of it.
+-- The newest first, by the index on finished_at; filters are tried on at most $7 rows of it. Answers are large, and
+-- fetched for the rows that are shown alone.
 SELECT * FROM (
-    SELECT tenant, request_id, route_id, state, source, starts, created_at, finished_at, leader_request_id
+    SELECT tenant, request_id, route_id, state, source, starts, created_at, finished_at, leader_request_id, answer
     FROM journal
     WHERE finished_at IS NOT NULL AND finished_at < $1
     ORDER BY finished_at DESC
