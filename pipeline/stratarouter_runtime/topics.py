@@ -86,6 +86,11 @@ class Difference:
         """Whether the broker can be made to agree: partitions can be added, not taken away."""
         return self.what != "partitions" or int(self.found or 0) < int(self.declared)
 
+    @property
+    def is_choice(self) -> bool:
+        """Whether it is an operator's own decision: fewer partitions than the contract proposes."""
+        return self.what == "partitions" and self.can_be_made
+
     def __str__(self) -> str:
         if self.what == "topic":
             return f"topic {self.topic} is missing"
@@ -145,11 +150,11 @@ def compare(
     return differences
 
 
-async def check(config: RuntimeConfig) -> list[Difference]:
-    """Compare the broker with the contract. Raises BrokerError."""
+async def check(config: RuntimeConfig, *, partitions: int | None = None) -> list[Difference]:
+    """Compare the broker with the contract; ``partitions`` as for ``apply``. Raises BrokerError."""
     declared = _declared(config)
     async with _connected(config, "checking the topics") as client:
-        return compare(declared, await _existing(client, declared))
+        return compare(declared, await _existing(client, declared), partitions)
 
 
 async def apply(config: RuntimeConfig, *, partitions: int | None = None, dry_run: bool = False) -> list[Change]:

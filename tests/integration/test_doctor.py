@@ -110,11 +110,17 @@ async def test_status_shows_lag_workers_and_letters(config: RuntimeConfig, tmp_p
 async def test_doctor_exits_by_what_it_found(config: RuntimeConfig, tmp_path: Path) -> None:
     async with Simulator() as simulator:
         routes = write_routes(tmp_path / "routes.toml", simulator.base_url)
-        await topics.apply(config)
+        await topics.apply(config, partitions=2)
         code, out, err = await command(config, "doctor", "--routes-file", str(routes), REDIS_URL=config.redis_url)
         assert (code, err) == (1, "")
         assert "stratarouter-runtime migrate" in out
         await migrate(config.database_url)
+        # Fewer partitions than proposed are somebody's choice, and no failure.
+        code, out, err = await command(config, "doctor", "--routes-file", str(routes), REDIS_URL=config.redis_url)
+        assert (code, err) == (0, "")
+        assert "warning topics: topic" in out
+        assert (await command(config, "topics", "check", "--partitions", "2"))[0] == 0
+        await topics.apply(config)
         arguments = ("doctor", "--routes-file", str(routes), "--json")
         code, out, err = await command(config, *arguments, REDIS_URL=config.redis_url)
         assert (code, err) == (0, "")

@@ -39,11 +39,21 @@ EXIT_CODES: tuple[tuple[type[RuntimeSystemError], int], ...] = (
     (ExecutionError, 4),
     (InvalidRecordError, 5),
 )
-"""2: fix the configuration; 3: something is away; 4: no answer; 5: fix the input; 1: anything else."""
+"""Anything else of ours is 1."""
+MEANINGS = {
+    0: "done",
+    1: "done, and something is not well: a check failed, a ledger differs, a letter was not sent",
+    2: "the configuration or the command is wrong",
+    3: "something is away",
+    4: "no answer",
+    5: "the input is wrong",
+}
+EXITS = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in MEANINGS.items()) + "."
 
 app = typer.Typer(
     name="stratarouter-runtime",
     help="Executes LLM routing decisions from Kafka: one request in, exactly one response out.",
+    epilog=EXITS,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,19 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def configure(config: Path | None, **settings: Any) -> RuntimeConfig:
     """The configuration: options given > environment > file."""
     return RuntimeConfig.load(config, **{name: value for name, value in settings.items() if value is not None})
+
+
+def among(*names: str) -> Callable[[str], list[str]]:
+    """What a shell completes an argument to: those of ``names`` that begin with what is written, after a last comma,
+    and are not there already.
+    """
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, begun = incomplete.rpartition(",")
+        there = before.split(",")
+        return [f"{before}{comma}{name}" for name in names if name.startswith(begun) and name not in there]
+
+    return complete
 
 
 def stop_signal() -> asyncio.Event:

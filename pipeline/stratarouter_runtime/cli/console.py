@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import orjson
 import typer
 from rich.console import Console as Terminal
 
@@ -23,6 +24,8 @@ def console(
     bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
     database_url: str | None = typer.Option(None, help="PostgreSQL's URL."),
     routes_file: Path | None = typer.Option(None, help="The route table (TOML)."),
+    *,
+    as_json: bool = typer.Option(False, "--json", help="Print the address as one line of JSON."),
 ) -> None:
     """Serve the console until Ctrl-C. Every worker serves it too, on its HTTP port."""
     settings = configure(
@@ -40,7 +43,11 @@ def console(
         endpoint = HttpEndpoint(host, port, Metrics(), lambda: {"status": "alive"}, lambda: ready, pages.answer)
         await endpoint.start()
         try:
-            Terminal().print(f"console on http://{host}:{endpoint.port}/", highlight=False)
+            url = f"http://{host}:{endpoint.port}/"
+            if as_json:
+                typer.echo(orjson.dumps({"url": url}).decode())
+            else:
+                Terminal().print(f"console on {url}", highlight=False)
             await stop.wait()
         finally:
             await endpoint.stop()

@@ -11,9 +11,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from stratarouter_runtime.cli.common import ConfigOption, configure, run, wide_console
+from stratarouter_runtime.cli.common import ConfigOption, among, configure, run, wide_console
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import ConfigurationError
+from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
 
 if TYPE_CHECKING:
     from stratarouter_runtime.tools.dead_letters import Listing, Outcome
@@ -24,8 +24,11 @@ NOT_SENT = 1
 """Exit code where a letter was not sent again."""
 RESEND_LIMIT = 10_000
 
-CodeOption = typer.Option(None, "--code", help="Only with this error code.")
-ProcessorOption = typer.Option(None, "--processor", help="Only from enrich or execute.")
+CODES = tuple(sorted(kind.code for kind in InvalidRecordError.__subclasses__()))
+CodeOption = typer.Option(None, "--code", help="Only with this error code.", autocompletion=among(*CODES))
+ProcessorOption = typer.Option(
+    None, "--processor", help="Only from enrich or execute.", autocompletion=among("enrich", "execute")
+)
 RequestOption = typer.Option(None, "--request-id", help="Only of this request.")
 FromOption = typer.Option(None, "--from", help="From this time on: RFC 3339, or 30m, 6h, 7d ago.")
 ToOption = typer.Option(None, "--to", help="To before this time, written likewise.")

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.cli.common import ConfigOption, configure, run, wide_console
 
 if TYPE_CHECKING:
     from stratarouter_runtime.tools.status import Status
@@ -79,13 +80,17 @@ def status(
 
 
 def _print(found: Status) -> None:
-    console = Console(soft_wrap=True)
-    table = Table("processor", "topic", "partition", "committed", "end", "lag", "unfinished", "finished ahead")
+    console = wide_console()
+    table = Table("processor", "lane", box=SIMPLE_HEAD)
+    for name in ("committed", "end", "lag", "unfinished", "ahead"):
+        table.add_column(name, justify="right")
     for lane in found.lanes:
         committed = "-" if lane.committed is None else str(lane.committed)
         numbers = (str(number) for number in (lane.end, lane.lag, lane.unfinished, lane.finished_ahead))
-        table.add_row(lane.processor, lane.topic, str(lane.partition), committed, *numbers)
+        table.add_row(lane.processor, f"{lane.topic}-{lane.partition}", committed, *numbers)
     console.print(table)
+    behind = ", ".join(f"{name} {lag}" for name, lag in found.lag.items())
+    console.print(f"behind: {behind}; ahead: finished beyond what is committed", highlight=False)
     for lane in found.lanes:
         if lane.problem:
             console.print(f"[red]{lane.topic}-{lane.partition}[/]: {escape(lane.problem)}")

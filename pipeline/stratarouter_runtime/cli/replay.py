@@ -125,6 +125,8 @@ def _print(report: Report, plan: Plan) -> None:
         console.print(f"  {report.unanswered} without an answer")
     for line in report.without:
         console.print(f"    {line}", markup=False)
+    if report.without:
+        console.print("    refused, or older than what is kept; `dead-letters list` has those that were refused")
     if report.dry_run:
         console.print("nothing was written; --go writes")
     else:

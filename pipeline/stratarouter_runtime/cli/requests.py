@@ -10,7 +10,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from stratarouter_runtime.cli.common import ConfigOption, configure, run, stop_signal
+from stratarouter_runtime.cli.common import ConfigOption, among, configure, run, stop_signal
 from stratarouter_runtime.config import RuntimeConfig
 
 TOPICS = ("requests", "executions", "responses", "dead-letter", "cache-control", "usage-deltas", "usage")
@@ -51,7 +51,9 @@ async def _ask(settings: RuntimeConfig, query: str, route: str, tenant: str, tim
 
 
 def tail(
-    topic: str = typer.Argument("responses", help=f"One of {', '.join(TOPICS)}, or a topic's name."),
+    topic: str = typer.Argument(
+        "responses", help=f"One of {', '.join(TOPICS)}, or a topic's name.", autocompletion=among(*TOPICS)
+    ),
     config: Path | None = ConfigOption,
     bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
     from_beginning: bool = typer.Option(False, "--from-beginning", help="Start at the first record, not at the end."),

@@ -26,15 +26,17 @@ def up(
     kafka: bool = typer.Option(True, help="Start a Kafka broker."),
     postgres: bool = typer.Option(True, help="Start a PostgreSQL."),
     redis: bool = typer.Option(False, help="Start a Redis-compatible server."),
+    *,
+    as_json: bool = typer.Option(False, "--json", help="Print the addresses as one line of JSON when all of it runs."),
 ) -> None:
     """Start a real Kafka, PostgreSQL and Redis from packages, print how to reach them, stop them on Ctrl-C."""
-    run(_up(data_dir, kafka=kafka, postgres=postgres, redis=redis))
+    run(_up(data_dir, kafka=kafka, postgres=postgres, redis=redis, as_json=as_json))
 
 
-async def _up(data_dir: Path, *, kafka: bool, postgres: bool, redis: bool) -> None:
+async def _up(data_dir: Path, *, kafka: bool, postgres: bool, redis: bool, as_json: bool) -> None:
     from stratarouter_runtime.embedded import EmbeddedStack
 
-    console = Console()
+    console = Console(stderr=as_json)
     stop = stop_signal()
     stack = EmbeddedStack(
         data_dir, kafka=kafka, postgres=postgres, redis=redis, progress=lambda line: console.print(f"  {line}")
@@ -46,8 +48,11 @@ async def _up(data_dir: Path, *, kafka: bool, postgres: bool, redis: bool) -> No
             "DATABASE_URL": addresses.database_url,
             "REDIS_URL": addresses.redis_url,
         }
-        for name, value in lines.items():
-            if value:
+        known = {name: value for name, value in lines.items() if value}
+        if as_json:
+            typer.echo(orjson.dumps(known).decode())
+        else:
+            for name, value in known.items():
                 console.print(f"export {name}={value}", highlight=False, soft_wrap=True)
         console.print("Ctrl-C stops it.")
         await stop.wait()
@@ -57,17 +62,21 @@ async def _up(data_dir: Path, *, kafka: bool, postgres: bool, redis: bool) -> No
 def demo(
     data_dir: Path = typer.Option(DATA_DIR, help="Where the servers keep their data and logs."),
     report: Path = typer.Option(Path("demo-report.json"), help="Where the counts are written."),
+    *,
+    as_json: bool = typer.Option(False, "--json", help="Print the counts as JSON too."),
 ) -> None:
     """Run several hundred requests through two workers on a real broker, killing one of them half way."""
     from stratarouter_runtime.demo.run import run_demo
 
-    console = Console()
+    console = Console(stderr=as_json)
     try:
         whole = run(run_demo(data_dir, report, console))
     except KeyboardInterrupt:
         # Everything that was started has been stopped on the way here.
         console.print("\ninterrupted; workers and servers are stopped, their data is kept")
         return
+    if as_json:
+        typer.echo(report.read_text(encoding="utf-8").rstrip())
     if not whole:
         raise typer.Exit(1)
 
@@ -77,18 +86,23 @@ def simulator(
     host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 lets other machines in."),
     latency_ms: float = typer.Option(200.0, min=0.0, help="How long each answer takes."),
     log_path: Path | None = typer.Option(None, help="Append each paid call to this file, as JSON lines."),
+    *,
+    as_json: bool = typer.Option(False, "--json", help="Print the address as one line of JSON."),
 ) -> None:
     """Run a local server that speaks OpenAI's wire shape and answers without a model or a key."""
-    run(_simulate(host, port, latency_ms, log_path))
+    run(_simulate(host, port, latency_ms, log_path, as_json=as_json))
 
 
-async def _simulate(host: str, port: int, latency_ms: float, log_path: Path | None) -> None:
+async def _simulate(host: str, port: int, latency_ms: float, log_path: Path | None, *, as_json: bool) -> None:
     from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 
     stop = stop_signal()
     simulated = Simulator(SimulatorSettings(latency_ms=latency_ms, log_path=log_path))
     base_url = await simulated.start(port, host)
-    Console().print(f"simulated provider at {base_url} (no model, no key, no cost); Ctrl-C stops it")
+    if as_json:
+        typer.echo(orjson.dumps({"base_url": base_url}).decode())
+    else:
+        Console(soft_wrap=True).print(f"simulated provider at {base_url} (no model, no key, no cost); Ctrl-C stops it")
     await stop.wait()
     await simulated.stop()
 

@@ -42,11 +42,12 @@ def apply(
 def check(
     config: Path | None = ConfigOption,
     bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
+    partitions: int | None = typer.Option(None, min=1, help="Partitions of each topic, as they were applied."),
     *,
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Exit 1 where a topic is missing or differs from its declaration."""
-    differences = run(topics.check(configure(config, bootstrap_servers=bootstrap_servers)))
+    differences = run(topics.check(configure(config, bootstrap_servers=bootstrap_servers), partitions=partitions))
     if as_json:
         typer.echo(orjson.dumps({"differences": [str(difference) for difference in differences]}).decode())
     else:

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from stratarouter_runtime.cli.common import ConfigOption, configure, run, wide_console
+from stratarouter_runtime.cli.common import ConfigOption, among, configure, run, wide_console
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
 
@@ -38,8 +38,10 @@ def register(app: typer.Typer) -> None:
 
 def usage(
     config: Path | None = ConfigOption,
-    by: str = typer.Option("tenant,route,model", help="What to sum by, by comma: tenant, route, model."),
-    window: str = typer.Option("day", help="minute, hour or day (UTC)."),
+    by: str = typer.Option(
+        "tenant,route,model", help="What to sum by, by comma: tenant, route, model.", autocompletion=among(*GROUPS)
+    ),
+    window: str = typer.Option("day", help="minute, hour or day (UTC).", autocompletion=among(*LENGTHS)),
     since: str = typer.Option("1d", help="How far back: 30m, 6h, 7d."),
     database_url: str | None = typer.Option(None, help="PostgreSQL's URL."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON; money in nano-dollars (1e-9 US dollars)."),

@@ -34,9 +34,17 @@ def register(app: typer.Typer) -> None:
     app.command("what-if")(what_if)
 
 
+def _settings(incomplete: str) -> list[str]:
+    from stratarouter_runtime.tools.what_if import SETTINGS
+
+    return [f"{name}=" for name in SETTINGS if name.startswith(incomplete)]
+
+
 def what_if(
     config: Path | None = ConfigOption,
-    changes: list[str] = typer.Option([], "--set", help="NAME=VALUE: cache_ttl=60, routes.billing.targets=openai/m."),
+    changes: list[str] = typer.Option(
+        [], "--set", help="NAME=VALUE: cache_ttl=60, routes.billing.targets=openai/m.", autocompletion=_settings
+    ),
     since: str = typer.Option("1d", "--from", help="From this time on: RFC 3339, or 30m, 6h, 7d ago."),
     until: str | None = typer.Option(None, "--to", help="To before this time, written likewise."),
     warm: str | None = typer.Option(None, help="Fill the caches with requests from this time on first."),

@@ -8,7 +8,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.cli.common import ConfigOption, among, configure, run
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,11 @@ def register(app: typer.Typer) -> None:
 
 def worker(
     config: Path | None = ConfigOption,
-    processors: str = typer.Option("enrich,execute", help="Which to run here, by comma: enrich, execute, usage."),
+    processors: str = typer.Option(
+        "enrich,execute",
+        help="Which to run here, by comma: enrich, execute, usage.",
+        autocompletion=among("enrich", "execute", "usage"),
+    ),
     bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
     database_url: str | None = typer.Option(None, help="PostgreSQL's URL."),
     routes_file: Path | None = typer.Option(None, help="The route table (TOML)."),

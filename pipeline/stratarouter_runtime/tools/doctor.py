@@ -105,11 +105,14 @@ async def _broker(config: RuntimeConfig) -> list[Check]:
 
 async def _topics(config: RuntimeConfig) -> list[Check]:
     differences = await topics.check(config)
-    if differences:
-        shown = "; ".join(str(one) for one in differences[:3])
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        return [Check("topics", "failed", shown + more, "run `stratarouter-runtime topics apply`")]
-    return [Check("topics", "ok", "as declared")]
+    if not differences:
+        return [Check("topics", "ok", "as declared")]
+    shown = "; ".join(str(one) for one in differences[:3])
+    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    if all(one.is_choice for one in differences):
+        remedy = "more partitions let more workers share the work: `stratarouter-runtime topics apply`"
+        return [Check("topics", "warning", shown + more, remedy)]
+    return [Check("topics", "failed", shown + more, "run `stratarouter-runtime topics apply`")]
 
 
 async def _journal(config: RuntimeConfig) -> list[Check]:

@@ -194,8 +194,14 @@ class Replay:
 
     def _check_target(self) -> None:
         config, target = self._config, self._plan.to_topic
-        if target in {config.topic(config.requests_topic), config.topic(config.executions_topic)}:
-            raise ConfigurationError(f"--to-topic {target}: workers read it", remedy="name a topic for responses")
+        others = (
+            *(config.requests_topic, config.executions_topic, config.dead_letter_topic),
+            *(config.cache_control_topic, config.usage_deltas_topic, config.usage_topic),
+        )
+        if target in {config.topic(name) for name in others}:
+            raise ConfigurationError(
+                f"--to-topic {target}: its readers expect other records", remedy="name a topic for responses"
+            )
 
     # -- 1. what the journal holds -----------------------------------------------------------------------------
 

@@ -1,0 +1,104 @@
+"""What holds for every command: JSON for programs, exit codes that are documented, names that the shell completes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from stratarouter_runtime import errors
+from stratarouter_runtime.cli import EXIT_CODES, MEANINGS, app, main
+
+README = Path(__file__).parents[2] / "README.md"
+LINES_ANYWAY = {"worker", "tail"}
+"""What they print is JSON lines and nothing else."""
+
+
+def _commands(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, one in tree.commands.items():
+        if hasattr(one, "commands"):
+            yield from _commands(one, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", one
+
+
+def test_every_command_speaks_json() -> None:
+    commands = dict(_commands(typer.main.get_command(app)))
+    silent = {name for name, one in commands.items() if not any("--json" in option.opts for option in one.params)}
+    assert len(commands) >= 25
+    assert silent == LINES_ANYWAY
+
+
+def test_every_command_says_what_it_does() -> None:
+    for name, one in _commands(typer.main.get_command(app)):
+        assert one.help, name
+        for option in one.params:
+            assert option.help, (name, option.name)
+
+
+def test_the_exit_codes_are_those_of_the_readme() -> None:
+    said = " ".join(README.read_text(encoding="utf-8").split())
+    for code, meaning in MEANINGS.items():
+        assert f"{code} {meaning}" in said.replace("0 done (Ctrl-C and SIGTERM drain first)", "0 done"), code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.RouteTableError("x"), 2),
+        (errors.BrokerError("x"), 3),
+        (errors.JournalUnavailableError("x"), 3),
+        (errors.ProviderError("x"), 4),
+        (errors.UnknownRouteError("x"), 5),
+        (errors.RuntimeSystemError("x"), 1),
+    ],
+)
+def test_an_error_of_ours_is_a_message_and_an_exit_code(
+    error: errors.RuntimeSystemError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("stratarouter_runtime.cli.app", fail)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == code
+    assert code in MEANINGS
+    assert f"({error.code})" in capsys.readouterr().err
+    assert all(known in MEANINGS for _, known in EXIT_CODES)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("what", ["what-if"]),
+        ("dead-letters re", ["resend"]),
+        ("tail usage", ["usage-deltas", "usage"]),
+        ("usage --by tenant,ro", ["tenant,route"]),
+        ("worker --processors enrich,", ["enrich,execute", "enrich,usage"]),
+        ("dead-letters list --code unknown", ["unknown_route"]),
+        ("what-if --set cache_s", ["cache_similarity_threshold="]),
+    ],
+)
+def test_the_shell_completes_commands_options_and_names(words: str, expected: list[str]) -> None:
+    typed = f"stratarouter-runtime {words}"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("stratarouter-runtime")],
+        env={
+            **os.environ,
+            "_STRATAROUTER_RUNTIME_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(len(typed.split(" ")) - 1),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert sorted(done.stdout.split()) == sorted(expected)
