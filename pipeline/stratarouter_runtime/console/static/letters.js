@@ -32,7 +32,7 @@ export const deadLetters = {
       codes.size > 0 && h("p", { class: "chips" }, [...codes].map(([name, count]) => h("a", { href: `#/dead-letters?${query({ ...values, code: name })}` }, name, h("b", {}, text.number(count))))),
       table("Dead letters", [
         { title: "at (UTC)", of: (row) => moment(row.at) }, { title: "letter", of: (row) => row.letter, mono: true, main: true }, { title: "code", of: (row) => pill(row.code, "bad") },
-        { title: "request", of: (row) => row.request_id, mono: true, minor: true }, { title: "reason", of: (row) => row.reason, wrap: true }, { title: "sent again", of: (row) => (row.resent ? pill("yes", "good") : "") },
+        { title: "request", of: (row) => row.request_id, mono: true, minor: true }, { title: "reason", of: (row) => row.reason, wrap: true, minor: true }, { title: "sent again", of: (row) => (row.resent ? pill("yes", "good") : "") },
       ], found.letters, {
         link: (row) => `dead-letter?${query({ letter: row.letter })}`,
         none: empty(values.code || values.id ? "No letter fits." : "Nothing was refused in this time.", "Every record that cannot be executed comes here, with a code, a reason and a remedy."),
