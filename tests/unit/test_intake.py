@@ -1,0 +1,132 @@
+"""What is polled reaches its lane in slices, and only the lane that it was polled for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.processors.intake import SLICE_RECORDS, Intake
+from stratarouter_runtime.processors.kafka_client import Record
+from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.placement import Checkpoints
+from stratarouter_runtime.records import Outbound
+from stratarouter_runtime.state.offsets import OffsetMap
+from stratarouter_runtime.telemetry.metrics import Metrics
+
+PLACE = TopicPartition("requests", 0)
+POLLED = 3 * SLICE_RECORDS + 1
+
+
+class OnePoll:
+    """A consumer that has ``POLLED`` records of one partition, ``step`` offsets from each other."""
+
+    def __init__(self, step: int = 1) -> None:
+        self.sought: list[int] = []
+        self.offsets = range(0, POLLED * step, step)
+
+    async def getmany(self, *_: object, **__: object) -> dict[TopicPartition, list[Any]]:
+        return {PLACE: [ConsumerRecord("requests", 0, n, 1, 0, None, b"x", None, 0, 1, ()) for n in self.offsets]}
+
+    def assignment(self) -> set[TopicPartition]:
+        return {PLACE}
+
+    def paused(self) -> set[TopicPartition]:
+        return set()
+
+    async def position(self, _: TopicPartition) -> int:
+        return self.sought[-1] if self.sought else self.offsets[-1] + 1
+
+    def seek(self, _: TopicPartition, offset: int) -> None:
+        self.sought.append(offset)
+
+
+class Kept:
+    """A publisher that keeps nothing but the map."""
+
+    def __init__(self) -> None:
+        self.stored = OffsetMap(0, 0)
+
+    async def open(self) -> OffsetMap:
+        return self.stored
+
+    async def publish(self, _: object, offset: int, __: str) -> None:
+        self.stored = OffsetMap(offset, offset)
+
+    async def close(self) -> None:
+        return
+
+
+async def _lane(*, metadata_max_chars: int = 4096) -> Lane:
+    lane = Lane(
+        "requests-0", Kept(), processor="enrich", max_in_flight=1000, metadata_max_chars=metadata_max_chars,
+        metrics=Metrics(), on_change=lambda: None,
+    )  # fmt: skip
+
+    async def resume(stored: OffsetMap) -> OffsetMap:
+        return stored
+
+    await lane.open(resume)
+    return lane
+
+
+def _intake(lane: Lane, handle: Callable[[Lane, list[Record]], None], *, step: int = 1) -> tuple[Intake, OnePoll]:
+    intake = Intake(
+        RuntimeConfig(), processor="enrich", topic="requests", handle=handle, room=lambda: 1000,
+        checkpoints=cast("Checkpoints", None), metrics=Metrics(),
+    )  # fmt: skip
+    consumer = OnePoll(step)
+    intake._consumer = cast("AIOKafkaConsumer", consumer)
+    intake.lanes[PLACE] = lane
+    return intake, consumer
+
+
+async def test_others_have_their_turn_between_two_slices_of_a_poll() -> None:
+    lane, seen, turns = await _lane(), [], 0
+    intake, _ = _intake(lane, lambda _, taken: seen.append((len(taken), turns)))
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    await intake._poll_once()
+    beside.cancel()
+    assert [size for size, _ in seen] == [SLICE_RECORDS] * 3 + [1]
+    assert [turn for _, turn in seen] == sorted({turn for _, turn in seen})
+    await lane.close(0)
+
+
+async def test_a_lane_that_took_over_in_mid_poll_gets_nothing_of_the_other_ones_records() -> None:
+    old, new, seen = await _lane(), await _lane(), []
+
+    def handle(lane: Lane, taken: list[Record]) -> None:
+        seen.append((lane, len(taken)))
+        intake.lanes[PLACE] = new
+
+    intake, consumer = _intake(old, handle)
+    consumer.sought.append(0)  # where the new lane has sought
+    await intake._poll_once()
+    assert seen == [(old, SLICE_RECORDS)]
+    assert new.watermark_gap == 0
+    await asyncio.gather(old.close(0), new.close(0))
+
+
+async def test_nothing_of_a_poll_is_passed_over_where_the_map_has_no_room() -> None:
+    lane, offsets = await _lane(metadata_max_chars=256), []
+    intake, consumer = _intake(lane, lambda _, taken: offsets.extend(record.offset for record in taken), step=50_000)
+    await intake._poll_once()
+    assert SLICE_RECORDS < len(offsets) < POLLED
+    first_left = consumer.offsets[len(offsets)]
+    assert consumer.sought == [first_left]
+    for offset in offsets:
+        lane.finish(offset, (Outbound("responses", None, b"y"),))
+    async with asyncio.timeout(5):
+        await lane.drained()
+    assert lane.committed.watermark == first_left
+    await lane.close(0)
