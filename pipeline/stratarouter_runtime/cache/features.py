@@ -30,7 +30,22 @@ _SEPARATORS = re.compile(r"[\s._/:\\'’\"-]")  # noqa: RUF001 - the typographic
 _SQUASHED = re.compile(r"[\W_]+")
 _LOOSE_OPERATORS = frozenset("-/")
 _CONNECTORS = frozenset(
-    {"to", "from", "into", "than", "over", "minus", "after", "before", "instead", "only", "onto", "toward", "towards"}
+    {
+        "to",
+        "from",
+        "into",
+        "than",
+        "in",
+        "over",
+        "minus",
+        "after",
+        "before",
+        "instead",
+        "only",
+        "onto",
+        "toward",
+        "towards",
+    }
     | {"by", "about", "against", "of", "for", "with", "behind", "under", "above", "below", "via"}
 )
 _SAME_CONNECTOR = {"into": "to", "onto": "to", "toward": "to", "towards": "to"}
@@ -45,6 +60,8 @@ _TENSES = {
     **dict.fromkeys(("was", "were", "did", "had"), "past"),
     **dict.fromkeys(("is", "are", "do", "does", "has", "have"), "present"),
     **dict.fromkeys(("will", "shall"), "future"),
+    **dict.fromkeys(("can", "could", "may"), "allowed"),
+    "must": "required",
 }
 _AMOUNTS = frozenset({"many", "much", "long", "far", "old", "often", "big", "tall", "large", "high", "deep", "fast"})
 _SOUGHT = {
@@ -76,10 +93,11 @@ class Features:
         quotes: quoted strings and inline code, as they stand.
         operators: sorted.
         opposites: the words that have an opposite.
-        tense: past, present or future by the first auxiliary, or empty.
+        tense: past, present, future, allowed or required, by the first auxiliary; or empty.
         negations: how many words deny.
         faults: words that say that something is not so, without a denial ("failed", "missing").
-        question: what is asked for (who, whom, when, where, why, amount, how, what), or empty where nothing says.
+        question: what is asked for (who, whom, when, where, why, amount, how, what; way: where or how), or empty where
+            nothing says.
         asked_by: the word behind the first question word ("did").
         entities: words written as names, in lower case.
         full_names: two words of a name in a row ("Barack Obama").
@@ -290,7 +308,7 @@ def _dates(tokens: Sequence[Token]) -> Iterator[str]:
         elif word in lexicon.RELATIVE_DAYS:
             yield word
         elif word in lexicon.PERIODS and place and tokens[place - 1].plain in lexicon.PERIOD_PLACES:
-            yield f"{tokens[place - 1].plain} {word}"
+            yield f"{lexicon.PERIOD_PLACES[tokens[place - 1].plain]} {word}"
 
 
 def _is_dated(tokens: Sequence[Token], place: int) -> bool:
@@ -338,9 +356,9 @@ def _operators(tokens: Sequence[Token]) -> Iterator[str]:
 
 
 def _question(words: Sequence[str]) -> str:
-    """What is asked for: by the first question word that asks, else by the first that may."""
+    """What is asked for: by the first question word that asks."""
     found = [_sought(words, place) for place, word in enumerate(words) if word in _QUESTION_WORDS]
-    return next((kind for kind, asks in found if asks), found[0][0] if found else "")
+    return next((kind for kind, asks in found if asks), "")
 
 
 def _asked_by(words: Sequence[str]) -> str:
@@ -361,7 +379,7 @@ def _sought(words: Sequence[str], place: int) -> tuple[str, bool]:
         return "whom" if after in {"did", "does", "do"} else "who", True
     if word == "where" and len(following) == 2 and following[0] in _CAN and following[1] in {"i", "we"}:
         # "Where can I change it" and "how can I change it" are one question.
-        return "how", True
+        return "way", True
     return word, word == "why" or not after or after in _AUXILIARIES
 
 

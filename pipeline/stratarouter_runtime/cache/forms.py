@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _GROUPS = """
+light lighter lightest / slow slower slowest / low lower lowest /
 man men / woman women / child children / person persons / foot feet / tooth teeth / mouse mice / life lives / wife
 wives / knife knives / become became becomes becoming / begin began begun beginning / break broke / bring brought /
 build built / buy bought / catch caught / choose chose chosen / come came / cost costs / die dying died dies / drink

@@ -100,7 +100,7 @@ sunday sun sundays
 DATES_ONLY_IN_CAPITALS = frozenset(words_in("march mar may jan dec mon wed sat sun"))
 """Words that name a date only where they begin with a capital."""
 PERIODS = frozenset(words_in("week weekend month quarter year season semester decade century"))
-PERIOD_PLACES = frozenset(words_in("next last past previous"))
+PERIOD_PLACES = {"next": "next", "following": "next"} | dict.fromkeys(words_in("last past previous prior"), "last")
 """Before a period they say which one: "next month"."""
 RELATIVE_DAYS = frozenset(words_in("today tomorrow yesterday tonight"))
 

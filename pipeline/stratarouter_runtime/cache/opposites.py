@@ -138,7 +138,7 @@ both / either neither
 all every each both / one single
 always / sometimes usually often never rarely seldom occasionally
 too / enough
-must required mandatory compulsory obligatory / can may allowed optional voluntary
+required mandatory compulsory obligatory / allowed optional voluntary
 much many / little few
 join merge combine / split separate
 archive / restore unarchive

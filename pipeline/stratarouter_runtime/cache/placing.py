@@ -17,7 +17,7 @@ OPPOSED_CONNECTORS = (("to", "from"), ("by", "about"), ("for", "against"), ("ove
 TELLING_CONNECTORS = frozenset({"with", "without", "from", "by", "about", "against", "over", "under", "via"})
 """Put before a word they change what is asked: "install pip", "install with pip"."""
 LOOSE_CONNECTORS = frozenset(
-    {"by", "about", "against", "of", "for", "with", "behind", "under", "above", "below", "via"}
+    {"in", "by", "about", "against", "of", "for", "with", "behind", "under", "above", "below", "via"}
 )
 """They stand for each other and go in paraphrases: the words behind them changed places only where each stands alone in
 the other text."""
@@ -44,8 +44,18 @@ def other_direction(asked: Features, stored: Features) -> str | None:
     return None
 
 
+def is_turned(asked: Features, stored: Features) -> bool:
+    """Whether what is compared changed sides: "faster than Java", asked of Python, is "slower than Python"."""
+    ours, theirs = asked.objects.get("than", _NONE), stored.objects.get("than", _NONE)
+    if not (ours and theirs) or not ours.isdisjoint(theirs):
+        return False
+    return ours.issubset(stored.content) and theirs.issubset(asked.content)
+
+
 def other_connector(asked: Features, stored: Features) -> str | None:
     """One word that is connected otherwise: "translate it into Spanish", "translate it from Spanish"."""
+    if are_free(asked, stored):
+        return None
     for ours, theirs in ((asked, stored), (stored, asked)):
         for one, other in OPPOSED_CONNECTORS:
             words = ours.objects.get(one, _NONE) & theirs.objects.get(other, _NONE)
@@ -93,12 +103,14 @@ def _is_bare(word: str, asked: Features, stored: Features) -> bool:
 def other_order(asked: Features, stored: Features) -> str | None:
     """The very same words in another order ("man bites dog"), unless one clause moved as a whole."""
     ours, theirs = asked.words, stored.words
-    if not _is_reordered(ours, theirs) or COMPARED in asked.content:
+    if not _is_reordered(ours, theirs) or COMPARED in asked.content or asked.content == stored.content:
         return None
     if len(ours) >= KEYWORDS and len(asked.content) >= len(ours):
         # Key words without a connecting word among them: their order says nothing.
         return None
     ours, theirs = middles(ours, theirs)
+    if ours == theirs[::-1] and len(ours) == 3 and ours[1] in {"or", "and"}:
+        return None
     doubled = ours + ours
     moved = any(doubled[start : start + len(ours)] == theirs for start in range(1, len(ours)))
     return None if moved and len(ours) > 2 else "guard:order"

@@ -77,7 +77,9 @@ def with_numbers(tokens: list[Token]) -> list[Token]:
             result.append(token)
             continue
         after = tokens[place + 1] if place + 1 < len(tokens) else None
-        value = _worded(token, result[-1] if result else None, after)
+        hyphen = len(result) > 1 and result[-1].text == "-"
+        # "One-third" is "one third".
+        value = _worded(token, result[-1 - hyphen] if result else None, after)
         read = token
         if value is not None:
             ordinal = token.plain in lexicon.ORDINALS and isinstance(value, int)

@@ -12,11 +12,15 @@ from itertools import combinations
 from stratarouter_runtime.cache import opposites
 from stratarouter_runtime.cache.features import Features, letters_of
 from stratarouter_runtime.cache.likeness import SAME_TEMPLATE, are_free, likeness
-from stratarouter_runtime.cache.placing import other_connector, other_direction, other_order, sides_changed
+from stratarouter_runtime.cache.placing import is_turned, other_connector, other_direction, other_order, sides_changed
 from stratarouter_runtime.cache.quantities import Number
 
 FEW_WORDS = 20
 """Up to this many words every number counts; longer texts say some of them twice, or count what they list."""
+WAYS = tuple({"way", other} for other in ("where", "how"))
+"""Where one can do something is how one does it."""
+
+_NONE: frozenset[str] = frozenset()
 WHAT_OR_OTHER = tuple({"what", other} for other in ("when", "where", "why", "whom"))
 _PRESENT = frozenset({"today"})
 """Whoever names no day means it."""
@@ -130,13 +134,24 @@ def _lacking(asked: Features, stored: Features) -> frozenset[str]:
 
 
 def _polarity(asked: Features, stored: Features) -> str | None:
-    ours, theirs = asked.opposites - stored.opposites, stored.opposites - asked.opposites
-    opposed = any(not opposites.OPPOSITES[word].isdisjoint(theirs) for word in ours)
-    return "guard:polarity" if opposed and not are_free(asked, stored) else None
+    if not _against(asked, stored, _NONE) or are_free(asked, stored):
+        return None
+    return None if _cancels(asked, stored) or is_turned(asked, stored) else "guard:polarity"
+
+
+def _against(asked: Features, stored: Features, but: frozenset[str]) -> bool:
+    """Whether each text has a word against the other's, not counting those of ``but``."""
+    ours, theirs = asked.opposites - stored.opposites - but, stored.opposites - asked.opposites - but
+    return any(not opposites.OPPOSITES[word].isdisjoint(theirs) for word in ours)
+
+
+def _cancels(asked: Features, stored: Features) -> bool:
+    """Whether one text denies what the other says by the opposite: "not open", "closed"."""
+    return (asked.negations > 0) != (stored.negations > 0) and _against(asked, stored, opposites.NEGATIONS | {"with"})
 
 
 def _negation(asked: Features, stored: Features) -> str | None:
-    if (asked.negations > 0) == (stored.negations > 0) or are_free(asked, stored):
+    if (asked.negations > 0) == (stored.negations > 0) or are_free(asked, stored) or _cancels(asked, stored):
         return None
     affirmed, denied = (asked, stored) if stored.negations else (stored, asked)
     # "It was refused" may stand for "it was not accepted".
@@ -144,12 +159,19 @@ def _negation(asked: Features, stored: Features) -> str | None:
 
 
 def _question(asked: Features, stored: Features) -> str | None:
+    if {asked.question, stored.question} in WAYS:
+        return None
     kinds = {asked.question, stored.question}
     differ = len(kinds) == 2 and kinds.isdisjoint({"", "what"})
     if kinds in WHAT_OR_OTHER and asked.asked_by == stored.asked_by and asked.asked_by in {"did", "does", "do"}:
         # "What did he win", "when did he win".
         differ = True
     return "guard:question" if differ and not are_free(asked, stored) else None
+
+
+def _direction(asked: Features, stored: Features) -> str | None:
+    turned = is_turned(asked, stored) and _against(asked, stored, _NONE)
+    return None if turned else other_direction(asked, stored)
 
 
 def _category(asked: Features, stored: Features) -> str | None:
@@ -165,7 +187,8 @@ def _tense(asked: Features, stored: Features) -> str | None:
     """The same words, but of another time: "is it open", "was it open"."""
     tenses = {asked.tense, stored.tense}
     # What is and what will be is asked for alike.
-    differ = len(tenses) == 2 and "past" in tenses and "" not in tenses
+    differ = "past" in tenses or tenses == {"allowed", "required"}
+    differ = differ and len(tenses) == 2 and "" not in tenses
     if not differ or len(asked.words) != len(stored.words) or asked.content != stored.content:
         return None
     return "guard:tense"
@@ -182,7 +205,7 @@ RULES: tuple[Rule, ...] = (
     _negation,
     _question,
     _category,
-    other_direction,
+    _direction,
     other_connector,
     sides_changed,
     _tense,

@@ -46,6 +46,8 @@ _WORK_FORMS = frozenset(
 )
 FAULT_REACH = 5
 """Words up to which a denial before "working" denies it."""
+MAX_SUM = 20
+"""Tokens up to which a text may be a sum in words."""
 MAX_DAY = 31
 
 
@@ -94,7 +96,8 @@ def _without_in_front(tokens: list[Token]) -> list[Token]:
 
 def _with_signs(tokens: list[Token]) -> list[Token]:
     """Write "two plus two" as "2 + 2", and "May 3" as "3 May"."""
-    for place in range(1, len(tokens) - 1):
+    # In prose "plus" only goes on.
+    for place in range(1, len(tokens) - 1 if len(tokens) <= MAX_SUM else 0):
         before, token, after = tokens[place - 1 : place + 2]
         if token.plain in _SIGNS and before.value is not None and after.value is not None:
             tokens[place] = Token("operator", _SIGNS[token.plain], _SIGNS[token.plain])

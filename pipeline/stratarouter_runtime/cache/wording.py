@@ -61,7 +61,8 @@ def opposed(asked: Features, stored: Features) -> str | None:
 
 def _opposed(asked: Features, stored: Features, left: Difference) -> str | None:
     """A word against its denial ("formal", "informal"), or one name in each text that the other does not mention."""
-    if any(denies(one, other) or denies(other, one) for one in left.ours for other in left.theirs):
+    denied = (asked.negations > 0) != (stored.negations > 0)
+    if not denied and any(denies(one, other) or denies(other, one) for one in left.ours for other in left.theirs):
         return "guard:polarity"
     named = not asked.entities.isdisjoint(left.ours) and not stored.entities.isdisjoint(left.theirs)
     return "guard:entity" if named else None
