@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from stratarouter_runtime.cache.evaluate import THRESHOLDS, cosines, evaluate, nearest_pairs, score
 from stratarouter_runtime.cache.guard import STRICT
+from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.cache.pairs import Columns, Pair, Question, read
 from stratarouter_runtime.cli.cache import app
 from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
@@ -97,6 +98,24 @@ def test_questions_and_answers_are_read_with_their_result(tmp_path: Path) -> Non
     path = tmp_path / "a.jsonl"
     path.write_text('{"question": "2+2", "answer": "2+2 is\\n#### 4"}\n', encoding="utf-8")
     assert read(path) == [Question("2+2", "4")]
+
+
+def test_questions_may_bring_their_vectors(tmp_path: Path) -> None:
+    path = tmp_path / "questions.csv"
+    path.write_text('question,answer,embedding\n2+2,4,"[3.0, 4.0]"\n', encoding="utf-8")
+    (question,) = read(path)
+    assert isinstance(question, Question)
+    assert question.vector is not None
+    assert question.vector.tolist() == pytest.approx([0.6, 0.8])
+
+
+def test_a_text_may_be_a_conversation(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "I bank with you"}, {"role": "user", "content": "where"}]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"asked": turns, "stored": "where", "label": 0}), encoding="utf-8")
+    (pair,) = read(path)
+    assert isinstance(pair, Pair)
+    assert pair.asked == conversation_text(turns)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ from stratarouter_runtime.cache.normalise import conversation_text
         ("guard:number", "a dozen eggs", "two dozen eggs"),
         ("guard:date", "sales this month", "sales last month"),
         ("guard:category", "temperature in Celsius for Oslo", "temperature in Oslo (°F)"),
-        ("guard:substitution", "population of New York City", "population of New York State"),
+        ("guard:entity", "population of New York City", "population of New York State"),
         ("guard:direction", "books by Stephen King", "books about Stephen King"),
         ("guard:direction", "how do I install pip", "how do I install with pip"),
         ("guard:order", "did Anna lend Ben her car", "did Ben lend Anna his car"),

@@ -24,13 +24,14 @@ where whether which who whom whose why will wish with within wondering would yes
 
 REDUNDANT = frozenset(
     words_in("""
-abroad another anything anywhere app application available basics best case city code come command common concept
-considered conversion convert country current currently determine different easiest easily easy entire everything
-everywhere explanation extra favorite favourite function general give go happen happens home idea introduction item
-keep kind language latest list main make method new nothing number off option order other out overview own particular
-people person place popular procedure process program programming put recent recently recommended require required see
-site something somewhere sort specific start state suggestion take technology thing through time top translate
-translation try type typical up user usual value version website whole work working works world year
+abroad another anything anywhere app application available basics best called case cause caused causes city code come
+command common concept considered conversion convert country current currently date determine different easiest easily
+easy entire everything everywhere explanation extra favorite favourite function general give go happen happens home
+idea introduction item keep kind language latest list main make many method much name new nothing number off option
+order other out overview own particular people person place popular procedure process program programming put recent
+recently recommended require required see similar site something somewhere sort specific start state suggestion take
+technology thing through time top translate translation try type typical up user usual value version website whole
+word words work working works world year
 """)
 )
 """Words that a paraphrase adds beside a word they describe: "the capital (city) of Canada"."""

@@ -315,6 +315,6 @@ italy italian
 china chinese
 japan japanese
 russia russian
-usa us america american states
+usa us america american
 uk britain british
 """)

@@ -1,4 +1,7 @@
-"""Reads labelled pairs of questions from CSV or JSON lines, for ``cache evaluate``. Knows no embedder."""
+"""Reads labelled pairs of questions from CSV or JSON lines, for ``cache evaluate``. Knows no embedder.
+
+In JSON lines a text may be a conversation: a list of messages with ``role`` and ``content``.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.errors import InvalidRecordError
 from stratarouter_runtime.records import Vector
 
@@ -32,6 +36,7 @@ TEXT_COLUMNS = (
 
 LABEL_COLUMNS = ("label", "is_duplicate", "duplicate", "same", "match", "paraphrase_label", "quality", "gold")
 VECTOR_COLUMNS = (("vector1", "vector2"), ("embedding1", "embedding2"))
+QUESTION_VECTOR_COLUMNS = ("vector", "embedding")
 QUESTION_COLUMNS = ("question", "query", "prompt", "text")
 ANSWER_COLUMNS = ("answer", "response", "completion")
 FINAL_ANSWER = "####"
@@ -67,10 +72,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and its answer's result."""
+    """A question and its answer's result; ``vector``: of shape (dimension,), where the file has it."""
 
     text: str
     answer: str
+    vector: Vector | None = None
 
 
 def read(path: Path, columns: Columns | None = None) -> list[Pair] | list[Question]:
@@ -91,10 +97,8 @@ def read(path: Path, columns: Columns | None = None) -> list[Pair] | list[Questi
     question = next((name for name in QUESTION_COLUMNS if name in rows[0]), None)
     answer = next((name for name in ANSWER_COLUMNS if name in rows[0]), None)
     if columns == Columns() and question is not None and answer is not None:
-        return [
-            Question(_text(path, at, row, question), _result(_text(path, at, row, answer)))
-            for at, row in enumerate(rows, 1)
-        ]
+        vector = next((name for name in QUESTION_VECTOR_COLUMNS if name in rows[0]), None)
+        return [_question(path, at, row, (question, answer), vector) for at, row in enumerate(rows, 1)]
     raise InvalidRecordError(f"{path} has the columns {', '.join(rows[0])}: no labelled pairs", remedy=REMEDY)
 
 
@@ -148,8 +152,15 @@ def _pair(
     return Pair(asked, stored, value in YES, None if vectors is None else _vectors(path, at, row, vectors))
 
 
+def _question(path: Path, at: int, row: Mapping[str, Any], names: tuple[str, str], vector: str | None) -> Question:
+    text, answer = (_text(path, at, row, name) for name in names)
+    return Question(text, _result(answer), None if vector is None else _vectors(path, at, row, (vector,))[0])
+
+
 def _text(path: Path, at: int, row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
+    if isinstance(value, list) and all(isinstance(message, dict) for message in value):
+        value = conversation_text(value)
     if not isinstance(value, str) or not value.strip():
         raise InvalidRecordError(f"{path}, row {at}: no text in {name!r}", remedy=REMEDY)
     return value
@@ -163,7 +174,7 @@ def _vectors(path: Path, at: int, row: Mapping[str, Any], names: Sequence[str]) 
         raise InvalidRecordError(f"{path}, row {at}: {' and '.join(names)} are no lists of numbers: {exc}") from exc
     lengths = np.linalg.norm(found, axis=1, keepdims=True) if found.ndim == 2 else np.zeros(1)
     if not all(length > 0 and math.isfinite(length) for length in lengths.ravel()):
-        raise InvalidRecordError(f"{path}, row {at}: {' and '.join(names)} are no two vectors of one length")
+        raise InvalidRecordError(f"{path}, row {at}: {' and '.join(names)} are no vectors of one length")
     return np.asarray(found / lengths, dtype=np.float32)
 
 

@@ -164,7 +164,7 @@ each and every / all of / every one of > all
 as well as / along with / together with > and
 united states of america / united states / u.s / u.s.a > usa
 united kingdom / great britain > uk
-new york city > nyc
+nyc > new york city
 per cent > percent
 in simple terms / in simple words / in plain english / in layman's terms / in easy terms > simply
 step by step >

@@ -7,7 +7,7 @@ English, words in lower case and in plain form.
 from __future__ import annotations
 
 _GROUPS = """
-last previous prior /
+last previous prior / visit go travel /
 accelerate speed hasten quicken / accident crash collision / accommodation hotel housing / accomplish achieve attain
 reach / account login profile / acquire get obtain purchase / actor star / ad advert advertisement commercial / adapt
 adjust cope / adolescent teen teenager / advice tip suggestion recommendation guidance hint counsel / aeroplane plane

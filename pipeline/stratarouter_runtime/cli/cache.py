@@ -50,8 +50,8 @@ def evaluate(
     """Measure right hits, wrong hits and misses on labelled pairs, by cosine alone and with the guard.
 
     Cosine alone is shown at the threshold of its best F1 on these very pairs, which favours it. The vectors come from
-    the file (vector1 and vector2, or embedding1 and embedding2), else from the configured embedder, else from the
-    local one.
+    the file (vector1 and vector2, or embedding1 and embedding2; vector or embedding beside a question), else from the
+    configured embedder, else from the local one. In JSON lines a text may be a list of messages.
     """
     from stratarouter_runtime.cache.evaluate import evaluate as measure
     from stratarouter_runtime.cache.guard import SETTINGS
@@ -91,6 +91,9 @@ async def _similarities(
     if questions:
         if len(questions) == 1:
             raise InvalidRecordError("one question has no other to be mistaken for", remedy="give at least two rows")
+        own = [question.vector for question in questions if question.vector is not None]
+        if len(own) == len(questions):
+            return nearest_pairs(questions, np.stack(own))
         made = await embed_texts(settings, [question.text for question in questions])
         return nearest_pairs(questions, np.stack([made[question.text] for question in questions]))
     made = await embed_texts(settings, [text for pair in pairs for text in (pair.asked, pair.stored)])
@@ -101,7 +104,9 @@ def _print(report: Report, setting: str) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table(title=f"{report.pairs} pairs: cosine alone, and with the guard ({setting})")
+    # Without lines between, the eleven columns fit 80 characters.
+    title = f"{report.pairs} pairs: cosine alone, and with the guard ({setting})"
+    table = Table(box=None, padding=(0, 1, 0, 0), title=title)
     for name in ("cosine", *2 * ("right", "wrong", "miss", "prec", "rec")):
         table.add_column(name, justify="right", no_wrap=True)
     for plain, guarded in report.curve:
