@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Vector
 from stratarouter_runtime.state.cache_control import UNKNOWN, Origin
+from stratarouter_runtime.state.error_bound import Observation
 from stratarouter_runtime.state.limiter import RateHint
 
 
@@ -193,7 +194,10 @@ class CacheQuery:
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """An answer kept for reuse. ``ttl`` in seconds from storing; ``origin`` says what invalidates it."""
+    """An answer kept for reuse. ``ttl`` in seconds from storing; ``origin`` says what invalidates it.
+
+    ``likeness``: of these words and those that the answer was given to; below 1 for an alias.
+    """
 
     entry_id: str
     scope: str
@@ -206,11 +210,16 @@ class CacheEntry:
     route_id: str = ""
     tags: tuple[str, ...] = ()
     origin: Origin = UNKNOWN
+    likeness: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class CacheHit:
-    """A stored answer that fits: how it matched and from which entry. ``reason``: ``corrected`` for a corrected one."""
+    """A stored answer that fits: how it matched and from which entry. ``reason``: ``corrected`` for a corrected one.
+
+    ``likeness``: of the question asked and the one that the answer was given to. Of an exact hit it is below 1 where
+    the entry is an alias.
+    """
 
     kind: Literal["exact", "semantic"]
     similarity: float
@@ -218,6 +227,7 @@ class CacheHit:
     answer: Answer
     origin: Origin = UNKNOWN
     reason: str | None = None
+    likeness: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +279,29 @@ class Guard(Protocol):
 
     def differs(self, asked: str, stored: str, similarity: float = 0.90) -> str | None:
         """The reason why an answer to ``stored`` must not serve ``asked``, or None where it may."""
+
+
+class Comparer(Protocol):
+    """Judges whether a kept answer would have done in a fresh one's place."""
+
+    async def same(self, question: str, kept: Answer, fresh: Answer) -> bool | None:
+        """Whether both answer ``question`` (the conversation as text) alike; None where that cannot be told.
+
+        May raise whatever it likes: that counts as None.
+        """
+
+
+class Evidence(Protocol):
+    """Brings comparisons to the state of every process that shares a cache."""
+
+    async def start(self, learn: Callable[[Observation], None]) -> None:
+        """Call ``learn`` with what is known and whatever comes, in the background where that takes a round trip."""
+
+    async def stop(self) -> None:
+        """End it. Idempotent."""
+
+    async def note(self, seen: Observation) -> None:
+        """Tell everybody, this process among them; a failure is counted, not raised."""
 
 
 # --- embedder --------------------------------------------------------------------------------------------------

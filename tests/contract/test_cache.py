@@ -125,6 +125,19 @@ async def ask(cache: Cache, *queries: CacheQuery) -> list[CacheHit | CacheMiss]:
 # -- every backend ----------------------------------------------------------------------------------------------
 
 
+async def test_a_hit_says_how_alike_its_question_was_to_the_one_that_was_answered(bench: Bench) -> None:
+    """Also where the words are found exactly: an alias's answer was given to other words."""
+    alias = replace(ENTRY, content_hash="h3", text="what is the capital city", vector=None, likeness=0.875)
+    await bench.cache.store([ENTRY, alias])
+    same, alike, aliased = await ask(bench.cache, SAME, ALIKE, replace(ALIKE, content_hash="h3"))
+    assert isinstance(same, CacheHit)
+    assert isinstance(alike, CacheHit)
+    assert isinstance(aliased, CacheHit)
+    assert (same.kind, same.likeness) == ("exact", 1.0)
+    assert (alike.kind, alike.likeness) == ("semantic", alike.similarity)
+    assert (aliased.kind, aliased.entry_id, aliased.likeness) == ("exact", "e1", 0.875)
+
+
 async def test_the_same_words_are_an_exact_hit(bench: Bench) -> None:
     await bench.cache.store([ENTRY])
     assert await ask(bench.cache, SAME) == [CacheHit("exact", 1.0, "e1", ANSWER)]

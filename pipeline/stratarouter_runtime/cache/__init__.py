@@ -6,13 +6,15 @@ from hashlib import blake2b
 from typing import Literal, Protocol
 
 from stratarouter_runtime.cache.controlled import ControllableCache
+from stratarouter_runtime.cache.evidence import RedisEvidence
 from stratarouter_runtime.cache.guard import SETTINGS, create_guard
+from stratarouter_runtime.cache.keys import Keys
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.cache.redis import TIMEOUT_S, RedisCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.ports import Clock, Guard
 
-__all__ = ["CacheConfig", "create_cache"]
+__all__ = ["CacheConfig", "create_cache", "create_evidence"]
 
 PREFIX = "stratarouter:cache"
 
@@ -79,6 +81,13 @@ def create_cache(
         local_entries=config.cache_max_entries,
         local_bytes=config.cache_max_bytes,
     )
+
+
+def create_evidence(config: CacheConfig, *, clock: Clock, eager: bool) -> RedisEvidence | None:
+    """Where workers share what they learn of hits, beside the cache they share; None where they share none."""
+    if config.cache_backend == "memory":
+        return None
+    return RedisEvidence(config.redis_url, Keys(_prefix(config)).evidence, clock, eager=eager)
 
 
 def _prefix(config: CacheConfig) -> str:

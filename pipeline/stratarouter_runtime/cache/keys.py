@@ -24,6 +24,11 @@ class Keys:
         return f"{self.prefix}:new"
 
     @property
+    def evidence(self) -> str:
+        """The stream of what was learnt of hits by likeness."""
+        return f"{self.prefix}:evidence"
+
+    @property
     def findable_pattern(self) -> str:
         """The pattern of every ``findable`` key, for SCAN."""
         escaped = _GLOB.sub(r"\\\1", self.prefix)

@@ -124,11 +124,12 @@ class MemoryCache:
     def _find(self, query: CacheQuery, now: float) -> CacheHit | CacheMiss:
         same = self._shelf.exact(query, now)
         if same is not None and same.answer is not None:
-            return CacheHit("exact", 1.0, same.entry_id, same.answer, same.origin)
+            return CacheHit("exact", 1.0, same.entry_id, same.answer, same.origin, likeness=same.likeness)
         near = self._shelf.nearest(query, self._guard, now)
         if isinstance(near, Near):
-            assert near.item.answer is not None
-            return CacheHit("semantic", near.similarity, near.item.entry_id, near.item.answer, near.item.origin)
+            item, like = near.item, near.similarity
+            assert item.answer is not None
+            return CacheHit("semantic", like, item.entry_id, item.answer, item.origin, likeness=like)
         return near
 
 
@@ -143,6 +144,7 @@ def _item(entry: CacheEntry, now: float) -> Item:
         size,
         answer=entry.answer,
         origin=entry.origin,
+        likeness=entry.likeness,
     )
 
 

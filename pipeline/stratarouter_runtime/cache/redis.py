@@ -12,13 +12,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from stratarouter_runtime.cache import sweep
+from stratarouter_runtime.cache.connect import close, connect
 from stratarouter_runtime.cache.deadline import deadline
 from stratarouter_runtime.cache.follow import READ_TIMEOUT_S, Follower
 from stratarouter_runtime.cache.index import unit
@@ -26,6 +25,7 @@ from stratarouter_runtime.cache.keys import Keys
 from stratarouter_runtime.cache.leases import Leases
 from stratarouter_runtime.cache.shelf import Item, Near, Place, Shelf, size_of
 from stratarouter_runtime.cache.values import (
+    Found,
     GarbageError,
     UnstorableError,
     decode_answer,
@@ -33,7 +33,7 @@ from stratarouter_runtime.cache.values import (
     encode_findable,
 )
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
-from stratarouter_runtime.records import Answer, Vector
+from stratarouter_runtime.records import Vector
 from stratarouter_runtime.state.cache_control import Origin
 from stratarouter_runtime.telemetry.logs import event
 
@@ -49,7 +49,6 @@ RETRY_AFTER_S = 1.0
 CONNECTIONS = 16
 """Pooled connections: lookups come batched, so few are under way at once."""
 
-CLOSE_TIMEOUT_S = 1.0
 STREAM_LENGTH = 10_000
 """Stream entries kept (about 1 MB). A worker further behind than this scans Redis anew."""
 
@@ -86,7 +85,7 @@ class Counters:
 class _Fetched:
     """The values of one lookup's round trip, decoded; garbage is listed and counts as absent."""
 
-    answers: dict[Place, tuple[str, Answer, Origin]] = field(default_factory=dict)
+    answers: dict[Place, Found] = field(default_factory=dict)
     garbage: list[Place] = field(default_factory=list)
 
 
@@ -151,8 +150,8 @@ class RedisCache:
         """Begin to follow the other workers. Opens connections when they are needed, so Redis may be away."""
         if self._client is not None:
             return
-        self._client = _client(self._url, self._timeout_s, CONNECTIONS)
-        self._follower_client = _client(self._url, READ_TIMEOUT_S, 1)
+        self._client = connect(self._url, self._timeout_s, CONNECTIONS)
+        self._follower_client = connect(self._url, READ_TIMEOUT_S, 1)
         self._follower = Follower(self._follower_client, self._keys, self._shelf, self._clock, self._worker)
         self._follower.start()
 
@@ -165,7 +164,7 @@ class RedisCache:
             await follower.stop()
         for client in clients:
             if client is not None:
-                await _close(client)
+                await close(client)
 
     def lookup_now(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss] | None:
         """Bypass at once while Redis is left alone; else None: it takes a round trip."""
@@ -239,14 +238,15 @@ class RedisCache:
         place = (query.scope, query.content_hash)
         same = fetched.answers.get(place)
         if same is not None:
-            return CacheHit("exact", 1.0, *same)
+            return CacheHit("exact", 1.0, same.entry_id, same.answer, same.origin, likeness=same.likeness)
         if place in fetched.garbage and (isinstance(near, CacheMiss) or near.item.place not in fetched.answers):
             return CacheMiss("garbage", bypassed=True)
         if isinstance(near, CacheMiss):
             return near
         like = fetched.answers.get(near.item.place)
         if like is not None:
-            return CacheHit("semantic", near.similarity, *like)
+            alike = near.similarity
+            return CacheHit("semantic", alike, like.entry_id, like.answer, like.origin, likeness=alike)
         self._shelf.remove(near.item.place)
         self.counters.vanished += 1
         return CacheMiss("vanished", near.similarity, near.item.entry_id)
@@ -360,30 +360,7 @@ class RedisCache:
         event(log, logging.WARNING, "cache bypassed", cause=type(exc).__name__, for_s=RETRY_AFTER_S)
 
 
-def _client(url: str, timeout_s: float, connections: int) -> Redis:
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        # A retry would outlast the deadline; the pause after a failure stands in for it.
-        retry=Retry(NoBackoff(), 0),
-        # Redis 6.2 knows both; this one's replies look the same in every version of the client.
-        protocol=2,
-    )
-    return Redis.from_pool(pool)
-
-
-async def _close(client: Redis) -> None:
-    try:
-        async with deadline(CLOSE_TIMEOUT_S):
-            await client.aclose()
-    except (RedisError, OSError) as exc:
-        event(log, logging.INFO, "cache connection did not close cleanly", cause=type(exc).__name__)
-
-
-def _read(reply: Any, place: Place) -> tuple[str, Answer, Origin]:
+def _read(reply: Any, place: Place) -> Found:
     if not isinstance(reply, bytes):
         raise GarbageError("a key of another type")
     return decode_answer(reply, place)

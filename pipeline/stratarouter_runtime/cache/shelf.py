@@ -44,6 +44,7 @@ class Item:
     size_bytes: int
     answer: Answer | None = None
     origin: Origin = UNKNOWN
+    likeness: float = 1.0
 
     @property
     def place(self) -> Place:

@@ -27,6 +27,16 @@ class UnstorableError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What an entry's value says; ``likeness`` as ``CacheEntry``'s."""
+
+    entry_id: str
+    answer: Answer
+    origin: Origin
+    likeness: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Findable:
     """What a worker needs to find an entry by likeness; the answer lies beside it. ``expires_ms`` by the wall."""
 
@@ -52,18 +62,20 @@ def encode_answer(entry: CacheEntry) -> bytes:
             "text": entry.text,
             "begun": entry.origin.begun,
             "labels": entry.origin.labels,
+            "likeness": entry.likeness,
             "answer": asdict(entry.answer),
         }
     )
 
 
-def decode_answer(raw: bytes, place: Place) -> tuple[str, Answer, Origin]:
-    """Entry id, answer and origin of the entry at ``place``. Raises GarbageError."""
+def decode_answer(raw: bytes, place: Place) -> Found:
+    """The entry at ``place``. Raises GarbageError."""
     fields = _loads(raw)
     if (fields.get("scope"), fields.get("content_hash")) != place:
         raise GarbageError("another entry's")
     try:
-        return _text(fields["entry_id"]), _answer(fields["answer"]), origin_of(fields)
+        entry_id, answer = _text(fields["entry_id"]), _answer(fields["answer"])
+        return Found(entry_id, answer, origin_of(fields), float(fields.get("likeness", 1.0)))
     except (KeyError, TypeError, ValueError) as exc:
         raise GarbageError(f"an entry without a readable answer: {type(exc).__name__}") from exc
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery
 from stratarouter_runtime.records import Answer, CacheVerdict, CacheVerdictKind, Execution, Vector
@@ -48,13 +50,18 @@ def entry(execution: Execution, answer: Answer, begun: int) -> CacheEntry:
     return _entry(execution, answer, execution.content_hash, origin(execution, begun), execution.request.embedding)
 
 
-def alias(execution: Execution, answer: Answer, source_id: str, source: Origin) -> CacheEntry:
+def alias(execution: Execution, answer: Answer, source_id: str, source: Origin, likeness: float) -> CacheEntry:
     """What makes exact repeats of a paraphrase find the answer of ``source_id`` that it was served. It has no vector,
     so that likeness is never measured against a paraphrase of a paraphrase, and goes with what its source goes with.
     """
     own = origin(execution, source.begun)
     both = Origin(source.begun, tuple(dict.fromkeys(own.labels + source.labels)))
-    return _entry(execution, answer, source_id, both, None)
+    return replace(_entry(execution, answer, source_id, both, None), likeness=likeness)
+
+
+def alias_of(execution: Execution, hit: CacheHit) -> CacheEntry:
+    """As ``alias``, for a hit that was served."""
+    return alias(execution, hit.answer, hit.entry_id, hit.origin, hit.similarity)
 
 
 def _entry(execution: Execution, answer: Answer, entry_id: str, origin: Origin, vector: Vector | None) -> CacheEntry:

@@ -196,7 +196,8 @@ class World:
             await self._cache.store(entries)
 
     def _alias(self, execution: Execution, answer: Answer, source_id: str, source: Origin) -> CacheEntry:
-        return lookup.alias(execution, answer, source_id, source)
+        # How alike they are is for a bound on wrong hits, which is not modelled.
+        return lookup.alias(execution, answer, source_id, source, 1.0)
 
     async def _hit(self, seen: Observed, execution: Execution, text: str) -> bool:
         if self._cache is None or not lookup.may_read(execution):
