@@ -9,7 +9,7 @@ import uuid
 from functools import partial
 from typing import Protocol
 
-from stratarouter_runtime.cache import create_cache
+from stratarouter_runtime.cache import create_cache, create_evidence
 from stratarouter_runtime.cache.controlled import ControlledCache
 from stratarouter_runtime.cache.guard import SETTINGS, create_guard
 from stratarouter_runtime.clock import SystemClock
@@ -19,15 +19,17 @@ from stratarouter_runtime.embedders.gathered import GatheredEmbedder
 from stratarouter_runtime.engine.accept import Acceptor
 from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.engine.calls import Caller
+from stratarouter_runtime.engine.compare import AnswerComparer, load
 from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.engine.gates import Gates, Limits
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.together import Together
+from stratarouter_runtime.engine.trials import OwnEvidence, Trials
 from stratarouter_runtime.errors import ConfigurationError, InfrastructureError
 from stratarouter_runtime.journal import create_journal
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.metered import MeteredJournal
-from stratarouter_runtime.ports import Embedder
+from stratarouter_runtime.ports import Comparer, Embedder
 from stratarouter_runtime.processors.cache_control import ControlDesk, ControlReader, ControlWriter
 from stratarouter_runtime.processors.control_resolve import Resolver
 from stratarouter_runtime.processors.find_response import find_response
@@ -35,6 +37,7 @@ from stratarouter_runtime.providers import create_adapters, create_pricer, creat
 from stratarouter_runtime.records import CacheCommand
 from stratarouter_runtime.routes import RouteHedge, RouteTable
 from stratarouter_runtime.state.cache_control import CacheControl
+from stratarouter_runtime.state.error_bound import ErrorBound
 from stratarouter_runtime.state.retry import RetryPolicy
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -62,9 +65,17 @@ class Assembly:
         config: the settings.
         routes: the route table; by default the one that ``config`` names.
         needs_engine: False for a worker that only enriches: it opens no journal and calls no provider.
+        comparer: judges kept answers against fresh ones; by default the one that ``config`` names.
     """
 
-    def __init__(self, config: RuntimeConfig, routes: RouteTable | None = None, *, needs_engine: bool = True) -> None:
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        routes: RouteTable | None = None,
+        *,
+        needs_engine: bool = True,
+        comparer: Comparer | None = None,
+    ) -> None:
         self.config = config
         self.routes = routes or RouteTable.for_config(config)
         self.owner = str(uuid.uuid4())
@@ -75,6 +86,7 @@ class Assembly:
         self.control_writer = ControlWriter(config)
         self._max_prompts = config.batch_max_size if config.batch_enabled else 1
         self.embedder = self._gathered(create_embedder(config))
+        self.trials = self._new_trials(comparer)
         self.acceptor = Acceptor(config, self.routes)
         self.journal = MeteredJournal(create_journal(config, owner=self.owner), self.metrics)
         self.grouped = GroupedJournal(self.journal)
@@ -101,24 +113,27 @@ class Assembly:
         self.budgets = Budgets(
             self.routes.budgets, journal=self.grouped, clock=self.clock, is_priced=self.providers.is_priced
         )
-        performer = Performer(
-            journal=self.grouped,
-            caller=self._caller(),
-            gates=self.gates,
-            budgets=self.budgets,
-            clock=self.clock,
-            metrics=self.metrics,
-            owner=self.owner,
-            on_ambiguous=config.on_ambiguous,
-        )
         self.engine = Engine(
             config,
             cache=self.cache,
-            performer=performer,
+            performer=self._performer(),
             guard=create_guard(SETTINGS[config.cache_guard]),
             clock=self.clock,
             metrics=self.metrics,
             control=self.control,
+            trials=self.trials,
+        )
+
+    def _new_trials(self, comparer: Comparer | None) -> Trials:
+        config = self.config
+        if comparer is None:
+            comparer = AnswerComparer(self.embedder) if config.cache_comparer is None else load(config)
+        shared = None
+        if config.cache_enabled:
+            shared = create_evidence(config, clock=self.clock, eager=self.routes.is_bounded(config))
+        evidence = OwnEvidence() if shared is None else shared
+        return Trials(
+            ErrorBound(), evidence=evidence, comparer=comparer, metrics=self.metrics, share=config.cache_shadow_share
         )
 
     def _new_cache(self) -> ControlledCache | None:
@@ -161,6 +176,18 @@ class Assembly:
             embedder, clock=self.clock, window_s=window_s, max_size=self._max_prompts, max_calls=max_calls
         )
 
+    def _performer(self) -> Performer:
+        return Performer(
+            journal=self.grouped,
+            caller=self._caller(),
+            gates=self.gates,
+            budgets=self.budgets,
+            clock=self.clock,
+            metrics=self.metrics,
+            owner=self.owner,
+            on_ambiguous=self.config.on_ambiguous,
+        )
+
     def _caller(self) -> Caller:
         return Caller(
             providers=self.providers,
@@ -181,7 +208,7 @@ class Assembly:
                 await _enter(parts, self.grouped)
                 await _enter(parts, self.providers)
             parts.push_async_callback(self.control_writer.stop)
-            for part in (self.embedder, self.cache):
+            for part in (self.embedder, self.cache, self.trials):
                 if part is not None:
                     await _enter(parts, part)
             self._parts = parts.pop_all()

@@ -20,6 +20,7 @@ from stratarouter_runtime.errors import (
 )
 from stratarouter_runtime.feedback import Feedback
 from stratarouter_runtime.plain import dataclass
+from stratarouter_runtime.ports import Comparer
 from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response, Usage
 from stratarouter_runtime.room import Room
 from stratarouter_runtime.routes import RouteTable
@@ -175,12 +176,20 @@ class CoreRuntimeBridge(Feedback):
         config: the settings; ``config.transport`` chooses ``inline`` (this process calls the provider) or ``kafka``
             (a worker does, and this process waits for its response). By default from the environment.
         routes: the route table for ``inline``, if not the configured one.
+        comparer: for ``inline`` and ``cache_max_error_rate``: judges answers, if not the configured one.
 
     Use it as an async context manager, or let the first ``execute`` start it and call ``close`` at the end.
     """
 
-    def __init__(self, config: RuntimeConfig | None = None, routes: RouteTable | None = None) -> None:
+    def __init__(
+        self,
+        config: RuntimeConfig | None = None,
+        routes: RouteTable | None = None,
+        *,
+        comparer: Comparer | None = None,
+    ) -> None:
         super().__init__()
+        self._comparer = comparer
         self.config = config or RuntimeConfig()
         self._routes = routes
         self._carrier: Carrier | None = None
@@ -326,21 +335,23 @@ class CoreRuntimeBridge(Feedback):
         if self.config.transport == "kafka":
             from stratarouter_runtime.processors.request_reply import KafkaCarrier  # noqa: PLC0415
 
-            if self._routes is not None:
+            if self._routes is not None or self._comparer is not None:
                 raise ConfigurationError(
-                    "routes= has no effect over Kafka", remedy="configure the workers' route table"
+                    "routes= and comparer= have no effect over Kafka", remedy="configure the workers instead"
                 )
             return KafkaCarrier(self.config)
-        return InlineCarrier(self.config, self._routes)
+        return InlineCarrier(self.config, self._routes, self._comparer)
 
 
 class InlineCarrier:
     """Executes in this process, with the same engine as a worker's."""
 
-    def __init__(self, config: RuntimeConfig, routes: RouteTable | None) -> None:
+    def __init__(
+        self, config: RuntimeConfig, routes: RouteTable | None = None, comparer: Comparer | None = None
+    ) -> None:
         from stratarouter_runtime.assembly import Assembly  # noqa: PLC0415
 
-        self._assembly = Assembly(config, routes)
+        self._assembly = Assembly(config, routes, comparer=comparer)
         endpoint = config.otel_exporter_otlp_endpoint
         self._tracing = configure_tracing(
             enabled=config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint), version=__version__

@@ -78,6 +78,13 @@ def _redis_url(value: str) -> str:
     return value
 
 
+def _reference(value: str) -> str:
+    module, colon, name = value.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise ValueError("must be module:name")
+    return value
+
+
 def _servers(value: str) -> str:
     for server in value.split(","):
         host, _, port = server.strip().rpartition(":")
@@ -86,6 +93,8 @@ def _servers(value: str) -> str:
     return value
 
 
+CONSIDERED_FROM = 0.8
+"""Below it next to no two questions of any embedder ask the same past the guard."""
 DRAIN_MARGIN_S = 5.0
 """For the journal and the last commits, after the longest call has ended."""
 
@@ -135,6 +144,13 @@ class RuntimeConfig(BaseSettings):
     cache_backend: Literal["redis", "memory"] = "redis"
     cache_ttl: int = Field(3600, ge=1)
     cache_similarity_threshold: Similarity = 0.95
+    cache_max_error_rate: float | None = Field(None, ge=0.001, le=0.5)
+    """At most this share of the hits by likeness may be wrong: the runtime learns per scope how alike is alike enough,
+    from comparisons with fresh answers, and serves nothing by likeness before. None: the threshold alone says."""
+    cache_shadow_share: float = Field(0.05, gt=0, le=1)
+    """Of the hits by likeness under such a bound, the share that is checked by a call of its own, which is paid for."""
+    cache_comparer: Annotated[str, AfterValidator(_reference)] | None = None
+    """What judges whether two answers say the same, as ``module:name``; None: ``engine/compare.py``."""
     cache_guard: Literal["strict", "lenient"] = "strict"
     """How much may differ between two texts that get one answer; of the cache and of batching."""
     cache_max_entries: int = Field(50_000, ge=1)
@@ -256,6 +272,15 @@ class RuntimeConfig(BaseSettings):
         assert isinstance(init_settings, InitSettingsSource)
         path = init_settings.init_kwargs.get("config_file") or os.environ.get(environment_name("config_file"))
         return init_settings, _Environment(settings_cls), _File(settings_cls, path)
+
+    @property
+    def least_similarity(self) -> float:
+        """The least likeness at which an answer is considered: the threshold; where a bound on wrong hits chooses the
+        threshold and nobody set one, CONSIDERED_FROM.
+        """
+        if self.cache_max_error_rate is None or "cache_similarity_threshold" in self.model_fields_set:
+            return self.cache_similarity_threshold
+        return CONSIDERED_FROM
 
     @property
     def drain_s(self) -> float:

@@ -127,6 +127,8 @@ class Execution:
         spread: over how many buckets its scope's executions go (``engine/spread.py``); not part of the record.
         enriched_ms: what earlier steps took, by step name, in milliseconds.
         cache_tags: what the answer can be invalidated by: the route's tags and the request's.
+        max_error_rate: the share of hits by likeness that may be wrong; None: nobody bounds it.
+        shadow: its request was answered by a hit; the fresh answer is for comparing with that one, and goes to nobody.
     """
 
     request: Request
@@ -142,6 +144,8 @@ class Execution:
     spread: int = 1
     enriched_ms: dict[str, float] = field(default_factory=dict)
     cache_tags: tuple[str, ...] = ()
+    max_error_rate: float | None = None
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@
     params = { max_tokens = 400 }
     min_confidence = 0.5
     cache = { enabled = true, ttl = 3600, threshold = 0.95, share_across_tenants = false, tags = ["handbook-v3"] }
+                                       # max_error_rate = 0.01: of its hits by likeness at most 1 % may be wrong
     batch = { enabled = true, threshold = 0.98, spread = 1 }  # spread: partitions that one scope goes to
     hedge = { after_ms = 2000, max_share = 0.05 }   # a second call where the first is slow; no after_ms: its p95
 
@@ -103,7 +104,8 @@ class ProviderSpec:
 class RouteCache:
     """A route's say on the cache; None leaves a value to the configuration. ``ttl`` in seconds.
 
-    ``tags`` are what its answers can be invalidated by, besides the requests' own.
+    ``tags`` are what its answers can be invalidated by, besides the requests' own; ``max_error_rate`` is the share of
+    its hits by likeness that may be wrong.
     """
 
     enabled: bool = True
@@ -111,6 +113,7 @@ class RouteCache:
     threshold: float | None = None
     share_across_tenants: bool = False
     tags: tuple[str, ...] = ()
+    max_error_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +267,7 @@ def _cache(section: TomlTable) -> RouteCache:
         threshold=section.number("threshold", "a number above 0, at most 1", 0, 1, open_low=True),
         share_across_tenants=section.flag("share_across_tenants", default=False),
         tags=section.texts("tags", ()),
+        max_error_rate=section.number("max_error_rate", "a number from 0.001 to 0.5", 0.001, 0.5),
     )
     if any(len(tag) > MAX_TAG_CHARS or not tag.isprintable() for tag in cache.tags):
         section.problem("tags", f"must be at most {MAX_TAG_CHARS} characters each, none of them a control character")

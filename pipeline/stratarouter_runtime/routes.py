@@ -119,6 +119,12 @@ class RouteTable:
         route = self.routes.get(route_id, self.fallback)
         return None if route is None else route.hedge
 
+    def is_bounded(self, config: RuntimeConfig) -> bool:
+        """Whether the share of wrong hits is bounded anywhere."""
+        routes = (*self.routes.values(), *(() if self.fallback is None else (self.fallback,)))
+        bounds = (config.cache_max_error_rate, *(route.cache.max_error_rate for route in routes))
+        return any(bound is not None for bound in bounds)
+
     def _own_target(self, decision: Decision) -> Target:
         if decision.provider is None or decision.model is None:
             raise UnknownRouteError("decision.provider and decision.model must be named together")

@@ -348,6 +348,8 @@ def decode_execution(value: bytes | None, headers: Headers = ()) -> Execution:
         batch_threshold=check.optional(get("batch_threshold"), "$.batch_threshold", check.similarity),
         enriched_ms=check.numbers(get("enriched_ms"), "$.enriched_ms"),
         cache_tags=_tags(get("cache_tags"), "$.cache_tags", None),
+        max_error_rate=check.optional(get("max_error_rate"), "$.max_error_rate", check.similarity),
+        shadow=bool(check.optional(get("shadow"), "$.shadow", check.flag)),
     )
 
 

@@ -98,6 +98,7 @@ class Worker:
                 metrics=assembly.metrics,
                 list_topics=lambda: self.intakes[0].topics(),  # noqa: PLW0108 - the intake is made below
                 spans=self._spans,
+                trials=assembly.trials,
             )
             self._add(enrich, config.requests_topic)
         if "execute" in processors:

@@ -193,3 +193,15 @@ def test_a_configuration_cannot_be_changed():
 
 def test_a_topics_full_name_has_the_prefix():
     assert RuntimeConfig(topic_prefix="dev.").topic("requests") == "dev.requests"
+
+
+def test_with_a_bound_on_wrong_hits_the_threshold_is_looked_for_from_further_down():
+    assert RuntimeConfig().least_similarity == 0.95
+    assert RuntimeConfig(cache_max_error_rate=0.01).least_similarity == 0.8
+    assert RuntimeConfig(cache_max_error_rate=0.01, cache_similarity_threshold=0.9).least_similarity == 0.9
+
+
+@pytest.mark.parametrize("rate", [0, 0.0001, 0.6, -1])
+def test_a_bound_on_wrong_hits_is_within_what_can_be_shown(rate: float):
+    with pytest.raises(ConfigurationError, match="cache_max_error_rate"):
+        RuntimeConfig(cache_max_error_rate=rate)

@@ -273,3 +273,16 @@ def _plain(keys: tuple[SecretStr | None, ...]) -> list[str | None]:
 
 def test_a_simulator_takes_no_key():
     assert api_keys(TABLE.providers["local"], RuntimeConfig()) == (None,)
+
+
+def test_a_route_bounds_its_wrong_hits_and_the_table_knows_of_it():
+    config = RuntimeConfig()
+    table = {"providers": {"sim": {"kind": "simulator", "base_url": "http://127.0.0.1:1"}}}
+    route = {"targets": [{"provider": "sim", "model": "m"}]}
+    plain = RouteTable.from_dict(table | {"routes": {"a": route}})
+    bounded = RouteTable.from_dict(table | {"routes": {"a": route | {"cache": {"max_error_rate": 0.02}}}})
+    assert [plain.is_bounded(config), bounded.is_bounded(config)] == [False, True]
+    assert plain.is_bounded(RuntimeConfig(cache_max_error_rate=0.01))
+    assert bounded.routes["a"].cache.max_error_rate == 0.02
+    with pytest.raises(RouteTableError, match=r"max_error_rate.*0\.001 to 0\.5"):
+        RouteTable.from_dict(table | {"routes": {"a": route | {"cache": {"max_error_rate": 0.9}}}})

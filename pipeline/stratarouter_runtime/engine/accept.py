@@ -65,6 +65,7 @@ class Acceptor:
             batch_threshold=self._batch_threshold(route, request),
             cache_tags=tuple(dict.fromkeys(route.cache.tags + request.cache.tags)),
             spread=route.batch.spread,
+            max_error_rate=route.cache.max_error_rate or self._config.cache_max_error_rate,
         )
 
     def _scope(self, route: Route, request: Request) -> str:
@@ -96,7 +97,7 @@ class Acceptor:
         return max(threshold, request.cache.threshold or 0.0)
 
     def _threshold(self, route: Route, request: Request) -> float:
-        return request.cache.threshold or route.cache.threshold or self._config.cache_similarity_threshold
+        return request.cache.threshold or route.cache.threshold or self._config.least_similarity
 
 
 def _with_route_params(route: Route, targets: tuple[Target, ...]) -> tuple[Target, ...]:

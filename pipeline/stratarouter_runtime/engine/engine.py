@@ -20,14 +20,21 @@ from stratarouter_runtime.engine.coalesce import Candidate, Leaders
 from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
+from stratarouter_runtime.engine.trials import Trials
 from stratarouter_runtime.engine.work import Spoken, Work
-from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError, ShuttingDownError
+from stratarouter_runtime.errors import (
+    DeadlineExceededError,
+    IdempotencyConflictError,
+    RuntimeSystemError,
+    ShuttingDownError,
+)
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
 from stratarouter_runtime.records import BatchVerdict, CacheVerdict, ErrorInfo, Execution, Response
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Origin
 from stratarouter_runtime.telemetry.logs import about, event
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.telemetry.responses import count_shadow
 
 log = logging.getLogger("stratarouter.engine")
 
@@ -35,6 +42,8 @@ OnText = Callable[[str], None]
 
 FLUSH_S = 10.0
 """At the end, for results whose callers did not wait for the journal."""
+MAX_SHADOWS = 8
+"""Hits of this process that are checked at once; more are not checked, so that checking never takes work's room."""
 FAILED_LEADERS = 2
 """After so many leaders have failed, a follower takes the last one's error: an outage must not make a queue."""
 SHARED_ERRORS = frozenset({"provider_rejected", "unsupported_parameter"})
@@ -94,10 +103,12 @@ class Engine:
         clock: Clock,
         metrics: Metrics,
         control: CacheControl | None = None,
+        trials: Trials | None = None,
     ) -> None:
         """``cache`` None: every request is executed. ``guard`` judges likeness between leaders and followers.
 
-        ``control`` is what the cache-control topic has said; None where nobody says anything.
+        ``control`` is what the cache-control topic has said; None where nobody says anything. ``trials`` hold the bound
+        on wrong hits.
         """
         self._config = config
         self._cache = cache
@@ -105,12 +116,14 @@ class Engine:
         self._clock = clock
         self._metrics = metrics
         self._control = control or CacheControl()
+        self._trials = trials or Trials.alone(metrics)
         self._leaders = Leaders(guard)
         self._leading: dict[JournalKey, _Leader] = {}
         self._running: dict[JournalKey, _Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._performing: set[_Leader] = set()
-        self._fills = Fills(cache, clock)
+        self._fills = Fills(cache, clock, self._trials.judged)
+        self._shadows = 0
         self._closing = False
 
     @property
@@ -230,19 +243,31 @@ class Engine:
         queries = [lookup.query(execution, text)]
         found = self._cache.lookup_now(queries)
         [result] = await self._cache.lookup(queries) if found is None else found
+        story.withheld, result = self._trials.judged(execution, result)
         story.cache = lookup.verdict(result, execution.content_hash)
         story.timings_ms["lookup"] = round((self._clock.monotonic() - began) * 1000, 3)
         lookup.count(self._metrics, result)
         if not isinstance(result, CacheHit):
             return None
         if result.kind == "semantic" and lookup.may_write(execution):
-            self._keep(execution, result)
+            self._spawn(self._cache.store([lookup.alias_of(execution, result)]), "store alias")
+        self._check(execution, result)
         return result
 
-    def _keep(self, execution: Execution, hit: CacheHit) -> None:
-        assert self._cache is not None
-        alias = lookup.alias(execution, hit.answer, hit.entry_id, hit.origin)
-        self._spawn(self._cache.store([alias]), "store alias")
+    def _check(self, execution: Execution, hit: CacheHit) -> None:
+        """Have a hit that is served here checked, if it is to be; enrich has it done over its topic instead."""
+        shadow = None if execution.source is not None else self._trials.shadow_of(execution, hit)
+        if shadow is not None and self._shadows < MAX_SHADOWS and not self._closing:
+            self._shadows += 1
+            self._spawn(self._shadow(shadow), f"shadow {execution.request.request_id}")
+
+    async def _shadow(self, execution: Execution) -> None:
+        try:
+            count_shadow(self._metrics, await self.submit(execution, deferred=True))
+        except RuntimeSystemError as exc:
+            event(log, logging.INFO, "hit not checked", cause=str(exc))
+        finally:
+            self._shadows -= 1
 
     # -- leading and following ---------------------------------------------------------------------------------
 
@@ -250,6 +275,7 @@ class Engine:
         threshold = execution.batch_threshold
         if threshold is None or execution.request.cache.mode in {"bypass", "refresh"}:
             return None
+        threshold = self._trials.least_batch_similarity(execution)
         match = self._leaders.find(candidate, threshold, self._control.vetoed(candidate.content_hash))
         if match is None:
             return None
@@ -270,7 +296,7 @@ class Engine:
     ) -> _Leader | CacheHit | None:
         """Whom to follow, or what another process has brought meanwhile; None: this request leads."""
         leader = self._join(execution, candidate, story)
-        if leader is not None or not self._fills.concern(execution):
+        if leader is not None or execution.shadow or not self._fills.concern(execution):
             return leader
         brought = await self._fills.wait(
             execution,
@@ -316,6 +342,8 @@ class Engine:
             leader.task.add_done_callback(lambda _: self._ended(leader))
         outcome = await asyncio.shield(leader.outcome)
         story.from_journal = work.from_journal
+        if story.withheld is not None and outcome.answer is not None and not work.from_journal:
+            self._spawn(self._trials.compare(execution, story.withheld, outcome.answer), "compare answers")
         return respond.from_outcome(execution, outcome, story)
 
     async def _perform_here(self, leader: _Leader) -> Recorded:
@@ -399,7 +427,8 @@ class Engine:
             )
         if outcome.answer is not None and self._cache is not None:
             source = leader.candidate.content_hash
-            await self._store(execution, lookup.alias(execution, outcome.answer, source, leader.origin))
+            likeness = story.batch.similarity or 0.0
+            await self._store(execution, lookup.alias(execution, outcome.answer, source, leader.origin, likeness))
         return outcome
 
     async def _store(self, execution: Execution, entry: CacheEntry) -> None:

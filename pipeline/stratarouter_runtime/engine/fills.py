@@ -6,18 +6,21 @@ from collections.abc import Callable
 
 from stratarouter_runtime.engine import lookup
 from stratarouter_runtime.errors import ShuttingDownError
-from stratarouter_runtime.ports import Cache, CacheHit, Clock
+from stratarouter_runtime.ports import Cache, CacheHit, CacheMiss, Clock
 from stratarouter_runtime.records import Execution
+
+Judged = Callable[[Execution, CacheHit | CacheMiss], tuple[CacheHit | None, CacheHit | CacheMiss]]
 
 POLL_S = 0.05
 """Between two looks at what another process brings."""
 
 
 class Fills:
-    """Asks the cache who may fill. ``cache`` None: nobody has to ask."""
+    """Asks the cache who may fill. ``cache`` None: nobody has to ask. ``judged``: what may be served (``Trials``)."""
 
-    def __init__(self, cache: Cache | None, clock: Clock) -> None:
+    def __init__(self, cache: Cache | None, clock: Clock, judged: Judged = lambda _, found: (None, found)) -> None:
         self._cache = cache
+        self._judged = judged
         self._clock = clock
         self._held: set[tuple[str, str]] = set()
 
@@ -66,6 +69,7 @@ class Fills:
     async def _look(self, execution: Execution, text: str) -> CacheHit | None:
         assert self._cache is not None
         [found] = await self._cache.lookup([lookup.query(execution, text)])
+        _, found = self._judged(execution, found)
         return found if isinstance(found, CacheHit) else None
 
     def holds(self, execution: Execution) -> bool:

@@ -26,6 +26,8 @@ class Story:
     batch: BatchVerdict = field(default_factory=BatchVerdict)
     timings_ms: dict[str, float] = field(default_factory=dict)
     from_journal: bool = False
+    withheld: CacheHit | None = None
+    """A hit that is not known well enough to be served; its answer is compared with the fresh one."""
 
 
 def error_info(exc: RuntimeSystemError) -> ErrorInfo:

@@ -12,6 +12,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.accept import Acceptor
 from stratarouter_runtime.engine.embed import lacks_vector, with_vectors
+from stratarouter_runtime.engine.trials import Trials
 from stratarouter_runtime.errors import (
     BrokerError,
     ExecutionError,
@@ -64,8 +65,10 @@ class Enrich:
         metrics: Metrics,
         list_topics: Callable[[], Awaitable[frozenset[str]]],
         spans: Spans | None = None,
+        trials: Trials | None = None,
     ) -> None:
         self._spans = spans or Spans()
+        self._trials = trials or Trials.alone(metrics)
         self._list_topics = list_topics
         self._topics: frozenset[str] = frozenset()
         self._config = config
@@ -202,9 +205,11 @@ class Enrich:
         results, aliases = iter(found), []
         for item in accepted:
             result = next(results, FAILED) if lookup.may_read(item.execution) else _unread(item.execution)
+            # What is held back is found again in execute, which compares it.
+            _, result = self._trials.judged(item.execution, result)
             lookup.count(self._metrics, result)
             if isinstance(result, CacheHit) and result.kind == "semantic" and lookup.may_write(item.execution):
-                aliases.append(lookup.alias(item.execution, result.answer, result.entry_id, result.origin))
+                aliases.append(lookup.alias_of(item.execution, result))
             self._write(lane, item, result)
         if aliases:
             task = asyncio.create_task(self._store(aliases), name="store aliases")
@@ -245,9 +250,13 @@ class Enrich:
             place = coordinates(item.record)
             trace = self._spans.enriched(request, place, took_s, "hit", cache=hit.kind, similarity=hit.similarity)
         outbound = self._outputs.answer(request, response, traceparent=trace)
+        shadow = self._trials.shadow_of(item.execution, hit)
+        check = () if shadow is None else (self._outputs.execution(shadow),)
         self.in_flight -= 1
         lane.finish(
-            item.record.offset, (outbound,), lambda refusal: (self._outputs.refused_response(refusal, response),)
+            item.record.offset,
+            (outbound, *check),
+            lambda refusal: (self._outputs.refused_response(refusal, response),),
         )
 
     def _pass_on(self, lane: Lane, item: Accepted) -> None:

@@ -15,7 +15,9 @@ from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Instead, Lane
 from stratarouter_runtime.processors.publish import Outputs
 from stratarouter_runtime.records import Execution, Outbound, Response
+from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.telemetry.responses import count_shadow
 from stratarouter_runtime.telemetry.spans import Spans
 
 log = logging.getLogger("stratarouter.execute")
@@ -71,6 +73,9 @@ class Execute:
             # As above: whoever has the lane next executes it.
             self.in_flight -= 1
             return
+        if execution.shadow:
+            self._checked(task, lane, record)
+            return
         if exc is None or isinstance(exc, InvalidRecordError):
             outbound = self._outcome(task, record, execution)
             self._finish(lane, record, outbound, lambda refusal: self._instead(refusal, task, record))
@@ -81,6 +86,20 @@ class Execute:
         else:
             poison = PoisonRecordError(f"{type(exc).__name__} in {tries} tries: {exc}")
             self._finish(lane, record, self._outputs.refused_execution(poison, execution, record))
+
+    def _checked(self, task: asyncio.Task[Response], lane: Lane, record: Record) -> None:
+        """End a hit's check, whatever came of it: its client has an answer, so there is no response and no dead letter,
+        but what it cost is in the accounts.
+        """
+        self.in_flight -= 1
+        exc = task.exception()
+        if exc is not None:
+            event(log, logging.WARNING, "hit not checked", offset=record.offset, cause=repr(exc))
+            lane.finish(record.offset, ())
+            return
+        response = task.result()
+        count_shadow(self._metrics, response)
+        lane.finish(record.offset, (), usage=self._outputs.shadow_usage(response))
 
     def _outcome(self, task: asyncio.Task[Response], record: Record, execution: Execution) -> Outbound:
         """What to publish for a task that ended with a response or a refusal."""

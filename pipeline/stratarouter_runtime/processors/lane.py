@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -67,12 +67,22 @@ epoch milliseconds."""
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished input record, what it publishes, and what instead where the broker refuses that for good."""
+    """A finished input record, what it publishes, and what instead where the broker refuses that for good.
+
+    ``usage``: what it means for the accounts beside what ``outbounds`` say.
+    """
 
     offset: int
     outbounds: tuple[Outbound, ...]
     size: int
     instead: Instead | None = None
+    usage: tuple[UsageLine, ...] = ()
+
+    @property
+    def lines(self) -> Iterator[tuple[int, UsageLine]]:
+        """All that it means for the accounts, each with the offset."""
+        said = (o.usage for o in self.outbounds if o.usage is not None)
+        return ((self.offset, line) for line in (*said, *self.usage))
 
 
 class Lane:
@@ -249,14 +259,20 @@ class Lane:
         if self.state == "running" and not self._closing and self._ledger.pass_to(position) and not self._taken:
             self._wake.set()
 
-    def finish(self, offset: int, outbounds: tuple[Outbound, ...], instead: Instead | None = None) -> None:
+    def finish(
+        self,
+        offset: int,
+        outbounds: tuple[Outbound, ...],
+        instead: Instead | None = None,
+        usage: tuple[UsageLine, ...] = (),
+    ) -> None:
         """Publish ``outbounds`` with the offset of the record that is done, or what ``instead`` makes of a refusal.
 
         Dropped where the lane is over: the new owner publishes from the journal.
         """
         if self.state != "running":
             return
-        finished = Finished(offset, outbounds, sum(len(o.value) for o in outbounds), instead)
+        finished = Finished(offset, outbounds, sum(len(o.value) for o in outbounds), instead, usage)
         self._hold(offset, finished.size)
         self._ready.append(finished)
         self._wake.set()
@@ -306,7 +322,7 @@ class Lane:
         snapshot = self._ledger.snapshot()
         outbounds = [o for f in writing for o in f.outbounds]
         if self._accounts is not None:
-            lines = [(f.offset, o.usage) for f in writing for o in f.outbounds if o.usage is not None]
+            lines = [line for f in writing for line in f.lines]
             outbounds += self._accounts(lines, int(time.time() * 1000))
         began = time.perf_counter()
         try:

@@ -12,7 +12,7 @@ from stratarouter_runtime.engine import respond
 from stratarouter_runtime.engine.spread import meeting_key
 from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, ResponseTooLargeError
 from stratarouter_runtime.processors.kafka_client import Record
-from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Request, Response
+from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Request, Response, UsageLine
 from stratarouter_runtime.telemetry.logs import event_of, ids
 from stratarouter_runtime.telemetry.metrics import Metrics
 from stratarouter_runtime.telemetry.responses import count_response, log_texts
@@ -54,6 +54,14 @@ class Outputs:
         usage = line_of(response, self._processor) if self._config.usage_enabled else None
         key, headers = response.request_id.encode(), _trace_headers(traceparent)
         return Outbound(reply_to or self._responses, key, value, headers, usage)
+
+    def shadow_usage(self, response: Response) -> tuple[UsageLine, ...]:
+        """What checking a hit means for the accounts: a paid request of its own, that nobody asked for. Without its
+        request's place, which is the hit's own in them.
+        """
+        if not self._config.usage_enabled or response.status != "ok":
+            return ()
+        return (replace(line_of(response, self._processor), source=None),)
 
     def refused_response(self, refusal: OutputRefusedError, response: Response) -> Outbound:
         """An error response on the responses topic, for one that its own topic will not take."""

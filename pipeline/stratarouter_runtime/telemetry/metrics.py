@@ -133,6 +133,9 @@ JOURNAL_OP = _label(
         "spent",
     },
 )
+EVIDENCE = _label("source", {"held_back", "checked"})
+JUDGEMENT = _label("verdict", {"right", "wrong", "unknown"})
+INTERVAL = _label("at", {"estimate", "low", "high"})
 BYPASS = _label("reason", {"unavailable", "timeout", "breaker_open", "garbage", "mode", "disabled", "control"})
 CONTROL = _label("action", {"invalidate", "correct", "mark_wrong", "invalid"})
 STALE = _label("at", {"lookup", "store", "join", "backend"})
@@ -200,6 +203,22 @@ DEFINITIONS: tuple[MetricDef, ...] = (
         "cache_control_position", "gauge", (), "offset", "Last record of the cache-control topic that was applied."
     ),
     MetricDef("cache_stale_total", "counter", (STALE,), "answers", "Invalidated answers that were kept out, by where."),
+    MetricDef(
+        "cache_evidence_total",
+        "counter",
+        (EVIDENCE, JUDGEMENT),
+        "answers",
+        "Kept answers compared with fresh ones: of hits that were held back, and of served ones.",
+    ),
+    MetricDef(
+        "cache_wrong_hit_rate",
+        "gauge",
+        (INTERVAL,),
+        "share",
+        "Wrong ones of the served hits by likeness that were checked last, with a 95 % interval.",
+    ),
+    MetricDef("cache_checked_hits", "gauge", (), "hits", "Served hits that the wrong-hit rate speaks of."),
+    MetricDef("cache_shadow_cost_usd_total", "counter", (), "US dollars", "Money spent on checking served hits."),
     MetricDef("intake_paused_total", "counter", (PAUSED,), "pauses", "Times that a processor stopped taking records."),
     MetricDef("usage_restarts_total", "counter", (), "processes", "Times that the usage process was started again."),
     MetricDef("budget_alerts_total", "counter", (), "alerts", "Budgets of which 80 or 100 percent were spent."),
@@ -285,6 +304,10 @@ class Metrics:
     cache_control_total: Family[Counter]
     cache_control_position: Gauge
     cache_stale_total: Family[Counter]
+    cache_evidence_total: Family[Counter]
+    cache_wrong_hit_rate: Family[Gauge]
+    cache_checked_hits: Gauge
+    cache_shadow_cost_usd_total: Counter
     intake_paused_total: Family[Counter]
     usage_restarts_total: Counter
     budget_alerts_total: Counter

@@ -28,10 +28,21 @@ def count_response(metrics: Metrics, response: Response, traceparent: str | None
         told = ids(response.request_id, traceparent)
         event_of(log, logging.DEBUG, "answered", **told, cache=response.cache.kind, batch=response.batch.role)
     metrics.responses_total.labels(response.status, response.error.code if response.error else "ok").inc()
+    _count_cost(metrics, response)
+    if response.saved_usd:
+        by = response.cache.kind if response.cache.kind in {"exact", "semantic"} else "coalesced"
+        metrics.saved_usd_total.labels(by).inc(response.saved_usd)
+
+
+def count_shadow(metrics: Metrics, response: Response) -> None:
+    """Count what checking a hit cost; nobody gets this response."""
+    _count_cost(metrics, response)
+    if response.cost_usd:
+        metrics.cache_shadow_cost_usd_total.inc(response.cost_usd)
+
+
+def _count_cost(metrics: Metrics, response: Response) -> None:
     if response.cost_usd:
         metrics.cost_usd_total.inc(response.cost_usd)
         metrics.tokens_total.labels("input").inc(response.usage.input_tokens)
         metrics.tokens_total.labels("output").inc(response.usage.output_tokens)
-    if response.saved_usd:
-        by = response.cache.kind if response.cache.kind in {"exact", "semantic"} else "coalesced"
-        metrics.saved_usd_total.labels(by).inc(response.saved_usd)

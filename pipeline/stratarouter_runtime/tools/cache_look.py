@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stratarouter_runtime.cache import create_cache
+from stratarouter_runtime.cache import create_cache, create_evidence
 from stratarouter_runtime.cache.controlled import ControlledCache
 from stratarouter_runtime.cache.guard import SETTINGS, create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
@@ -26,6 +28,7 @@ from stratarouter_runtime.processors.cache_control import ControlReader
 from stratarouter_runtime.records import CacheOptions, Context, Decision, Execution, Request
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.cache_control import CacheControl
+from stratarouter_runtime.state.error_bound import ErrorBound, Observation
 from stratarouter_runtime.telemetry.metrics import Metrics
 
 TIMEOUT_S = 5.0
@@ -57,7 +60,33 @@ async def count(settings: RuntimeConfig) -> dict[str, Any]:
         "answer_bytes": size,
         "tenants": dict(tenants.most_common()),
         "routes": dict(routes.most_common()),
+        "bound": await learnt(settings),
     }
+
+
+async def learnt(settings: RuntimeConfig) -> dict[str, float]:
+    """What the workers know of hits by likeness: comparisons, scopes, and of the served hits that were checked last how
+    many were wrong, with the interval of their share. What is not known is left out.
+    """
+    evidence = create_evidence(settings, clock=SystemClock(), eager=True)
+    assert evidence is not None, "only asked where the cache is in Redis"
+    state, compared = ErrorBound(), 0
+
+    def learn(seen: Observation) -> None:
+        nonlocal compared
+        compared += 1
+        state.observe(seen)
+
+    await evidence.start(learn)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await evidence.in_step.wait()
+    except TimeoutError as exc:
+        raise CacheUnavailableError("Redis did not answer", remedy="check redis_url and the server") from exc
+    finally:
+        await evidence.stop()
+    found = asdict(state.measured()) | {"compared": compared, "scopes": len(state)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def values(kept: Kept, name: str) -> tuple[str, ...]:
