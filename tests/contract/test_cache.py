@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -295,6 +296,40 @@ async def test_a_worker_that_starts_later_finds_what_was_there(url: str) -> None
     await until(lambda: late.indexed == 40, "the late worker to scan")
     assert late.indexed == 40
     await late.stop()
+
+
+class ToilingClock(ManualClock):
+    """Time passes while somebody works: whoever looks at it has taken 3 ms."""
+
+    def monotonic(self) -> float:
+        self.now += 0.003
+        return self.now
+
+
+@pytest.mark.stack
+async def test_a_rebuild_gives_way_to_lookups_between_entries(url: str) -> None:
+    """With 100,000 entries in a scope a chunk took 90 ms: lookups met their deadline and were bypassed for minutes."""
+    prefix = f"t{uuid.uuid4().hex[:8]}"
+    old = await started(url, prefix)
+    await old.store([replace(ENTRY, entry_id=f"e{n}", content_hash=f"h{n}") for n in range(16)])
+    await old.stop()
+    new = RedisCache(url, clock=ToilingClock(), guard=create_guard(), prefix=prefix, timeout_s=5.0)
+    turns: list[int] = []
+
+    async def watch() -> None:
+        while True:
+            turns.append(new.indexed)
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    await new.start()
+    assert new.follower is not None
+    await asyncio.wait_for(new.follower.in_step.wait(), DEADLINE_S)
+    watching.cancel()
+    await new.stop()
+    seen = sorted(set(turns))
+    assert seen[-1] == 16
+    assert max(b - a for a, b in pairwise(seen)) <= 2, "nobody had a turn in between"
 
 
 @pytest.mark.stack
