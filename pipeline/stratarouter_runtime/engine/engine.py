@@ -335,6 +335,7 @@ class Engine:
         elif manner.deferred and execution.request.deadline_ms is None:
             # Nothing ends this request but the engine itself, so it may make the call itself, a task the less.
             outcome = await self._perform_here(leader)
+            self._compare(work, story, outcome)
             return respond.from_outcome(execution, outcome, story)
         else:
             self._performing.add(leader)
@@ -342,9 +343,13 @@ class Engine:
             leader.task.add_done_callback(lambda _: self._ended(leader))
         outcome = await asyncio.shield(leader.outcome)
         story.from_journal = work.from_journal
-        if story.withheld is not None and outcome.answer is not None and not work.from_journal:
-            self._spawn(self._trials.compare(execution, story.withheld, outcome.answer), "compare answers")
+        self._compare(work, story, outcome)
         return respond.from_outcome(execution, outcome, story)
+
+    def _compare(self, work: Work, story: Story, outcome: Recorded) -> None:
+        """Hold a hit that was held back, or is checked, against the fresh answer."""
+        if story.withheld is not None and outcome.answer is not None and not work.from_journal:
+            self._spawn(self._trials.compare(work.execution, story.withheld, outcome.answer), "compare answers")
 
     async def _perform_here(self, leader: _Leader) -> Recorded:
         self._performing.add(leader)
