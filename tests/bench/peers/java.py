@@ -23,6 +23,10 @@ JARS = (
     "org.xerial.snappy:snappy-java:1.1.10.5",
     "com.github.luben:zstd-jni:1.5.5-4",
     "org.lz4:lz4-java:1.8.0",
+    "org.projectlombok:lombok:1.18.28",
+    "pl.tlinkowski.unij:pl.tlinkowski.unij.api:0.1.3",
+    "pl.tlinkowski.unij:pl.tlinkowski.unij.service.api:0.1.3",
+    "pl.tlinkowski.unij:pl.tlinkowski.unij.service.collect.jdk8:0.1.3",
 )
 """What its own build names for running, by version."""
 SOURCE = SCRIPTS / "ParallelCalls.java"
