@@ -9,6 +9,7 @@ import numpy as np
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Guard, JournalKey
 from stratarouter_runtime.records import Execution, Vector
+from stratarouter_runtime.similarity import products
 
 FIRST_CAPACITY = 16
 """Rows of a scope's first matrix; doubled as leaders come."""
@@ -146,7 +147,7 @@ class Leaders:
 
     def _nearest(self, scope: _Scope, candidate: Candidate, threshold: float, vetoed: Collection[str]) -> Match | None:
         assert candidate.vector is not None
-        similarities = scope.rows[: scope.top] @ candidate.vector
+        similarities = products(scope.rows[: scope.top], candidate.vector)
         near = (similarities >= threshold).nonzero()[0]
         for row in near[np.argsort(-similarities[near])][: self._candidates]:
             owner = scope.owners[row]
