@@ -20,18 +20,32 @@ from stratarouter_runtime.records import Outbound
 
 async def send_all(producer: AIOKafkaProducer, outbounds: Sequence[Outbound]) -> None:
     """Send ``outbounds`` and wait until the broker has all of them. Raises aiokafka's errors."""
-    waiting = [
-        _in_turn(producer, topic, partition, records)
+    placed = [
+        (topic, partition, records)
         for topic, some in _by_topic(outbounds).items()
         for partition, records in _by_partition(some, await producer.partitions_for(topic)).items()
     ]
-    await asyncio.gather(*waiting)
+    await asyncio.gather(*(_in_turn(producer, *place) for place in placed))
 
 
 async def _in_turn(producer: AIOKafkaProducer, topic: str, partition: int, records: list[Outbound]) -> None:
     """One partition's records, in as few batches as they fit in."""
-    sent = [await producer.send_batch(batch, topic, partition=partition) for batch in _batches(producer, records)]
+    sent: list[asyncio.Future[Any]] = []
+    try:
+        for batch in _batches(producer, records):
+            # One by one: those before a failure must be known.
+            sent.append(await producer.send_batch(batch, topic, partition=partition))  # noqa: PERF401
+    except BaseException:
+        # The commit fails with this; what becomes of the batches before it is heard, and said by nobody.
+        for one in sent:
+            one.add_done_callback(_heard)
+        raise
     await asyncio.gather(*sent)
+
+
+def _heard(sent: asyncio.Future[Any]) -> None:
+    if not sent.cancelled():
+        sent.exception()
 
 
 def _batches(producer: AIOKafkaProducer, records: list[Outbound]) -> Iterator[Any]:
