@@ -39,7 +39,7 @@ cache = {{ max_error_rate = 0.5 }}
 [routes.free]
 targets = [{{ provider = "openai", model = "gpt-4o-mini" }}]
 """
-GREETINGS = ("Hello!", "Hi!", "Good morning,", "Please,", "Hey,", "Excuse me,", "Good evening,", "Sorry,", "Dear team,")
+GREETINGS = ("Hello!", "Hi!", "Greetings,", "Please,", "Hey,", "Excuse me,", "Dear team,")
 THANKS = ("Thanks!", "Thank you.", "Thank you very much.")
 WORDS = "where do I find my invoice?"
 

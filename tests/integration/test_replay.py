@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+from aiokafka.admin import NewTopic
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
@@ -21,6 +22,7 @@ from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from stratarouter_runtime.tools.dead_letters import DeadLetters, Wish, parse_change
 from stratarouter_runtime.tools.ranges import RangeReader, Span, Wanted
 from stratarouter_runtime.tools.replay import HEADER, Plan, Replay, Report, find_spans
+from support.cluster import admin
 from support.fleet import Watch, WorkerProcess, command, produce, request, write_routes
 
 pytestmark = pytest.mark.stack
@@ -137,7 +139,9 @@ async def test_executing_again_pays_and_answers_under_new_ids(answered: Answered
 
 async def test_responses_go_to_another_topic_with_the_mark(answered: Answered) -> None:
     config = answered.config
-    target = config.topic("dead-letter")  # any topic that is there: only the bytes are looked at
+    target = config.topic("elsewhere")
+    async with admin(config) as client:
+        await client.create_topics([NewTopic(target, 1, 1)])
     report = await Replay(config, await _plan(config, request_id="r1", to_topic=target), go=True).run()
     assert report.published == 1
     async with Tail(config, target, from_beginning=True) as tail:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -13,6 +15,9 @@ from stratarouter_runtime.errors import BrokerError
 from stratarouter_runtime.processors import kafka_client
 
 pytestmark = pytest.mark.stack
+
+TOLD_S = 10.0
+"""The controller answers before the broker that is asked has heard."""
 
 
 @pytest.fixture
@@ -67,10 +72,13 @@ async def test_a_wrong_setting_is_corrected_and_the_operators_own_settings_stay(
         differences = {difference.what for difference in await topics.check(config)}
         assert "retention.ms" in differences
         await topics.apply(config, partitions=1)
-        [reply] = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+        settings: dict[str, str] = {}
+        async with asyncio.timeout(TOLD_S):
+            while settings.get("retention.ms") in {None, "1000"}:
+                [reply] = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+                settings = {entry[0]: entry[1] for entry in reply.resources[0][4]}
     finally:
         await client.close()
-    settings = {entry[0]: entry[1] for entry in reply.resources[0][4]}
     assert settings["retention.ms"] == "604800000"
     assert settings["segment.bytes"] == "16777216"
 

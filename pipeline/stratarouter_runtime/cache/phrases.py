@@ -16,7 +16,8 @@ do you know / does anyone know / does anybody know / may i ask / can i ask you t
 i would be glad if / i would be happy if / can somebody tell me >
 any idea / any ideas / do you happen to know / any chance >
 sorry to bother you / excuse me / sorry to ask / quick question / just curious / out of curiosity / i am curious >
-thanks in advance / thank you / many thanks / greetings / dear team >
+thanks in advance / thank you very much / thank you so much / thanks a lot / thank you / many thanks >
+greetings / dear team >
 i would appreciate it if / i would be grateful if / would appreciate / much appreciated / if you do not mind >
 if possible / if you can / whether or not / as well / by the way / in order / at all / i hope >
 i don't understand / i do not understand / don't understand / i don't know / i do not know / don't know >
