@@ -84,7 +84,7 @@ class Stream:
         return counts
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def stream(bench_data: Path) -> Stream:
     with (bench_data / "banking77/test.csv").open(encoding="utf-8", newline="") as file:
         queries = [(row["text"], row["category"]) for row in csv.DictReader(file)]
@@ -101,6 +101,7 @@ async def stream(bench_data: Path) -> Stream:
     return Stream(queries, np.stack(rows), draw.choices(ranks, cum_weights=weights, k=STREAM))
 
 
+@pytest.mark.slow
 async def test_the_bound_holds_on_customer_queries(stream: Stream) -> None:
     for bound in (None, 0.01, 0.02, 0.05, 0.1, 0.2):
         counts = await stream.through(bound)
