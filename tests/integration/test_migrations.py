@@ -35,9 +35,12 @@ async def table_names(url: str) -> set[str]:
     return {row["tablename"] for row in found}
 
 
+MIGRATIONS = ["0001_journal", "0002_steady_workers", "0003_spending", "0004_usage", "0005_superseded"]
+
+
 @pytest.mark.stack
 async def test_migrate_makes_the_schema_once(postgres_url: str) -> None:
-    assert await migrate(postgres_url) == ["0001_journal", "0002_steady_workers", "0003_spending", "0004_usage"]
+    assert await migrate(postgres_url) == MIGRATIONS
     assert await migrate(postgres_url) == []
     usage = {f"usage_{name}" for name in ("alerts", "deltas", "errors", "receipts", "windows")}
     journal = {"journal", "workers", "checkpoints", "spending", "schema_migrations"}
@@ -47,7 +50,7 @@ async def test_migrate_makes_the_schema_once(postgres_url: str) -> None:
 @pytest.mark.stack
 async def test_migrators_at_the_same_time_apply_each_migration_once(postgres_url: str) -> None:
     applied = await asyncio.gather(*(migrate(postgres_url) for _ in range(4)))
-    assert sorted(applied) == [[], [], [], ["0001_journal", "0002_steady_workers", "0003_spending", "0004_usage"]]
+    assert sorted(applied) == [[], [], [], MIGRATIONS]
 
 
 @pytest.mark.stack
@@ -60,7 +63,7 @@ async def test_failed_migration_leaves_nothing(postgres_url: str) -> None:
 
 @pytest.mark.stack
 async def test_database_without_schema_is_refused_with_the_remedy(postgres_url: str) -> None:
-    with pytest.raises(SchemaVersionError, match="is version 0, this version needs 4") as caught:
+    with pytest.raises(SchemaVersionError, match="is version 0, this version needs 5") as caught:
         await journal(postgres_url).start()
     assert "migrate" in caught.value.remedy
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.journal.usage import UsageAccounts
 from stratarouter_runtime.processors import kafka_client, usage_process
 from stratarouter_runtime.processors.tail import Tail
+from stratarouter_runtime.records import Attempt, CacheVerdict, Coordinates, ErrorInfo, Response, Usage
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from stratarouter_runtime.tools.status import look
-from stratarouter_runtime.usage_deltas import Delta, UsageRecord, decode_usage, encode
+from stratarouter_runtime.usage_deltas import SUMS, Delta, DeltaWriter, UsageRecord, decode_usage, encode, line_of
 from support.books import add_up, only_kinds
 from support.fleet import Seen, Watch, WorkerProcess, produce, request, write_routes
 
@@ -233,6 +235,82 @@ async def test_at_least_once_counts_a_repeated_response_once(
     code, lines = await _command(config, "ledger", "--window", "1h", "--settle", "0")
     assert (code, [line["differences"] for line in lines]) == (0, [[] for _ in lines])
     assert sum(line["calls_without"] for line in lines) == count
+
+
+async def test_a_payment_takes_the_place_of_what_the_same_request_was_counted_as(ready_config: RuntimeConfig) -> None:
+    """A crash without transactions: one reading of a request finds the answer of another, or comes too late for it.
+    In every order, and in batches cut anywhere, some of them read again.
+    """
+    accounts = UsageAccounts(ready_config.database_url)
+    await accounts.start()
+    try:
+        for n, order in enumerate(permutations(["hit", "late", "failed", "paid"])):
+            for cut in range(4):
+                tenant = f"t{n}-{cut}"
+                deltas = _readings(tenant, order)
+                for batch in (deltas[:cut], deltas[cut:], deltas[1:3]):
+                    await accounts.count(batch)
+                rows = [row for row in await accounts.report(60, 0, 2**40, ["tenant"]) if row["tenant"] == tenant]
+                sums = sum((Counter({name: row[name] for name in SUMS}) for row in rows), Counter())
+                paid = {
+                    "requests": 1,
+                    "ok": 1,
+                    "paid": 1,
+                    "input_tokens": 10,
+                    "output_tokens": 5,
+                    "paid_nano": 5 * 10**8,
+                }
+                assert sums == paid, (order, cut)
+                assert [row["start"] for row in rows if row["paid"]] == [60 * (order.index("paid") + 1)]
+        assert await accounts.errors(60, 0, 2**40) == []
+    finally:
+        await accounts.stop()
+
+
+def _readings(tenant: str, order: tuple[str, ...]) -> list[Delta]:
+    """One request, answered once a minute in these ways."""
+    more: dict[str, Any] = {
+        "tenant": tenant,
+        "route_id": "support",
+        "source": Coordinates(tenant, 3, 77, 5),
+    }
+    answer = more | {"text": "a", "provider": "openai", "model": "m", "usage": Usage(10, 5)}
+    late = ErrorInfo("deadline_exceeded", "late")
+    attempts = (Attempt("p", "m", "ok", 1),)
+    lines = {
+        "hit": line_of(Response("r", "ok", cache=CacheVerdict("exact"), saved_usd=0.5, **answer), "enrich"),
+        "late": line_of(Response("r", "error", error=late, **more), "enrich"),
+        "failed": line_of(Response("r", "error", error=late, **more), "execute"),
+        "paid": line_of(Response("r", "ok", cost_usd=0.5, attempts=attempts, **answer), "execute"),
+    }
+    writer = DeltaWriter("usage-deltas", "g.executions-0", 1, singly=True)
+    return [delta for n, name in enumerate(order) for delta in writer.sum_up([(n, lines[name])], 60_000 * (n + 1))]
+
+
+async def test_a_request_that_failed_and_is_paid_for_when_sent_again_is_paid_in_the_accounts(
+    ready_config: RuntimeConfig,
+) -> None:
+    answer: dict[str, Any] = {"tenant": "t", "text": "a", "provider": "openai", "model": "m", "usage": Usage(10, 5)}
+    failed = Response("r", "error", error=ErrorInfo("deadline_exceeded", "late"), tenant="t")
+    paid = Response("r", "ok", cost_usd=0.5, attempts=(Attempt("p", "m", "ok", 1.0),), **answer)
+    writer = DeltaWriter("usage-deltas", "g.executions-0", 1, singly=False)
+    accounts = UsageAccounts(ready_config.database_url)
+    await accounts.start()
+    try:
+        for offset, response in enumerate((failed, paid, paid)):
+            await accounts.count(writer.sum_up([(offset, line_of(response, "execute"))], 60_000 + offset))
+        rows = await accounts.report(60, 0, 2**40, [])
+    finally:
+        await accounts.stop()
+    sums = sum((Counter({name: row[name] for name in SUMS}) for row in rows), Counter())
+    assert {name: sums[name] for name in ("requests", "errors", "paid", "replayed", "paid_nano", "replayed_nano")} == {
+        "requests": 3,
+        "errors": 1,
+        "paid": 1,
+        "replayed": 1,
+        "paid_nano": 500_000_000,
+        "replayed_nano": 500_000_000,
+    }
 
 
 async def test_a_request_id_answered_twice_is_paid_once_in_the_ledger(

@@ -1,7 +1,9 @@
 """The accounts in PostgreSQL: deltas are counted once, in windows of a minute, an hour and a day.
 
 One transaction takes a batch of deltas: what was counted before is known by its id, a request id counts its money once,
-and the windows are raised by the rest. So it does not matter how often a delta is read.
+and the windows are raised by the rest. So it does not matter how often a delta is read. Where a crash lets a request be
+answered twice, as a hit (or an error) and by the call that was paid, both have one id: whichever comes first, the paid
+one stays and the other is taken back.
 """
 
 from __future__ import annotations
@@ -24,7 +26,16 @@ from stratarouter_runtime.journal.migrations import check_schema
 from stratarouter_runtime.journal.queries import parse
 from stratarouter_runtime.journal.rows import unpack
 from stratarouter_runtime.ledger import Sources
-from stratarouter_runtime.usage_deltas import MINUTE_S, SUMS, Delta, Receipt, count_receipt, nano
+from stratarouter_runtime.usage_deltas import (
+    MINUTE_S,
+    SUMS,
+    Delta,
+    Receipt,
+    count_receipt,
+    decode,
+    encode,
+    nano,
+)
 
 WINDOWS_S = {"minute": MINUTE_S, "hour": 3600, "day": 86_400}
 """Lengths of the windows in seconds; aligned to the epoch, so that days are UTC's."""
@@ -80,25 +91,40 @@ def minute_of(delta: Delta) -> int:
     return now_s - now_s % MINUTE_S
 
 
-def fold(deltas: Iterable[Delta], first_ids: Iterable[tuple[str, str]]) -> dict[Key, Counter[str]]:
+def identities(delta: Delta) -> list[tuple[str, str]]:
+    """Tenant and request id of each of the delta's receipts."""
+    return [(delta.tenant, receipt.request_id) for receipt in delta.receipts]
+
+
+def _answered(delta: Delta) -> set[tuple[str, str]]:
+    """The same of receipts for an answer."""
+    return {(delta.tenant, receipt.request_id) for receipt in delta.receipts if receipt.kind != "error"}
+
+
+def fold(
+    deltas: Iterable[Delta], first_ids: Iterable[tuple[str, str]], taken_back: Iterable[Delta] = ()
+) -> dict[Key, Counter[str]]:
     """What ``deltas`` add to each window. ``first_ids``: (tenant, request id) that were never counted before; the first
-    receipt of each is what its money counts by.
+    receipt of each is what its money counts by. ``taken_back``: what no longer counts.
     """
     unseen = set(first_ids)
     windows: dict[Key, Counter[str]] = {}
     for delta in deltas:
         sums = Counter(delta.sums)
-        for receipt in delta.receipts:
-            identity = (delta.tenant, receipt.request_id)
+        for receipt, identity in zip(delta.receipts, identities(delta), strict=True):
             count_receipt(sums, receipt, first=identity in unseen)
-            unseen.discard(identity)
+            if receipt.kind != "error":
+                unseen.discard(identity)
         for key in window_keys(delta):
             windows.setdefault(key, Counter()).update(sums)
+    for delta in taken_back:
+        for key, sums in fold([delta], ()).items():
+            windows.setdefault(key, Counter()).subtract(sums)
     return windows
 
 
-def fold_errors(deltas: Iterable[Delta]) -> Counter[tuple[int, int, str, str, str]]:
-    """Error responses by window, tenant, route and code."""
+def fold_errors(deltas: Iterable[Delta], taken_back: Iterable[Delta] = ()) -> Counter[tuple[int, int, str, str, str]]:
+    """Error responses by window, tenant, route and code, without those ``taken_back``."""
     found: Counter[tuple[int, int, str, str, str]] = Counter()
     for delta in deltas:
         codes = Counter(delta.errors)
@@ -106,6 +132,8 @@ def fold_errors(deltas: Iterable[Delta]) -> Counter[tuple[int, int, str, str, st
         for length, start, tenant, route, _ in window_keys(delta):
             for code, number in codes.items():
                 found[(length, start, tenant, route, code)] += number
+    for delta in taken_back:
+        found.subtract(fold_errors([delta]))
     return found
 
 
@@ -153,14 +181,17 @@ class UsageAccounts:
         """
         with mapped("count usage"):
             async with asyncio.timeout(TIMEOUT_S), self._open().acquire() as connection, connection.transaction():
-                # 1. Each delta once.
-                fresh = await _insert_deltas(connection, deltas)
+                # 1. Each delta once; those that were there may still bring what was paid.
+                fresh, again = await _insert_deltas(connection, deltas)
                 # 2. Each request id's money once.
-                first = await _insert_receipts(connection, fresh)
-                # 3. The windows and the errors, in the order of their keys.
-                await _raise_windows(connection, fold(fresh, first))
-                await _raise_errors(connection, fold_errors(fresh))
-                keys = sorted({key for delta in deltas for key in window_keys(delta)})
+                first = await _insert_receipts(connection, [*fresh, *again])
+                paid = [delta for delta in again if first & _answered(delta)]
+                # 3. What a payment takes the place of.
+                replaced = await _take_back(connection, paid)
+                # 4. The windows and the errors, in the order of their keys.
+                await _raise_windows(connection, fold([*fresh, *paid], first, replaced))
+                await _raise_errors(connection, fold_errors([*fresh, *paid], replaced))
+                keys = sorted({key for delta in (*deltas, *replaced) for key in window_keys(delta)})
                 found = await connection.fetch(statements()["windows"], *_columns(5, keys))
         return [_window(row) for row in found]
 
@@ -280,7 +311,14 @@ def _add(found: dict[str, Counter[str]], tenant: str, kind: str | None, answer: 
         sums[f"{kind}_nano"] += (nano(read.cost_usd) if read is not None else None) or 0
 
 
-async def _insert_deltas(connection: asyncpg.Connection, deltas: Sequence[Delta]) -> list[Delta]:
+def _replaceable(delta: Delta) -> bytes | None:
+    """The delta as kept beside its id, if a later one of the same id may bring what was paid for the same request."""
+    single = delta.first_offset == delta.last_offset and all(receipt.kind == "error" for receipt in delta.receipts)
+    return encode(delta) if single else None
+
+
+async def _insert_deltas(connection: asyncpg.Connection, deltas: Sequence[Delta]) -> tuple[list[Delta], list[Delta]]:
+    """Those that were not there before; and of the others those with an answer."""
     unique = {delta.id: delta for delta in reversed(deltas)}
     rows = [
         (
@@ -288,21 +326,35 @@ async def _insert_deltas(connection: asyncpg.Connection, deltas: Sequence[Delta]
             minute_of(d),
             d.tenant,
             *(d.sums.get(n, 0) for n in ("exact", "semantic", "exact_nano", "semantic_nano")),
+            _replaceable(d),
         )
         for _, d in sorted(unique.items())
     ]
-    found = await connection.fetch(statements()["insert_deltas"], *_columns(7, rows))
-    return [unique[row["id"]] for row in found]
+    found = await connection.fetch(statements()["insert_deltas"], *_columns(8, rows))
+    fresh = [unique[row["id"]] for row in found]
+    counted = {identity for delta in fresh for identity in _answered(delta)}
+    again = {d.id: d for d in reversed(deltas) if _answered(d) - counted}
+    return fresh, list(again.values())
 
 
-async def _insert_receipts(connection: asyncpg.Connection, deltas: Sequence[Delta]) -> list[tuple[str, str]]:
+async def _insert_receipts(connection: asyncpg.Connection, deltas: Sequence[Delta]) -> set[tuple[str, str]]:
+    """Tenant and request id of those whose money was not counted before."""
     unique: dict[tuple[str, str], tuple[Receipt, int]] = {}
     for delta in deltas:
-        for receipt in delta.receipts:
-            unique.setdefault((delta.tenant, receipt.request_id), (receipt, minute_of(delta)))
+        for identity, receipt in zip(identities(delta), delta.receipts, strict=True):
+            if identity not in unique or unique[identity][0].kind == "error":
+                unique[identity] = (receipt, minute_of(delta))
     rows = [(*key, r.kind, r.nano_usd, minute) for key, (r, minute) in sorted(unique.items(), key=lambda item: item[0])]
     found = await connection.fetch(statements()["insert_receipts"], *_columns(5, rows))
-    return [(row["tenant"], row["request_id"]) for row in found]
+    return {(row["tenant"], row["request_id"]) for row in found}
+
+
+async def _take_back(connection: asyncpg.Connection, deltas: Sequence[Delta]) -> list[Delta]:
+    """What was counted under the ids of ``deltas`` and is not any more."""
+    if not deltas:
+        return []
+    found = await connection.fetch(statements()["take_back"], sorted(delta.id for delta in deltas))
+    return [decode(row["added"]) for row in found]
 
 
 async def _raise_windows(connection: asyncpg.Connection, windows: Mapping[Key, Counter[str]]) -> None:

@@ -2,15 +2,27 @@
 -- that count at once then wait for each other instead of for ever.
 
 -- name: insert_deltas
-INSERT INTO usage_deltas (id, minute, tenant, exact, semantic, exact_nano, semantic_nano)
-SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+INSERT INTO usage_deltas (id, minute, tenant, exact, semantic, exact_nano, semantic_nano, added)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+    $8::bytea[])
 ON CONFLICT (id) DO NOTHING
 RETURNING id;
 
+-- name: take_back
+WITH old AS (
+    SELECT id, added FROM usage_deltas WHERE id = ANY ($1::text[]) AND added IS NOT NULL ORDER BY id FOR UPDATE
+)
+UPDATE usage_deltas AS d SET exact = 0, semantic = 0, exact_nano = 0, semantic_nano = 0, added = NULL
+FROM old WHERE d.id = old.id
+RETURNING old.added;
+
 -- name: insert_receipts
-INSERT INTO usage_receipts (tenant, request_id, kind, nano_usd, minute)
+-- A request that failed and then was paid for, when it was sent again, is one that was paid for.
+INSERT INTO usage_receipts AS r (tenant, request_id, kind, nano_usd, minute)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])
-ON CONFLICT (tenant, request_id) DO NOTHING
+ON CONFLICT (tenant, request_id) DO UPDATE
+    SET kind = excluded.kind, nano_usd = excluded.nano_usd, minute = excluded.minute
+    WHERE r.kind = 'error' AND excluded.kind <> 'error'
 RETURNING tenant, request_id;
 
 -- name: add_errors
@@ -26,7 +38,7 @@ JOIN usage_windows AS w USING (window_s, start, tenant, route, model);
 -- name: errors_between
 SELECT tenant, route, code, sum(responses)::bigint AS responses
 FROM usage_errors WHERE window_s = $1 AND start >= $2 AND start < $3
-GROUP BY tenant, route, code ORDER BY tenant, route, code;
+GROUP BY tenant, route, code HAVING sum(responses) > 0 ORDER BY tenant, route, code;
 
 -- name: hits_between
 SELECT tenant, sum(exact)::bigint AS exact, sum(semantic)::bigint AS semantic,
