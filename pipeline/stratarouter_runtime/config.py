@@ -161,6 +161,8 @@ class RuntimeConfig(BaseSettings):
     """Who goes first when ``memory`` is full: the least recently used, or who saves least money for its size."""
     cache_control: Literal["workers", "everywhere", "off"] = "workers"
     """Who follows the cache-control topic: workers, in-process bridges too (they need the broker then), or nobody."""
+    cache_timeout_ms: int = Field(150, ge=1, le=60_000)
+    """Of one question to Redis; then the request goes on without it, and Redis is left alone for a second."""
     redis_url: Annotated[str, AfterValidator(_redis_url)] = "redis://localhost:6379"
 
     # batch

@@ -10,7 +10,7 @@ from stratarouter_runtime.cache.evidence import RedisEvidence
 from stratarouter_runtime.cache.guard import SETTINGS, create_guard
 from stratarouter_runtime.cache.keys import Keys
 from stratarouter_runtime.cache.memory import MemoryCache
-from stratarouter_runtime.cache.redis import TIMEOUT_S, RedisCache
+from stratarouter_runtime.cache.redis import RedisCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.ports import Clock, Guard
 
@@ -43,6 +43,10 @@ class CacheConfig(Protocol):
         """Their bytes at most."""
 
     @property
+    def cache_timeout_ms(self) -> int:
+        """Of a round trip to Redis."""
+
+    @property
     def cache_eviction(self) -> Literal["lru", "cost"]:
         """Who goes first when room is short."""
 
@@ -55,13 +59,8 @@ class CacheConfig(Protocol):
         """And of which model."""
 
 
-def create_cache(
-    config: CacheConfig, *, clock: Clock | None = None, guard: Guard | None = None, timeout_s: float = TIMEOUT_S
-) -> ControllableCache:
-    """The cache that ``config.cache_backend`` names, not started. Clock and guard default to the real ones.
-
-    ``timeout_s`` is the deadline of a round trip to Redis.
-    """
+def create_cache(config: CacheConfig, *, clock: Clock | None = None, guard: Guard | None = None) -> ControllableCache:
+    """The cache that ``config.cache_backend`` names, not started. Clock and guard default to the real ones."""
     clock = clock or SystemClock()
     guard = guard or create_guard(SETTINGS[config.cache_guard])
     if config.cache_backend == "memory":
@@ -77,7 +76,7 @@ def create_cache(
         clock=clock,
         guard=guard,
         prefix=_prefix(config),
-        timeout_s=timeout_s,
+        timeout_s=config.cache_timeout_ms / 1000,
         local_entries=config.cache_max_entries,
         local_bytes=config.cache_max_bytes,
     )

@@ -125,7 +125,7 @@ async def search(settings: RuntimeConfig, fits: Callable[[Kept], bool], limit: i
 @asynccontextmanager
 async def _redis(settings: RuntimeConfig) -> AsyncIterator[RedisCache]:
     """The shared cache to look into. Raises ConfigurationError for another backend, CacheUnavailableError."""
-    cache = create_cache(settings, timeout_s=TIMEOUT_S)
+    cache = create_cache(settings.model_copy(update={"cache_timeout_ms": round(TIMEOUT_S * 1000)}))
     if not isinstance(cache, RedisCache):
         raise ConfigurationError("the cache is in the workers' memory", remedy=IN_MEMORY)
     await cache.start()
