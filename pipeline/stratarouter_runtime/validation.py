@@ -78,12 +78,19 @@ def json_object(value: bytes | None, max_bytes: int | None, max_depth: int) -> d
         parsed = orjson.loads(value)
     except orjson.JSONDecodeError as exc:
         raise UndecodableRecordError(f"the record's value is not JSON in UTF-8: {exc} in {shown(value)}") from exc
-    # Counting brackets is a memory scan; only a value with many can be deep at all.
-    if value.count(b"{") + value.count(b"[") > max_depth and deeper_than(parsed, max_depth):
+    if _may_be_deeper_than(value, max_depth) and deeper_than(parsed, max_depth):
         raise UndecodableRecordError(f"the record's value is nested deeper than {max_depth} levels")
     if type(parsed) is not dict:
         raise violation("$", parsed, "must be a JSON object")
     return parsed
+
+
+def _may_be_deeper_than(value: bytes, levels: int) -> bool:
+    """Whether ``value`` has brackets enough for that. Splitting looks for them by memchr, where counting goes byte by
+    byte (0.3 us for 2.5 kB against 5).
+    """
+    most = levels + 1
+    return len(value.split(b"{", most)) + len(value.split(b"[", most)) > levels + 2
 
 
 def deeper_than(value: object, levels: int) -> bool:

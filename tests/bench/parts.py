@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-import orjson
 
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import StackAddresses
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.routes import RouteTable
+from support.fleet import simulator
 
-START_TIMEOUT_S = 30.0
-
-
-@asynccontextmanager
-async def simulator(*options: str) -> AsyncIterator[str]:
-    """A provider's base URL, up to and with ``/v1``."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "stratarouter_runtime.testing.simulator", *options), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), timeout=START_TIMEOUT_S)
-        yield str(orjson.loads(line)["base_url"])
-    finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), timeout=START_TIMEOUT_S)
+__all__ = ["bridge", "database", "routes", "simulator"]
 
 
 @asynccontextmanager

@@ -31,7 +31,7 @@ from stratarouter_runtime.cli.usage import dollars
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import EmbeddedStack
 from stratarouter_runtime.journal.migrations import migrate
-from support.fleet import command, write_routes
+from support.fleet import command, simulator, write_routes
 
 SESSION_TIMEOUT_MS = 6000
 """The broker's lower bound."""
@@ -74,7 +74,7 @@ async def _run(given: argparse.Namespace, folder: Path, console: Console) -> dic
         await topics.apply(config, partitions=given.partitions)
         await migrate(config.database_url)
         calls = folder / "calls.jsonl"
-        async with _simulator(calls) as base_url:
+        async with simulator("--latency-ms", str(LATENCY_MS), "--log-path", str(calls)) as base_url:
             routes = write_routes(folder / "routes.toml", base_url)
             crowd = Crowd(config, stack, routes, folder)
             async with crowd.running():
@@ -169,23 +169,6 @@ def _figure(name: str, said: dict[str, int]) -> str:
     if name not in said:
         return "-"
     return f"${dollars(said[name])}" if name.endswith("_nano") else f"{said[name]:,}"
-
-
-@contextlib.asynccontextmanager
-async def _simulator(calls: Path) -> AsyncIterator[str]:
-    """A provider in a process of its own that writes each paid call down."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "stratarouter_runtime.testing.simulator", "--latency-ms", str(LATENCY_MS)),
-        *("--log-path", str(calls)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), timeout=30)
-        yield str(orjson.loads(line)["base_url"])
-    finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), timeout=10)
 
 
 def _arguments() -> argparse.Namespace:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import statistics
-import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.processors.tail import Tail
-from support.fleet import WorkerProcess, produce, request, write_routes
+from support.fleet import WorkerProcess, produce, request, simulator, write_routes
 
 GUARANTEES = ("exactly_once", "at_least_once")
 ROUNDS = 3
@@ -33,7 +27,7 @@ ROUND_TIMEOUT_S = 180.0
 async def measure(config: RuntimeConfig, folder: Path, *, rounds: int = ROUNDS) -> dict[str, Any]:
     """Requests a second of one worker under each guarantee, and the median ratio exactly_once / at_least_once."""
     rates: dict[str, list[float]] = {name: [] for name in GUARANTEES}
-    async with _simulator() as base_url:
+    async with simulator("--latency-ms", str(LATENCY_MS)) as base_url:
         routes = write_routes(folder / "routes-cost.toml", base_url)
         for number in range(rounds):
             # The order turns, so that a machine that grows slower harms both alike.
@@ -67,19 +61,3 @@ async def _round(config: RuntimeConfig, routes: Path, log: Path, guarantee: str)
     await worker.stop()
     first = int(REQUESTS * SKIPPED)
     return (REQUESTS - first) / (times[-1] - times[first])
-
-
-@asynccontextmanager
-async def _simulator() -> AsyncIterator[str]:
-    """A provider in a process of its own, so that it takes nothing from the reader's loop."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "stratarouter_runtime.testing.simulator", "--latency-ms", str(LATENCY_MS)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), timeout=30)
-        yield str(orjson.loads(line)["base_url"])
-    finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), timeout=10)

@@ -9,7 +9,8 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -49,6 +50,24 @@ min_confidence = 0.3
 """
     )
     return path
+
+
+SIMULATOR_TIMEOUT_S = 30.0
+
+
+@asynccontextmanager
+async def simulator(*options: str) -> AsyncIterator[str]:
+    """A simulated provider in a process of its own; its base URL, up to and with ``/v1``."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stratarouter_runtime.testing.simulator", *options), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), timeout=SIMULATOR_TIMEOUT_S)
+        yield str(orjson.loads(line)["base_url"])
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), timeout=SIMULATOR_TIMEOUT_S)
 
 
 PROGRAM = ("-m", "stratarouter_runtime.cli")

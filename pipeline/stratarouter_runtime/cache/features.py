@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from stratarouter_runtime.cache import lexicon, opposites
@@ -73,111 +72,166 @@ _SOUGHT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Features:
-    """One turn's features, in the order of the text where they are sequences.
+    """One turn's features, in the order of the text where they are sequences. Each is read when it is first asked for:
+    most texts that are compared differ by their numbers, and nothing else of them is looked at.
 
     Attributes:
         role: whose turn it is; empty for a lone text.
+        text: what is said in it.
         attachments: digests of the parts that are no text.
-        words: every word in plain form, numbers as ``#``.
-        vocabulary: the distinct ones of them.
-        content: the words that carry content, in canonical form, and the numbers.
-        numbers: the numbers' values, but for ordinals and ones written as words ("one of them").
-        ordinals: places in a row, written as words ("the second").
-        spoken: small whole numbers that are written as words only; a paraphrase may add them ("all three of them").
-        counted: the content word that follows each number, by number.
-        units: value and unit of every quantity that names its unit.
-        dates: months, weekdays and relative days.
-        names: identifiers, versions, times, paths, addresses; in lower case.
-        quotes: quoted strings and inline code, as they stand.
-        operators: sorted.
-        opposites: the words that have an opposite.
-        tense: past, present, future, allowed or required, by the first auxiliary; or empty.
-        negations: how many words deny.
-        faults: words that say that something is not so, without a denial ("failed", "missing").
-        question: what is asked for (who, whom, when, where, why, amount, how, what; way: where or how), or empty where
-            nothing says.
-        asked_by: the word behind the first question word ("did").
-        entities: words written as names, in lower case.
-        full_names: two words of a name in a row ("Barack Obama").
-        categories: members of closed categories, by category.
-        objects: the content words that stand right behind each connector ("to", "than", "about", ...).
-        squashed: letters and digits alone, in lower case.
-        spellings: each word, and two or three in a row written as one, of letters and digits alone.
     """
 
-    role: str
-    attachments: tuple[str, ...]
-    words: tuple[str, ...]
-    vocabulary: frozenset[str]
-    content: tuple[str, ...]
-    numbers: tuple[Number, ...]
-    ordinals: tuple[Number, ...]
-    spoken: frozenset[Number]
-    counted: dict[Number, frozenset[str]]
-    units: dict[Number, frozenset[str]]
-    dates: frozenset[str]
-    names: frozenset[str]
-    quotes: frozenset[str]
-    operators: tuple[str, ...]
-    opposites: frozenset[str]
-    tense: str
-    negations: int
-    faults: frozenset[str]
-    question: str
-    asked_by: str
-    entities: frozenset[str]
-    full_names: frozenset[tuple[str, str]]
-    categories: dict[str, frozenset[str]]
-    objects: dict[str, frozenset[str]]
-    squashed: str
-    spellings: Spellings
+    def __init__(self, role: str, content: str) -> None:
+        self.role = role
+        self.text, *attachments = content.split(PART)
+        self.attachments = tuple(attachments)
+        self._tokens = read_tokens(self.text)
+
+    def is_same(self, other: Features) -> bool:
+        """Whether the same is said, by the same side."""
+        return (self.role, self.text, self.attachments) == (other.role, other.text, other.attachments)
+
+    @cached_property
+    def _plain(self) -> list[str]:
+        return [token.plain for token in self._tokens if token.kind == "word"]
+
+    @cached_property
+    def _numbers(self) -> list[Token]:
+        return [token for token in self._tokens if token.value is not None]
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Every word in plain form, numbers as ``#``."""
+        return tuple(_shape(self._tokens))
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """The distinct ones of them."""
+        return frozenset(self.words)
+
+    @cached_property
+    def content(self) -> tuple[str, ...]:
+        """The words that carry content, in canonical form, and the numbers."""
+        return tuple(_content(self._tokens))
+
+    @cached_property
+    def numbers(self) -> tuple[Number, ...]:
+        """The numbers' values, but for ordinals and ones written as words ("one of them")."""
+        return tuple(_values(t for t in self._numbers if not t.ordinal and not _is_article(t)))
+
+    @cached_property
+    def ordinals(self) -> tuple[Number, ...]:
+        """Places in a row, written as words ("the second")."""
+        return tuple(_values(t for t in self._numbers if t.ordinal))
+
+    @cached_property
+    def spoken(self) -> frozenset[Number]:
+        """Small whole numbers that are written as words only; a paraphrase may add them ("all three of them")."""
+        return frozenset(_referring(self._tokens)) - set(_values(t for t in self._numbers if not t.worded))
+
+    @cached_property
+    def counted(self) -> dict[Number, frozenset[str]]:
+        """The content word that follows each number, by number."""
+        return _counted(self._tokens)
+
+    @cached_property
+    def units(self) -> dict[Number, frozenset[str]]:
+        """Value and unit of every quantity that names its unit."""
+        return units_of(self._tokens)
+
+    @cached_property
+    def dates(self) -> frozenset[str]:
+        """Months, weekdays and relative days."""
+        return frozenset(_dates(self._tokens))
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Identifiers, versions, times, paths, addresses; in lower case."""
+        return frozenset(_names(self._tokens))
+
+    @cached_property
+    def quotes(self) -> frozenset[str]:
+        """Quoted strings and inline code, as they stand."""
+        return frozenset(token.text[1:-1] for token in self._tokens if token.kind == "quote")
+
+    @cached_property
+    def operators(self) -> tuple[str, ...]:
+        """Sorted."""
+        return tuple(sorted(_operators(self._tokens)))
+
+    @cached_property
+    def opposites(self) -> frozenset[str]:
+        """The words that have an opposite."""
+        return frozenset(form for token in self._tokens for form in _opposed(_said(token)))
+
+    @cached_property
+    def tense(self) -> str:
+        """Past, present, future, allowed or required, by the first auxiliary; or empty."""
+        return next((_TENSES[word] for word in self._plain if word in _TENSES), "")
+
+    @cached_property
+    def negations(self) -> int:
+        """How many words deny."""
+        return sum(map(denies, self._plain))
+
+    @cached_property
+    def faults(self) -> frozenset[str]:
+        """Words that say that something is not so, without a denial ("failed", "missing")."""
+        return frozenset(map(stem, opposites.FAULTS.intersection(self._plain)))
+
+    @cached_property
+    def question(self) -> str:
+        """What is asked for (who, whom, when, where, why, amount, how, what; way: where or how), or empty where
+        nothing says.
+        """
+        return _question(self._plain)
+
+    @cached_property
+    def asked_by(self) -> str:
+        """The word behind the first question word ("did")."""
+        return _asked_by(self._plain)
+
+    @cached_property
+    def entities(self) -> frozenset[str]:
+        """Words written as names, in lower case."""
+        return frozenset(_entities(self._tokens))
+
+    @cached_property
+    def full_names(self) -> frozenset[tuple[str, str]]:
+        """Two words of a name in a row ("Barack Obama")."""
+        return frozenset(_full_names(self._tokens))
+
+    @cached_property
+    def categories(self) -> dict[str, frozenset[str]]:
+        """Members of closed categories, by category."""
+        return _categories(self._tokens)
+
+    @cached_property
+    def objects(self) -> dict[str, frozenset[str]]:
+        """The content words that stand right behind each connector ("to", "than", "about", ...)."""
+        return _objects(self._tokens)
+
+    @cached_property
+    def squashed(self) -> str:
+        """Letters and digits alone, in lower case."""
+        return _SQUASHED.sub("", self.text).lower()
+
+    @cached_property
+    def spellings(self) -> frozenset[str]:
+        """Each word, and two or three in a row written as one, of letters and digits alone."""
+        parts = [part for token in self._tokens[:MAX_SPELT_TOKENS] if (part := _squashed(token.text))]
+        pairs = [one + other for one, other in pairwise(parts)]
+        triples = (pair + third for pair, third in zip(pairs, parts[2:], strict=False))
+        return frozenset((*parts, *pairs, *triples))
 
 
 def features(text: str) -> tuple[Features, ...]:
     """The features of each turn of ``text`` (``normalise.conversation_text``)."""
     if not text.startswith(TURN):
-        return (_turn("", text),)
+        return (Features("", text),)
     turns = (turn.partition(ROLE_END) for turn in text.split(TURN)[1:])
-    return tuple(_turn(role, content) for role, _, content in turns)
-
-
-def _turn(role: str, content: str) -> Features:
-    text, *attachments = content.split(PART)
-    tokens = read_tokens(text)
-    words = [token for token in tokens if token.kind == "word"]
-    plain = [token.plain for token in words]
-    numbers = [token for token in tokens if token.value is not None]
-    shape = tuple(_shape(tokens))
-    return Features(
-        role=role,
-        attachments=tuple(attachments),
-        words=shape,
-        vocabulary=frozenset(shape),
-        content=tuple(_content(tokens)),
-        numbers=tuple(_values(t for t in numbers if not t.ordinal and not _is_article(t))),
-        ordinals=tuple(_values(t for t in numbers if t.ordinal)),
-        spoken=frozenset(_referring(tokens)) - set(_values(t for t in numbers if not t.worded)),
-        counted=_counted(tokens),
-        units=units_of(tokens),
-        dates=frozenset(_dates(tokens)),
-        names=frozenset(_names(tokens)),
-        quotes=frozenset(token.text[1:-1] for token in tokens if token.kind == "quote"),
-        operators=tuple(sorted(_operators(tokens))),
-        opposites=frozenset(form for token in tokens for form in _opposed(_said(token))),
-        tense=next((_TENSES[word] for word in plain if word in _TENSES), ""),
-        negations=sum(map(denies, plain)),
-        faults=frozenset(map(stem, opposites.FAULTS.intersection(plain))),
-        question=_question(plain),
-        asked_by=_asked_by(plain),
-        entities=frozenset(_entities(tokens)),
-        full_names=frozenset(_full_names(tokens)),
-        categories=_categories(tokens),
-        objects=_objects(tokens),
-        squashed=_SQUASHED.sub("", text).lower(),
-        spellings=Spellings(tokens),
-    )
+    return tuple(Features(role, content) for role, _, content in turns)
 
 
 _OPPOSED = frozenset(opposites.OPPOSITES)
@@ -188,32 +242,6 @@ _DATE_WORDS = frozenset().union(*(lexicon.MONTHS, lexicon.WEEKDAYS, lexicon.RELA
 def _opposed(word: str) -> tuple[str, ...]:
     """The forms of ``word`` that have an opposite."""
     return tuple(form for form in dict.fromkeys((word, stem(word), word.removesuffix("ly"))) if form in _OPPOSED)
-
-
-class Spellings:
-    """Each word, and two or three in a row written as one, of letters and digits alone. Built when first asked for:
-    few texts are, and it takes longer than most features.
-    """
-
-    __slots__ = ("_all", "_parts")
-
-    def __init__(self, tokens: Sequence[Token]) -> None:
-        self._parts = tuple(part for token in tokens[:MAX_SPELT_TOKENS] if (part := _squashed(token.text)))
-        self._all: frozenset[str] | None = None
-
-    def __contains__(self, spelling: str) -> bool:
-        if self._all is None:
-            parts = self._parts
-            pairs = [one + other for one, other in pairwise(parts)]
-            triples = (pair + third for pair, third in zip(pairs, parts[2:], strict=False))
-            self._all = frozenset((*parts, *pairs, *triples))
-        return spelling in self._all
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Spellings) and self._parts == other._parts
-
-    def __hash__(self) -> int:
-        return hash(self._parts)
 
 
 @lru_cache(maxsize=32_768)

@@ -65,17 +65,15 @@ MEANING_IN_CAPITALS = frozenset((*_OTHER_WORDS, *_OTHER_UNITS))
 
 def content_key(scope: str, messages: Sequence[Mapping[str, Any]]) -> str:
     """The exact-match key: hex of BLAKE2b-128 over ``scope`` and the normalised ``messages``."""
-    digest = blake2b(digest_size=DIGEST_BYTES)
-    for part in (scope, normalise_messages(messages)):
-        raw = part.encode("utf-8", "surrogatepass")
-        # The length before each part: no scope can pass for another scope with a longer text.
-        digest.update(len(raw).to_bytes(8, "big"))
-        digest.update(raw)
-    return digest.hexdigest()
+    parts = (scope.encode("utf-8", "surrogatepass"), normalise_messages(messages).encode("utf-8", "surrogatepass"))
+    # The length before each part: no scope can pass for another scope with a longer text.
+    return blake2b(b"".join(len(raw).to_bytes(8, "big") + raw for raw in parts), digest_size=DIGEST_BYTES).hexdigest()
 
 
 def normalise_messages(messages: Sequence[Mapping[str, Any]]) -> str:
     """All turns with their roles, folded as the module says. Equal results mean: the same words were asked."""
+    if len(messages) == 1:
+        return f"{TURN}{_role(messages[0])}{ROLE_END}{_content(messages[0], _folded)}"
     return "".join(f"{TURN}{_role(message)}{ROLE_END}{_content(message, _folded)}" for message in messages)
 
 

@@ -180,9 +180,13 @@ didn't receive / did not receive / never received / haven't got / have not got >
 """
 
 
-def _table() -> dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]:
+_Entry = tuple[tuple[str, ...], tuple[str, ...]]
+"""A phrase's words, and what stands for it."""
+
+
+def _table() -> dict[str, list[_Entry]]:
     """The phrases and what stands for each, by their first word, the longest first."""
-    found: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
+    found: dict[str, list[_Entry]] = {}
     for line in _LIST.strip().splitlines():
         phrases, _, words = line.partition(">")
         for phrase in phrases.split(" / "):
@@ -196,27 +200,32 @@ _PHRASES = _table()
 
 def folded(tokens: list[Token]) -> list[Token]:
     """``tokens`` with each listed phrase replaced by what stands for it."""
-    if not any(token.plain in _PHRASES for token in tokens):
-        return tokens
     result: list[Token] = []
     place = 0
     while place < len(tokens):
-        length, words = _phrase_at(tokens, place)
+        token = tokens[place]
+        entries = _PHRASES.get(token.plain)
+        length, words = (0, ()) if entries is None else _phrase_at(tokens, place, entries)
         if length:
             result += [Token("word", word, word) for word in words]
             place += length
         else:
-            result.append(tokens[place])
+            result.append(token)
             place += 1
     return result
 
 
-def _phrase_at(tokens: Sequence[Token], place: int) -> tuple[int, tuple[str, ...]]:
+def _phrase_at(tokens: Sequence[Token], place: int, entries: Sequence[_Entry]) -> tuple[int, tuple[str, ...]]:
     """How many tokens the phrase has that begins there, and its words; 0 where none begins."""
-    for parts, words in _PHRASES.get(tokens[place].plain, ()):
-        following = tokens[place : place + len(parts)]
-        if len(following) == len(parts) and all(
-            part in (t.plain, t.text) for t, part in zip(following, parts, strict=True)
-        ):
-            return len(parts), words
+    for parts, words in entries:
+        end = place + len(parts)
+        # Most are told by their second word.
+        if end <= len(tokens) and (len(parts) == 1 or _is(tokens[place + 1], parts[1])):
+            following = tokens[place + 2 : end]
+            if all(map(_is, following, parts[2:])):
+                return len(parts), words
     return 0, ()
+
+
+def _is(token: Token, part: str) -> bool:
+    return part in (token.plain, token.text)

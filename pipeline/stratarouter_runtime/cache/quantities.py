@@ -62,6 +62,8 @@ def value_of(text: str) -> Number | None:
     """The exact value of digits as written ("80,000", ".5", "½"); None where they are too many to be a quantity."""
     if len(text) > MAX_DIGITS:
         return None
+    if text.isdecimal():
+        return int(text)
     if not text.isdigit() and len(text) == 1:
         return Fraction(unicodedata.numeric(text)).limit_denominator(10)
     exact = Fraction(text.replace(",", ""))

@@ -35,7 +35,7 @@ def refusal(asked: tuple[Features, ...], stored: tuple[Features, ...]) -> str | 
     # The last turn asks; what stands before it must be the same words, for a short question hangs on all of it.
     if any(ours.content != theirs.content for ours, theirs in zip(asked[:-1], stored[:-1], strict=True)):
         return "guard:turns"
-    pairs = [(ours, theirs) for ours, theirs in zip(asked, stored, strict=True) if ours != theirs]
+    pairs = [(ours, theirs) for ours, theirs in zip(asked, stored, strict=True) if not ours.is_same(theirs)]
     return next((reason for pair in pairs for rule in RULES if (reason := rule(*pair)) is not None), None)
 
 
