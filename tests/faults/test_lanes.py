@@ -204,5 +204,5 @@ async def test_the_median_of_the_others_is_unharmed_beside_a_slow_record(bench: 
     asked = await _values(config, config.topic(config.requests_topic))
     answered = await _values(config, config.topic(config.responses_topic))
     before, beside = (statistics.median(_latencies_ms(asked, answered, name)) for name in ("before", "beside"))
-    # Half as much again and 100 ms: far below the 12 s that waiting for the slow one would cost.
-    assert beside <= 1.5 * before + 100, (before, beside)
+    # Far below the 12 s that waiting for the slow one would cost, and above what a machine does that grows busier.
+    assert beside <= 2 * before + 1000, (before, beside)
