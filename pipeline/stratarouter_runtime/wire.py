@@ -79,6 +79,8 @@ MAX_HEADER_BYTES = 65_536
 """Of one record, names and values together: a broker bounds a record as it is compressed, which says little."""
 CACHE_MODES = frozenset(("default", "bypass", "refresh", "read_only"))
 ROLES = frozenset(("system", "user", "assistant", "tool"))
+_OPTIONAL_OF_DECISION = ("provider", "model", "confidence", "scores", "alternatives")
+_OPTIONAL_FIELDS = ("params", "context", "embedding", "deadline", "cache", "reply_to")
 _NOTHING: tuple[object, ...] = (None, {}, ())
 _EXECUTION_FIELDS = tuple(name for name in Execution.__slots__ if name != "spread")
 HASH_BYTES = 16
@@ -170,17 +172,19 @@ def peek_request_id(value: bytes | None) -> str | None:
 def _request(found: dict[str, Any], path: str, limits: Limits, traceparent: str | None) -> Request:
     if limits.strict and not found.keys() <= REQUEST_FIELDS:
         check.refuse_unknown(found, REQUEST_FIELDS, path)
+    # What is left out, as most fields are, costs no call: this runs for every record.
     get = found.get
+    params, context, embedding, deadline, cache, reply_to = map(get, _OPTIONAL_FIELDS)
     return Request(
         request_id=check.identifier(get("request_id"), f"{path}.request_id"),
         decision=decision_from(get("decision"), f"{path}.decision", strict=limits.strict),
         messages=_messages(found, path),
-        params=check.mapping(get("params"), f"{path}.params"),
-        context=_context(get("context"), f"{path}.context"),
-        embedding=_embedding(get("embedding"), f"{path}.embedding", limits.dimension),
-        deadline_ms=check.optional(get("deadline"), f"{path}.deadline", check.time_ms),
-        cache=_cache_options(get("cache"), f"{path}.cache", strict=limits.strict),
-        reply_to=_reply_to(get("reply_to"), f"{path}.reply_to", limits.reply_prefix),
+        params={} if params is None else check.mapping(params, f"{path}.params"),
+        context=Context() if context is None else _context(context, f"{path}.context"),
+        embedding=None if embedding is None else check.embedding(embedding, f"{path}.embedding", limits.dimension),
+        deadline_ms=None if deadline is None else check.time_ms(deadline, f"{path}.deadline"),
+        cache=CacheOptions() if cache is None else _cache_options(cache, f"{path}.cache", strict=limits.strict),
+        reply_to=None if reply_to is None else _reply_to(reply_to, f"{path}.reply_to", limits.reply_prefix),
         traceparent=traceparent,
     )
 
@@ -193,19 +197,25 @@ def decision_from(value: object, path: str, *, strict: bool = True) -> Decision:
     if strict and not found.keys() <= DECISION_FIELDS:
         check.refuse_unknown(found, DECISION_FIELDS, path)
     get = found.get
-    provider = check.optional(get("provider"), f"{path}.provider", check.identifier)
-    model = check.optional(get("model"), f"{path}.model", check.identifier)
-    if (provider is None) != (model is None):
-        raise SchemaViolationError(f"{path}.provider and {path}.model must be named together")
-    alternatives = check.listing(get("alternatives"), f"{path}.alternatives")
+    provider, model, confidence, scores, alternatives = map(get, _OPTIONAL_OF_DECISION)
+    if provider is not None or model is not None:
+        provider = check.optional(provider, f"{path}.provider", check.identifier)
+        model = check.optional(model, f"{path}.model", check.identifier)
+        if provider is None or model is None:
+            raise SchemaViolationError(f"{path}.provider and {path}.model must be named together")
     return Decision(
         route_id=check.identifier(get("route_id"), f"{path}.route_id"),
-        confidence=check.optional(get("confidence"), f"{path}.confidence", check.fraction),
-        scores=check.numbers(get("scores"), f"{path}.scores"),
-        alternatives=tuple(check.identifier(a, f"{path}.alternatives[{i}]") for i, a in enumerate(alternatives)),
+        confidence=None if confidence is None else check.fraction(confidence, f"{path}.confidence"),
+        scores={} if scores is None else check.numbers(scores, f"{path}.scores"),
+        alternatives=() if alternatives is None else _alternatives(alternatives, f"{path}.alternatives"),
         provider=provider,
         model=model,
     )
+
+
+def _alternatives(value: object, path: str) -> tuple[str, ...]:
+    items = check.listing(value, path)
+    return tuple(check.identifier(item, f"{path}[{index}]") for index, item in enumerate(items))
 
 
 def _messages(found: dict[str, Any], path: str) -> tuple[dict[str, Any], ...]:
@@ -252,10 +262,6 @@ def _context(value: object, path: str) -> Context:
     )
 
 
-def _embedding(value: object, path: str, dimension: int | None) -> Any:
-    return None if value is None else check.embedding(value, path, dimension)
-
-
 def _cache_options(value: object, path: str, *, strict: bool) -> CacheOptions:
     found = check.mapping(value, path)
     if not found:
@@ -278,9 +284,7 @@ def _tags(value: object, path: str, limit: int | None) -> tuple[str, ...]:
     return tuple(check.identifier(item, f"{path}[{index}]") for index, item in enumerate(items))
 
 
-def _reply_to(value: object, path: str, prefix: str | None) -> str | None:
-    if value is None:
-        return None
+def _reply_to(value: object, path: str, prefix: str | None) -> str:
     topic = check.topic_name(value, path)
     if prefix is None or topic == prefix or topic.startswith((prefix + ".", prefix + "-")):
         return topic

@@ -16,9 +16,10 @@ from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.engine.gates import Gates, Limits
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.together import Together
+from stratarouter_runtime.engine.trials import Trials
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.ports import Cache, ProviderCall
 from stratarouter_runtime.records import (
     Answer,
     Context,
@@ -30,6 +31,7 @@ from stratarouter_runtime.records import (
     Vector,
 )
 from stratarouter_runtime.route_file import Budget, RouteHedge
+from stratarouter_runtime.state.cache_control import CacheControl
 from stratarouter_runtime.state.retry import RetryPolicy
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -116,13 +118,22 @@ class Bench:
         self.budgets = Budgets(
             budgets, journal=self.grouped, clock=clock, is_priced=lambda _, model: model != "unpriced"
         )
-        performer = Performer(
+        self._config = config
+        self._performer = Performer(
             journal=self.grouped, caller=caller, gates=self.gates, budgets=self.budgets, clock=clock,
             metrics=self.metrics, owner=owner, on_ambiguous=config.on_ambiguous,
         )  # fmt: skip
+        self.engine = self.engine_with(None)
+
+    def engine_with(
+        self, cache: Cache | None, *, control: CacheControl | None = None, trials: Trials | None = None
+    ) -> Engine:
+        """The engine of this bench, with another cache."""
         self.engine = Engine(
-            config, cache=None, performer=performer, guard=EqualGuard(), clock=SystemClock(), metrics=self.metrics
-        )
+            self._config, cache=cache, performer=self._performer, guard=EqualGuard(), clock=SystemClock(),
+            metrics=self.metrics, control=control, trials=trials,
+        )  # fmt: skip
+        return self.engine
 
     async def __aenter__(self) -> Self:
         await self.journal.start()

@@ -25,8 +25,7 @@ def controlled(bench: Bench) -> CacheControl:
     clock, control = SystemClock(), CacheControl()
     control.followed = True
     control.heard(clock.monotonic())
-    bench.engine._control = control
-    bench.engine._cache = ControlledCache(MemoryCache(clock=clock, guard=EqualGuard()), control, clock)
+    bench.engine_with(ControlledCache(MemoryCache(clock=clock, guard=EqualGuard()), control, clock), control=control)
     return control
 
 

@@ -13,7 +13,6 @@ from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.compare import AnswerComparer, load
-from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.engine.trials import OwnEvidence, Trials, shadow_id
 from stratarouter_runtime.errors import ConfigurationError
 from stratarouter_runtime.ports import CacheHit, Comparer, JournalKey
@@ -47,10 +46,7 @@ def bounded(bench: Bench, judge: Comparer, share: float = 1e-9) -> MemoryCache:
     trials = Trials(ErrorBound(), evidence=evidence, comparer=judge, metrics=bench.metrics, share=share)
     evidence._learn = trials.learn
     cache = MemoryCache(clock=SystemClock(), guard=EqualGuard())
-    engine: Engine = bench.engine
-    engine._cache = cache
-    engine._trials = trials
-    engine._fills._judged = trials.judged
+    bench.engine_with(cache, trials=trials)
     return cache
 
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
+from stratarouter_runtime.engine.asking import Asking, Looked, likened_text, new_story
 from stratarouter_runtime.engine.coalesce import Candidate, Leaders
 from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
@@ -29,8 +29,17 @@ from stratarouter_runtime.errors import (
     ShuttingDownError,
 )
 from stratarouter_runtime.plain import dataclass
-from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
-from stratarouter_runtime.records import BatchVerdict, CacheVerdict, ErrorInfo, Execution, Response
+from stratarouter_runtime.ports import (
+    Cache,
+    CacheEntry,
+    CacheHit,
+    Clock,
+    Finish,
+    Guard,
+    JournalKey,
+    Recorded,
+)
+from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Origin
 from stratarouter_runtime.telemetry.logs import about, event
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -82,6 +91,7 @@ class _Manner:
     check_journal: bool
     deferred: bool
     on_text: OnText | None
+    looked: Looked | None
 
 
 @dataclass(slots=True)
@@ -122,6 +132,7 @@ class Engine:
         self._running: dict[JournalKey, _Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._performing: set[_Leader] = set()
+        self._asking = Asking(cache, self._trials, metrics, clock, spawn=self._spawn, served=self._check)
         self._fills = Fills(cache, clock, self._trials.judged)
         self._shadows = 0
         self._closing = False
@@ -151,6 +162,13 @@ class Engine:
     def _all_tasks(self) -> list[asyncio.Task[Any]]:
         return [*self._tasks, *(running.task for running in self._running.values())]
 
+    def look_now(self, execution: Execution) -> Looked | None:
+        """Ask the cache without waiting, so that a hit needs no task of its own.
+
+        None where that cannot be: it has to be waited for, it is not to be asked, or the request's id is under way.
+        """
+        return None if _key_of(execution) in self._running else self._asking.now(execution)
+
     def submit(
         self,
         execution: Execution,
@@ -158,6 +176,7 @@ class Engine:
         check_journal: bool = False,
         deferred: bool = False,
         on_text: OnText | None = None,
+        looked: Looked | None = None,
     ) -> asyncio.Task[Response]:
         """Start (or join) the execution of a request.
 
@@ -167,15 +186,16 @@ class Engine:
             deferred: nobody can ask for this request again, so the journal is written after the answer is given.
             on_text: hears the answer's text in pieces as they come from the provider; called with the rest, or all of
                 it, where the answer comes from elsewhere. Must not block.
+            looked: what ``look_now`` has just returned for it.
 
         Returns:
             A task with the response. It raises IdempotencyConflictError where the id stands for another payload.
         """
-        key = JournalKey(execution.request.context.tenant, execution.request.request_id)
+        key = _key_of(execution)
         running = self._running.get(key)
         if running is not None:
             return self._spawn(self._same_id(running, execution), f"repeat {key.request_id}")
-        work = self._execute(execution, key, _Manner(check_journal, deferred, on_text))
+        work = self._execute(execution, key, _Manner(check_journal, deferred, on_text, looked))
         task = asyncio.create_task(work, name=key.request_id)
         self._running[key] = _Running(execution.payload_hash, task)
         task.add_done_callback(partial(self._answered, key))
@@ -194,7 +214,7 @@ class Engine:
     async def _execute(self, execution: Execution, key: JournalKey, manner: _Manner) -> Response:
         about(execution.request)
         began = self._clock.monotonic()
-        story = Story(CacheVerdict("bypass", key=execution.content_hash))
+        story = new_story(execution) if manner.looked is None else manner.looked.story
         finding = self._find_or_lead(execution, key, story, manner)
         remaining_s = self._remaining_s(execution)
         response = await (finding if remaining_s is None else _before(remaining_s, finding, execution, story))
@@ -211,10 +231,9 @@ class Engine:
                 story.from_journal = True
                 return respond.from_outcome(execution, begun.recorded or recorded, story)
         # 2. The cache.
-        # The text is for the guard, which judges likeness: without a vector nobody asks it.
-        likened = execution.request.embedding is not None
-        candidate = Candidate.of(execution, conversation_text(execution.request.messages) if likened else "")
-        hit = await self._lookup(execution, candidate.text, story)
+        looked = manner.looked
+        candidate = Candidate.of(execution, likened_text(execution) if looked is None else looked.text)
+        hit = None if looked is not None else await self._asking.ask(execution, candidate.text, story)
         if hit is not None:
             return respond.from_hit(execution, hit, story.timings_ms)
         # 3. A leader in flight, or lead.
@@ -235,24 +254,6 @@ class Engine:
             # The error taken over from a leader is this request's own result from here on.
             outcome = await self._performer.record(Finish(key, None, outcome.error))
         return respond.from_outcome(execution, outcome, story)
-
-    async def _lookup(self, execution: Execution, text: str, story: Story) -> CacheHit | None:
-        if self._cache is None or not lookup.may_read(execution):
-            return None
-        began = self._clock.monotonic()
-        queries = [lookup.query(execution, text)]
-        found = self._cache.lookup_now(queries)
-        [result] = await self._cache.lookup(queries) if found is None else found
-        story.withheld, result = self._trials.judged(execution, result)
-        story.cache = lookup.verdict(result, execution.content_hash)
-        story.timings_ms["lookup"] = round((self._clock.monotonic() - began) * 1000, 3)
-        lookup.count(self._metrics, result)
-        if not isinstance(result, CacheHit):
-            return None
-        if result.kind == "semantic" and lookup.may_write(execution):
-            self._spawn(self._cache.store([lookup.alias_of(execution, result)]), "store alias")
-        self._check(execution, result)
-        return result
 
     def _check(self, execution: Execution, hit: CacheHit) -> None:
         """Have a hit that is served here checked, if it is to be; enrich has it done over its topic instead."""
@@ -465,6 +466,10 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _key_of(execution: Execution) -> JournalKey:
+    return JournalKey(execution.request.context.tenant, execution.request.request_id)
 
 
 async def _before(

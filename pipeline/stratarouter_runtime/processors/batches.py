@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -18,14 +18,20 @@ from stratarouter_runtime.processors.partitioner import partitions_of
 from stratarouter_runtime.records import Outbound
 
 
-async def send_all(producer: AIOKafkaProducer, outbounds: Sequence[Outbound]) -> None:
-    """Send ``outbounds`` and wait until the broker has all of them. Raises aiokafka's errors."""
+async def send_all(
+    producer: AIOKafkaProducer, outbounds: Sequence[Outbound], beside: Callable[[], Awaitable[Any]] | None = None
+) -> None:
+    """Send ``outbounds`` and wait until the broker has all of them. Raises aiokafka's errors.
+
+    ``beside`` is begun once they are handed over, and waited for with them.
+    """
     placed = [
         (topic, partition, records)
         for topic, some in _by_topic(outbounds).items()
         for partition, records in _by_partition(some, await producer.partitions_for(topic)).items()
     ]
-    await asyncio.gather(*(_in_turn(producer, *place) for place in placed))
+    sending = (_in_turn(producer, *place) for place in placed)
+    await asyncio.gather(*sending, *(() if beside is None else (beside(),)))
 
 
 async def _in_turn(producer: AIOKafkaProducer, topic: str, partition: int, records: list[Outbound]) -> None:

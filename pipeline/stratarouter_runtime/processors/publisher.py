@@ -95,13 +95,11 @@ class TransactionalPublisher(KafkaPublisher):
             async with asyncio.timeout(self._timeout_s):
                 # 1. Begin; the partitions join the transaction with their first record.
                 await producer.begin_transaction()
-                # 2. All outputs are with the broker before the offsets that stand for them: a rejected one fails them.
-                await send_all(producer, outbounds)
-                # 3. The input offset and its map join the same transaction.
-                await producer.send_offsets_to_transaction(
-                    {self._partition: OffsetAndMetadata(offset, metadata)}, self._group
-                )
-                # 4. All or nothing.
+                # 2. The outputs, the input offset and its map, side by side: they are one round trip less to wait for,
+                #    and where one of them fails there is no commit.
+                offsets = {self._partition: OffsetAndMetadata(offset, metadata)}
+                await send_all(producer, outbounds, lambda: producer.send_offsets_to_transaction(offsets, self._group))
+                # 3. All or nothing.
                 await producer.commit_transaction()
         except CLIENT_ERRORS as exc:
             raise mapped(exc, f"committing {self._partition} at {offset}") from exc
