@@ -7,7 +7,8 @@ from collections import OrderedDict
 from typing import Any, Protocol
 
 from stratarouter_runtime.errors import SchemaViolationError, ShuttingDownError
-from stratarouter_runtime.records import CacheAction, CacheCommand, Response
+from stratarouter_runtime.plain import dataclass
+from stratarouter_runtime.records import BatchVerdict, CacheAction, CacheCommand, CacheVerdict, Response
 
 ANSWER_PLACES = (
     "pass the result itself; ids are sought among the last 10,000 answers and, over Kafka, the responses topic"
@@ -17,29 +18,34 @@ MAX_RECENT = 10_000
 """Responses remembered, by what feedback needs of them: about 10 MB."""
 
 
+@dataclass(frozen=True, slots=True)
+class Gist:
+    """What feedback needs of a response."""
+
+    request_id: str
+    cache: CacheVerdict
+    batch: BatchVerdict
+    route_id: str
+    tenant: str
+
+
 class Recent:
     """The last responses by request id, without their answers, so that one can be called wrong by its id."""
 
     def __init__(self, limit: int = MAX_RECENT) -> None:
-        self._kept: OrderedDict[str, Response] = OrderedDict()
+        self._kept: OrderedDict[str, Gist] = OrderedDict()
         self._limit = limit
 
     def add(self, response: Response) -> None:
         """Remember ``response``; the oldest goes for want of room."""
-        self._kept[response.request_id] = Response(
-            response.request_id,
-            response.status,
-            usage=response.usage,
-            cache=response.cache,
-            batch=response.batch,
-            route_id=response.route_id,
-            tenant=response.tenant,
+        self._kept[response.request_id] = Gist(
+            response.request_id, response.cache, response.batch, response.route_id, response.tenant
         )
         self._kept.move_to_end(response.request_id)
         if len(self._kept) > self._limit:
             self._kept.popitem(last=False)
 
-    def get(self, request_id: str) -> Response | None:
+    def get(self, request_id: str) -> Gist | None:
         """The last response to ``request_id``, if it is remembered."""
         return self._kept.get(request_id)
 
@@ -49,7 +55,7 @@ def command(action: CacheAction, by: str, reason: str, **fields: str | int | boo
     return CacheCommand(action, by, reason, time.time_ns() // 1_000_000, **fields)  # type: ignore[arg-type]
 
 
-def wrong_answer(response: Response, by: str, reason: str) -> CacheCommand:
+def wrong_answer(response: Response | Gist, by: str, reason: str) -> CacheCommand:
     """That the answer in ``response`` was wrong for its question. Raises SchemaViolationError where it has no key."""
     key, entry = served_from(response)
     return command(
@@ -64,7 +70,7 @@ def wrong_answer(response: Response, by: str, reason: str) -> CacheCommand:
     )
 
 
-def served_from(response: Response) -> tuple[str, str | None]:
+def served_from(response: Response | Gist) -> tuple[str, str | None]:
     """The key of the question, and of the entry that answered it where that is another question's.
 
     Raises SchemaViolationError.
@@ -126,7 +132,9 @@ class Feedback:
             InfrastructureError: the broker is away.
         """
         if isinstance(answer, str):
-            response = self._recent.get(answer) or await (await self._started()).response_to(answer)
+            response: Response | Gist | None = self._recent.get(answer) or await (await self._started()).response_to(
+                answer
+            )
         else:
             response = answer.record
         if response is None:

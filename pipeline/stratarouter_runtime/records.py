@@ -119,7 +119,8 @@ class Execution:
         scope: hex digest of everything an answer depends on besides the user's words
             (tenant, route, targets, system prompt, parameters); never crossed by cache or coalescing.
         content_hash: hex digest of scope and normalised messages: the exact-match key.
-        payload_hash: hex digest of what the client sent: tells a redelivery from a conflict.
+        payload_hash: hex digest of what the client sent: tells a redelivery from a conflict. Empty until somebody needs
+            it (``wire.hashed``): a hit needs none.
         source: the request's own coordinates (None in-process).
         cache_ttl: seconds an answer may be served, after route and request had their say.
         cache_threshold: cosine similarity for a semantic hit, likewise.
@@ -136,7 +137,7 @@ class Execution:
     system_prompt: str | None
     scope: str
     content_hash: str
-    payload_hash: str
+    payload_hash: str = ""
     source: Coordinates | None = None
     cache_ttl: int = 3600
     cache_threshold: float = 0.95

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import field
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 from stratarouter_runtime import validation as check
@@ -101,6 +102,7 @@ class Delta:
     receipts: tuple[Receipt, ...] = ()
 
 
+@lru_cache(maxsize=4096)
 def nano(usd: float | None) -> int | None:
     """US dollars in nano-dollars, halves away from zero; None stays None. By the number's shortest decimal form, so
     that everybody who reads it from JSON comes to the same integer.

@@ -86,11 +86,18 @@ def json_object(value: bytes | None, max_bytes: int | None, max_depth: int) -> d
 
 
 def _may_be_deeper_than(value: bytes, levels: int) -> bool:
-    """Whether ``value`` has brackets enough for that. Splitting looks for them by memchr, where counting goes byte by
-    byte (0.3 us for 2.5 kB against 5).
+    """Whether ``value`` has brackets enough for that. Finding them one by one goes by memchr, counting byte by byte
+    (0.5 us for 2.5 kB against 5).
     """
-    most = levels + 1
-    return len(value.split(b"{", most)) + len(value.split(b"[", most)) > levels + 2
+    left = levels
+    for mark in (b"{", b"["):
+        place = value.find(mark)
+        while place >= 0:
+            left -= 1
+            if left < 0:
+                return True
+            place = value.find(mark, place + 1)
+    return False
 
 
 def deeper_than(value: object, levels: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 import orjson
@@ -56,6 +56,7 @@ __all__ = [
     "encode_execution",
     "encode_request",
     "encode_response",
+    "hashed",
     "kept_headers",
     "payload_hash",
     "peek_request_id",
@@ -79,6 +80,7 @@ MAX_HEADER_BYTES = 65_536
 """Of one record, names and values together: a broker bounds a record as it is compressed, which says little."""
 CACHE_MODES = frozenset(("default", "bypass", "refresh", "read_only"))
 ROLES = frozenset(("system", "user", "assistant", "tool"))
+_TENANT_ALONE = {"tenant"}
 _OPTIONAL_OF_DECISION = ("provider", "model", "confidence", "scores", "alternatives")
 _OPTIONAL_FIELDS = ("params", "context", "embedding", "deadline", "cache", "reply_to")
 _NOTHING: tuple[object, ...] = (None, {}, ())
@@ -251,8 +253,8 @@ def _message(value: object, path: str) -> dict[str, Any]:
 
 def _context(value: object, path: str) -> Context:
     found = check.mapping(value, path)
-    if not found:
-        return Context()
+    if found.keys() == _TENANT_ALONE and found["tenant"] is not None:
+        return Context(check.identifier(found["tenant"], f"{path}.tenant"))  # most contexts
     tenant = check.optional(found.get("tenant"), f"{path}.tenant", check.identifier)
     return Context(
         tenant="default" if tenant is None else tenant,
@@ -326,6 +328,7 @@ def encode_execution(execution: Execution) -> bytes:
     """An execution as its record's value (the traceparent goes into the headers, the spread is in the key)."""
     fields = {name: getattr(execution, name) for name in _EXECUTION_FIELDS}
     fields["request"] = _request_object(execution.request)
+    fields["payload_hash"] = execution.payload_hash or payload_hash(execution.request)
     if execution.source is not None:
         fields["source"] = source_object(execution.source)
     return dumps(fields)
@@ -387,6 +390,11 @@ def payload_hash(request: Request) -> str:
             request.params,
         ]
     )
+
+
+def hashed(execution: Execution) -> Execution:
+    """``execution`` with its payload hash."""
+    return execution if execution.payload_hash else replace(execution, payload_hash=payload_hash(execution.request))
 
 
 def scope_of(route: Route, request: Request) -> str:

@@ -121,6 +121,11 @@ class Features:
         return tuple(_values(t for t in self._numbers if not t.ordinal and not _is_article(t)))
 
     @cached_property
+    def amounts(self) -> frozenset[Number]:
+        """The distinct ones of them."""
+        return frozenset(self.numbers)
+
+    @cached_property
     def ordinals(self) -> tuple[Number, ...]:
         """Places in a row, written as words ("the second")."""
         return tuple(_values(t for t in self._numbers if t.ordinal))

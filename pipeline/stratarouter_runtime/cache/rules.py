@@ -61,6 +61,8 @@ def _number(asked: Features, stored: Features) -> str | None:
 
 def _interchangeable(asked: Features, stored: Features) -> bool:
     """Whether the two say the same numbers, but for what one of them says twice or counts itself."""
+    if asked.amounts - stored.amounts and stored.amounts - asked.amounts:
+        return False  # most pairs: each has a number that the other lacks
     ours, theirs = Counter(asked.numbers), Counter(stored.numbers)
     extra, missing = ours - theirs, theirs - ours
     return not (extra and missing) and _spare(extra, asked, stored) and _spare(missing, stored, asked)

@@ -58,7 +58,6 @@ class Acceptor:
             system_prompt=route.system_prompt,
             scope=scope,
             content_hash=content_key(scope, request.messages),
-            payload_hash=wire.payload_hash(request),
             source=source,
             cache_ttl=self._ttl(route, request),
             cache_threshold=self._threshold(route, request),

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.asking import Asking, Looked, likened_text, new_story
@@ -191,6 +192,7 @@ class Engine:
         Returns:
             A task with the response. It raises IdempotencyConflictError where the id stands for another payload.
         """
+        execution = wire.hashed(execution)
         key = _key_of(execution)
         running = self._running.get(key)
         if running is not None:

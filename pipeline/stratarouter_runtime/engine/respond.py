@@ -17,6 +17,8 @@ from stratarouter_runtime.records import (
     Response,
 )
 
+_ALONE = BatchVerdict()
+
 
 @dataclass(slots=True)
 class Story:
@@ -37,8 +39,9 @@ def error_info(exc: RuntimeSystemError) -> ErrorInfo:
 
 def from_hit(execution: Execution, hit: CacheHit, timings_ms: dict[str, float]) -> Response:
     """The response for an answer out of the cache: nothing paid, its price saved."""
-    verdict = CacheVerdict(hit.kind, round(hit.similarity, 4), hit.entry_id, hit.reason, execution.content_hash)
-    story = Story(cache=verdict, timings_ms=timings_ms)
+    similarity = 1.0 if hit.kind == "exact" else round(hit.similarity, 4)
+    verdict = CacheVerdict(hit.kind, similarity, hit.entry_id, hit.reason, execution.content_hash)
+    story = Story(cache=verdict, batch=_ALONE, timings_ms=timings_ms)
     return _ok(execution, hit.answer, story, cost_usd=0.0, saved_usd=hit.answer.cost_usd)
 
 

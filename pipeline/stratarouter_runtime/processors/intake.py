@@ -30,8 +30,8 @@ log = logging.getLogger("stratarouter.intake")
 
 MAX_POLL_RECORDS = 500
 """Records in one poll over all partitions."""
-SLICE_RECORDS = 32
-"""Records handled before the event loop has its turn: 3 ms of hits. A commit is five round trips, each of which needs a
+SLICE_RECORDS = 64
+"""Records handled before the event loop has its turn: 4 ms of hits. A commit is five round trips, each of which needs a
 few turns; without them all that was fetched is handled first, and then the broker works while this process waits."""
 POLL_TIMEOUT_MS = 200
 """How long a poll waits for records; also how soon a partition with room again is asked."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from stratarouter_runtime import wire
@@ -15,7 +17,7 @@ from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Request, Response, UsageLine
 from stratarouter_runtime.telemetry.logs import event_of, ids
 from stratarouter_runtime.telemetry.metrics import Metrics
-from stratarouter_runtime.telemetry.responses import count_response, log_texts
+from stratarouter_runtime.telemetry.responses import Tally, count_response, log_texts
 from stratarouter_runtime.usage_deltas import line_of
 
 log = logging.getLogger("stratarouter.publish")
@@ -34,6 +36,17 @@ class Outputs:
         self._metrics = metrics
         self._responses = config.topic(config.responses_topic)
         self._executions = config.topic(config.executions_topic)
+        self._tally: Tally | None = None
+
+    @contextmanager
+    def counted_together(self) -> Iterator[None]:
+        """What is built within this is counted at its end: a batch of hits raises each counter once."""
+        self._tally = tally = Tally(self._metrics)
+        try:
+            yield
+        finally:
+            self._tally = None
+            tally.count()
 
     def answer(self, request: Request, response: Response, *, traceparent: str | None) -> Outbound:
         """The response to ``request``, for the topic that it names."""
@@ -50,7 +63,8 @@ class Outputs:
                 f"the response has {len(value)} bytes, more than max_response_bytes={self._config.max_response_bytes}",
             )
             value = wire.encode_response(response)
-        count_response(self._metrics, response, traceparent)
+        if self._tally is None or not self._tally.take(response):
+            count_response(self._metrics, response, traceparent)
         usage = line_of(response, self._processor) if self._config.usage_enabled else None
         key, headers = response.request_id.encode(), _trace_headers(traceparent)
         return Outbound(reply_to or self._responses, key, value, headers, usage)

@@ -30,8 +30,33 @@ def count_response(metrics: Metrics, response: Response, traceparent: str | None
     metrics.responses_total.labels(response.status, response.error.code if response.error else "ok").inc()
     _count_cost(metrics, response)
     if response.saved_usd:
-        by = response.cache.kind if response.cache.kind in {"exact", "semantic"} else "coalesced"
-        metrics.saved_usd_total.labels(by).inc(response.saved_usd)
+        metrics.saved_usd_total.labels(_saved_by(response.cache.kind)).inc(response.saved_usd)
+
+
+class Tally:
+    """Counts many answers at once that cost nothing and saved what they would have cost: hits."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._saved: dict[str, list[float]] = {}
+
+    def take(self, response: Response) -> bool:
+        """Whether ``response`` is counted here, by the next ``count``. False: ``count_response`` is to do it."""
+        if response.error is not None or response.cost_usd or log.isEnabledFor(logging.DEBUG):
+            return False
+        self._saved.setdefault(response.cache.kind, []).append(response.saved_usd or 0.0)
+        return True
+
+    def count(self) -> None:
+        """Count what was taken."""
+        for kind, saved in self._saved.items():
+            self._metrics.responses_total.labels("ok", "ok").inc(len(saved))
+            self._metrics.saved_usd_total.labels(_saved_by(kind)).inc(sum(saved))
+        self._saved.clear()
+
+
+def _saved_by(kind: str) -> str:
+    return kind if kind in {"exact", "semantic"} else "coalesced"
 
 
 def count_shadow(metrics: Metrics, response: Response) -> None:
