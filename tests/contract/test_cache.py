@@ -19,7 +19,7 @@ from stratarouter_runtime.cache import create_cache
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.keys import Keys
 from stratarouter_runtime.cache.memory import MemoryCache
-from stratarouter_runtime.cache.redis import RETRY_AFTER_S, RedisCache
+from stratarouter_runtime.cache.redis import RETRY_AFTER_S, TIMEOUT_S, RedisCache
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import EmbeddedStack
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery
@@ -284,6 +284,18 @@ async def test_another_worker_finds_by_likeness_what_one_stored(url: str) -> Non
     assert hit.kind == "semantic"
     await one.stop()
     await other.stop()
+
+
+@pytest.mark.stack
+async def test_thousands_who_ask_at_once_are_answered_by_the_server_and_bypass_nothing(url: str) -> None:
+    """With the deadline that workers have: what this process is too busy to read in time is not the server's fault."""
+    cache = await started(url, uuid.uuid4().hex, timeout_s=TIMEOUT_S)
+    entries = [replace(ENTRY, entry_id=f"e{n}", content_hash=f"h{n}", vector=None) for n in range(2000)]
+    await asyncio.gather(*(cache.store([entry]) for entry in entries))
+    found = await asyncio.gather(*(cache.lookup([replace(SAME, content_hash=f"h{n}")]) for n in range(2000)))
+    assert [hit.entry_id for [hit] in found] == [entry.entry_id for entry in entries]
+    assert (cache.counters.failures, cache.counters.bypassed, cache.counters.lost_stores) == (0, 0, 0)
+    await cache.stop()
 
 
 @pytest.mark.stack

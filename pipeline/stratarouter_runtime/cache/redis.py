@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from stratarouter_runtime.cache import sweep
 from stratarouter_runtime.cache.connect import close, connect
-from stratarouter_runtime.cache.deadline import deadline
 from stratarouter_runtime.cache.follow import READ_TIMEOUT_S, Follower
 from stratarouter_runtime.cache.index import unit
 from stratarouter_runtime.cache.keys import Keys
 from stratarouter_runtime.cache.leases import Leases
 from stratarouter_runtime.cache.shelf import Item, Near, Place, Shelf, size_of
+from stratarouter_runtime.cache.trips import AT_ONCE, MAX_WAIT, Trips
 from stratarouter_runtime.cache.values import (
     Found,
     GarbageError,
@@ -43,11 +43,10 @@ TIMEOUT_S = 0.15
 """Deadline of a lookup or a store. A round trip takes about 1 ms; a call saved takes a second, so waiting longer than
 this for a server in trouble buys nothing."""
 
+FIRST_RETRY_AFTER_S = 0.1
 RETRY_AFTER_S = 1.0
-"""How long a server that failed is left alone."""
-
-CONNECTIONS = 16
-"""Pooled connections: lookups come batched, so few are under way at once."""
+"""How long a server that failed is left alone: at first, and at most. Every request that comes meanwhile is paid for,
+so a short trouble must not become a long one."""
 
 STREAM_LENGTH = 10_000
 """Stream entries kept (about 1 MB). A worker further behind than this scans Redis anew."""
@@ -124,6 +123,8 @@ class RedisCache:
         self._worker = uuid.uuid4().hex
         self._shelf = Shelf(max_entries=local_entries, max_bytes=local_bytes)
         self._client: Redis | None = None
+        self._trips: Trips | None = None
+        self._failed_in_a_row = 0
         self._follower: Follower | None = None
         self._follower_client: Redis | None = None
         self._away_until = float("-inf")
@@ -150,7 +151,8 @@ class RedisCache:
         """Begin to follow the other workers. Opens connections when they are needed, so Redis may be away."""
         if self._client is not None:
             return
-        self._client = connect(self._url, self._timeout_s, CONNECTIONS)
+        self._client = connect(self._url, MAX_WAIT * self._timeout_s, AT_ONCE)
+        self._trips = Trips(self._client, self._timeout_s, self._failed)
         self._follower_client = connect(self._url, READ_TIMEOUT_S, 1)
         self._follower = Follower(self._follower_client, self._keys, self._shelf, self._clock, self._worker)
         self._follower.start()
@@ -158,6 +160,9 @@ class RedisCache:
     async def stop(self) -> None:
         """Join the follower and close the connections. Idempotent."""
         await self._leases.stop()
+        trips, self._trips = self._trips, None
+        if trips is not None:
+            await trips.stop()
         clients, follower = (self._client, self._follower_client), self._follower
         self._client = self._follower_client = self._follower = None
         if follower is not None:
@@ -333,31 +338,25 @@ class RedisCache:
         return self._client is None or self._clock.monotonic() < self._away_until
 
     async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any] | None:
-        """One round trip; None where it failed, and then Redis is left alone for RETRY_AFTER_S."""
-        client = self._client
-        if client is None:
-            return None
-        if not commands:
-            return []
-        try:
-            async with deadline(self._timeout_s), client.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as exc:
-            self._failed(exc)
+        """One round trip, shared with others; None where it failed, and then Redis is left alone for a while."""
+        trips = self._trips
+        replies = None if trips is None else await trips.ask(commands)
+        if replies is None:
             return None
         refused = next((reply for reply in replies if isinstance(reply, Exception) and not _is_wrong_type(reply)), None)
         if refused is not None:
             self._failed(refused)
             return None
+        self._failed_in_a_row = 0
         return replies
 
     def _failed(self, exc: Exception) -> None:
         self.counters.failures += 1
         self._failure = "timeout" if isinstance(exc, TimeoutError | RedisTimeoutError) else "unavailable"
-        self._away_until = self._clock.monotonic() + RETRY_AFTER_S
-        event(log, logging.WARNING, "cache bypassed", cause=type(exc).__name__, for_s=RETRY_AFTER_S)
+        pause_s = min(RETRY_AFTER_S, FIRST_RETRY_AFTER_S * 2**self._failed_in_a_row)
+        self._failed_in_a_row += 1
+        self._away_until = self._clock.monotonic() + pause_s
+        event(log, logging.WARNING, "cache bypassed", cause=type(exc).__name__, for_s=pause_s)
 
 
 def _read(reply: Any, place: Place) -> Found:

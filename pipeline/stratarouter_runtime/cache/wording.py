@@ -45,8 +45,6 @@ def doubt(asked: Features, stored: Features, margin: float) -> str | None:
         return None
     if margin < 0:
         return "guard:wording"
-    if asked == stored:
-        return None
     left = difference(asked, stored)
     if not free and (reason := _opposed(asked, stored, left)) is not None:
         return reason
