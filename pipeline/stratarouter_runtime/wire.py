@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import orjson
@@ -393,8 +393,10 @@ def payload_hash(request: Request) -> str:
 
 
 def hashed(execution: Execution) -> Execution:
-    """``execution`` with its payload hash."""
-    return execution if execution.payload_hash else replace(execution, payload_hash=payload_hash(execution.request))
+    """``execution``, whose payload hash is there from now on."""
+    if not execution.payload_hash:
+        execution.payload_hash = payload_hash(execution.request)  # type: ignore[misc]  # filled in, never changed
+    return execution
 
 
 def scope_of(route: Route, request: Request) -> str:

@@ -64,7 +64,7 @@ PARTS: dict[str, Part] = {
     "kafka_misses": Part(kafka_misses.measure, 900),
     "kafka_crowd": Part(kafka_misses.crowd, 400),
     "worker_life": Part(worker_life.measure, 400),
-    "batching": Part(batching.measure, 400),
+    "batching": Part(batching.measure, 600),
     **{f"curve_{name}": Part(measure, limit_s) for name, (measure, limit_s) in curves.CURVES.items()},
 }
 

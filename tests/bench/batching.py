@@ -29,7 +29,7 @@ from stratarouter_runtime.cache.guard import STRICT
 from stratarouter_runtime.embedded import StackAddresses
 from stratarouter_runtime.embedders import LocalEmbedder, local_available
 
-ROUNDS = 3
+ROUNDS = 5
 AT_ONCE = 32
 LATENCY_MS = 200
 QUESTIONS = 600

@@ -30,13 +30,24 @@ Rule = Callable[[Features, Features], str | None]
 
 def refusal(asked: tuple[Features, ...], stored: tuple[Features, ...]) -> str | None:
     """The first rule's reason that holds for any pair of turns, or None where the conversations ask the same."""
+    if len(asked) == len(stored) == 1 and asked[0].role == stored[0].role:
+        return _first_reason(asked[0], stored[0])
     if [turn.role for turn in asked] != [turn.role for turn in stored]:
         return "guard:turns"
     # The last turn asks; what stands before it must be the same words, for a short question hangs on all of it.
     if any(ours.content != theirs.content for ours, theirs in zip(asked[:-1], stored[:-1], strict=True)):
         return "guard:turns"
-    pairs = [(ours, theirs) for ours, theirs in zip(asked, stored, strict=True) if not ours.is_same(theirs)]
-    return next((reason for pair in pairs for rule in RULES if (reason := rule(*pair)) is not None), None)
+    pairs = zip(asked, stored, strict=True)
+    reasons = (_first_reason(ours, theirs) for ours, theirs in pairs if not ours.is_same(theirs))
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _first_reason(asked: Features, stored: Features) -> str | None:
+    for rule in RULES:
+        reason = rule(asked, stored)
+        if reason is not None:
+            return reason
+    return None
 
 
 def _attachment(asked: Features, stored: Features) -> str | None:
