@@ -201,7 +201,9 @@ def _at_transaction(plan: Plan) -> None:
         return manager is not None and plan.meant_transaction(manager.transactional_id)
 
     async def send_offsets(original: Any, producer: Any, *args: Any) -> None:
-        # An idle lane commits offsets alone, past gaps; what is counted here has outputs that could be lost.
+        # An idle lane commits offsets alone, past gaps; what is counted here has outputs that could be lost. They are
+        # under way beside this: both points are where the broker has them.
+        await producer.flush()
         counts = meant(producer) and not producer._txn_manager.is_empty_transaction()
         if plan.point == "before_offsets" and counts and plan.is_due(1):
             plan.die()

@@ -102,6 +102,7 @@ class WorkerProcess:
             "STRATAROUTER_GROUP_ID": self.config.group_id,
             "STRATAROUTER_ROUTES": str(self.routes),
             "STRATAROUTER_CACHE_BACKEND": self.config.cache_backend,
+            "STRATAROUTER_CACHE_TIMEOUT_MS": str(self.config.cache_timeout_ms),
             "STRATAROUTER_SESSION_TIMEOUT_MS": str(self.config.session_timeout_ms),
             "STRATAROUTER_HEARTBEAT_TTL_S": str(self.config.heartbeat_ttl_s),
             **self.extra,

@@ -118,7 +118,7 @@ async def test_a_lane_that_took_over_in_mid_poll_gets_nothing_of_the_other_ones_
 
 
 async def test_nothing_of_a_poll_is_passed_over_where_the_map_has_no_room() -> None:
-    lane, offsets = await _lane(metadata_max_chars=256), []
+    lane, offsets = await _lane(metadata_max_chars=512), []
     intake, consumer = _intake(lane, lambda _, taken: offsets.extend(record.offset for record in taken), step=50_000)
     await intake._poll_once()
     assert SLICE_RECORDS < len(offsets) < POLLED
