@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from faults.conftest import Bench
+from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.records import Response
 from stratarouter_runtime.testing.simulator_endpoints import expected_answer
 from support import pg_faults
@@ -270,7 +271,12 @@ async def _until_hits(desk: Desk) -> None:
 
 
 def _redis_worker(bench: Bench) -> dict[str, str]:
-    return {"STRATAROUTER_CACHE_BACKEND": "redis", "REDIS_URL": bench.config.redis_url}
+    default_ms = RuntimeConfig.model_fields["cache_timeout_ms"].default
+    return {
+        "STRATAROUTER_CACHE_BACKEND": "redis",
+        "STRATAROUTER_CACHE_TIMEOUT_MS": str(default_ms),
+        "REDIS_URL": bench.config.redis_url,
+    }
 
 
 @pytest.mark.row(23)

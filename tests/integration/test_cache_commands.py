@@ -68,7 +68,7 @@ async def place(config: RuntimeConfig, tmp_path: Path) -> AsyncIterator[Place]:
     await migrate(config.database_url)
     redis = Redis.from_url(config.redis_url)
     await redis.flushdb()
-    shared = config.model_copy(update={"cache_backend": "redis", "transport": "kafka", "cache_timeout_ms": 5000})
+    shared = config.model_copy(update={"cache_backend": "redis", "transport": "kafka"})
     async with Simulator(SimulatorSettings(latency_ms=5)) as simulator:
         routes = write_routes(tmp_path / "routes.toml", simulator.base_url)
         worker = WorkerProcess(shared, routes, tmp_path / "worker.log")

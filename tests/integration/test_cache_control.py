@@ -47,8 +47,7 @@ async def shared(config: RuntimeConfig, request: pytest.FixtureRequest) -> Async
     await topics.apply(config, partitions=2)
     redis = Redis.from_url(config.redis_url)
     await redis.flushdb()
-    # A busy machine is not what is looked at here.
-    yield config.model_copy(update={"cache_backend": request.param, "cache_timeout_ms": 5000})
+    yield config.model_copy(update={"cache_backend": request.param})
     await redis.flushdb()
     await redis.aclose()
 

@@ -36,8 +36,7 @@ async def _bridges(config: RuntimeConfig, simulator: Simulator) -> AsyncIterator
             "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
         }
     )
-    # A lookup that takes too long is a bypass, and a bypass pays for itself: not what is looked at here.
-    shared = config.model_copy(update={"cache_backend": "redis", "max_retries": 0, "cache_timeout_ms": 5000})
+    shared = config.model_copy(update={"cache_backend": "redis", "max_retries": 0})
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(CoreRuntimeBridge(shared, table)) for _ in range(PROCESSES)]
 
