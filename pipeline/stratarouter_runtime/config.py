@@ -162,7 +162,7 @@ class RuntimeConfig(BaseSettings):
     cache_control: Literal["workers", "everywhere", "off"] = "workers"
     """Who follows the cache-control topic: workers, in-process bridges too (they need the broker then), or nobody."""
     cache_timeout_ms: int = Field(150, ge=1, le=60_000)
-    """Of one question to Redis; then the request goes on without it, and Redis is left alone for a second."""
+    """Of one question to Redis; then the request goes on without it, and Redis is left alone for 0.1 to 1 s."""
     redis_url: Annotated[str, AfterValidator(_redis_url)] = "redis://localhost:6379"
 
     # batch

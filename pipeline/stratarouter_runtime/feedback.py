@@ -132,9 +132,9 @@ class Feedback:
             InfrastructureError: the broker is away.
         """
         if isinstance(answer, str):
-            response: Response | Gist | None = self._recent.get(answer) or await (await self._started()).response_to(
-                answer
-            )
+            response: Response | Gist | None = self._recent.get(answer)
+            if response is None:
+                response = await (await self._started()).response_to(answer)
         else:
             response = answer.record
         if response is None:

@@ -326,9 +326,9 @@ def _present(record: Decision | CacheOptions) -> dict[str, Any]:
 
 def encode_execution(execution: Execution) -> bytes:
     """An execution as its record's value (the traceparent goes into the headers, the spread is in the key)."""
+    execution = hashed(execution)
     fields = {name: getattr(execution, name) for name in _EXECUTION_FIELDS}
     fields["request"] = _request_object(execution.request)
-    fields["payload_hash"] = execution.payload_hash or payload_hash(execution.request)
     if execution.source is not None:
         fields["source"] = source_object(execution.source)
     return dumps(fields)

@@ -298,6 +298,24 @@ async def test_thousands_who_ask_at_once_are_answered_by_the_server_and_bypass_n
     await cache.stop()
 
 
+async def test_a_server_that_stays_away_is_left_alone_longer_up_to_a_bound_and_a_long_outage_is_no_error() -> None:
+    clock = ManualClock()
+    cache = RedisCache("redis://127.0.0.1:1", clock=clock, guard=create_guard(), timeout_s=5.0)
+    await cache.start()
+    pauses = []
+    for _ in range(1100):
+        before = cache.counters.failures
+        [miss] = await cache.lookup([SAME])
+        assert isinstance(miss, CacheMiss)
+        assert miss.bypassed
+        assert cache.counters.failures == before + 1
+        pauses.append(round(cache._away_until - clock.monotonic(), 3))
+        clock.now += RETRY_AFTER_S
+    assert pauses[:5] == [0.1, 0.2, 0.4, 0.8, 1.0]
+    assert set(pauses[5:]) == {1.0}
+    await cache.stop()
+
+
 @pytest.mark.stack
 async def test_a_worker_that_starts_later_finds_what_was_there(url: str) -> None:
     prefix = uuid.uuid4().hex

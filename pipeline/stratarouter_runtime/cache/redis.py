@@ -124,7 +124,7 @@ class RedisCache:
         self._shelf = Shelf(max_entries=local_entries, max_bytes=local_bytes)
         self._client: Redis | None = None
         self._trips: Trips | None = None
-        self._failed_in_a_row = 0
+        self._pause_s = 0.0
         self._follower: Follower | None = None
         self._follower_client: Redis | None = None
         self._away_until = float("-inf")
@@ -347,16 +347,17 @@ class RedisCache:
         if refused is not None:
             self._failed(refused)
             return None
-        self._failed_in_a_row = 0
+        self._pause_s = 0.0
         return replies
 
     def _failed(self, exc: Exception) -> None:
         self.counters.failures += 1
         self._failure = "timeout" if isinstance(exc, TimeoutError | RedisTimeoutError) else "unavailable"
-        pause_s = min(RETRY_AFTER_S, FIRST_RETRY_AFTER_S * 2**self._failed_in_a_row)
-        self._failed_in_a_row += 1
-        self._away_until = self._clock.monotonic() + pause_s
-        event(log, logging.WARNING, "cache bypassed", cause=type(exc).__name__, for_s=pause_s)
+        if self._is_away():
+            return  # one of several that were under way together: the same trouble
+        self._pause_s = min(RETRY_AFTER_S, max(FIRST_RETRY_AFTER_S, 2 * self._pause_s))
+        self._away_until = self._clock.monotonic() + self._pause_s
+        event(log, logging.WARNING, "cache bypassed", cause=type(exc).__name__, for_s=self._pause_s)
 
 
 def _read(reply: Any, place: Place) -> Found:
