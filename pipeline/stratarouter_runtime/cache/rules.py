@@ -30,8 +30,6 @@ Rule = Callable[[Features, Features], str | None]
 
 def refusal(asked: tuple[Features, ...], stored: tuple[Features, ...]) -> str | None:
     """The first rule's reason that holds for any pair of turns, or None where the conversations ask the same."""
-    if len(asked) == len(stored) == 1 and asked[0].role == stored[0].role:
-        return _first_reason(asked[0], stored[0])
     if [turn.role for turn in asked] != [turn.role for turn in stored]:
         return "guard:turns"
     # The last turn asks; what stands before it must be the same words, for a short question hangs on all of it.

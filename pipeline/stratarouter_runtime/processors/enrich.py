@@ -202,33 +202,27 @@ class Enrich:
 
     def _settle(self, lane: Lane, accepted: list[Accepted], found: Sequence[CacheHit | CacheMiss]) -> None:
         """Answer the hits, pass on the rest. ``found`` is for those that may read, in their order."""
+        results = self._judged(accepted, found)
+        lookup.count_all(self._metrics, results)
+        aliases = []
         with self._outputs.counted_together():
-            aliases = self._settle_each(lane, accepted, found)
+            for item, result in zip(accepted, results, strict=True):
+                if isinstance(result, CacheHit) and result.kind == "semantic" and lookup.may_write(item.execution):
+                    aliases.append(lookup.alias_of(item.execution, result))
+                self._write(lane, item, result)
         if aliases:
             task = asyncio.create_task(self._store(aliases), name="store aliases")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _settle_each(
-        self, lane: Lane, accepted: list[Accepted], found: Sequence[CacheHit | CacheMiss]
-    ) -> list[CacheEntry]:
-        """What is to be kept under the words of paraphrases that were hits."""
-        results, aliases = iter(found), []
-        exact = 0
-        for item in accepted:
-            result = next(results, FAILED) if lookup.may_read(item.execution) else _unread(item.execution)
-            # What is held back is found again in execute, which compares it.
-            _, result = self._trials.judged(item.execution, result)
-            if isinstance(result, CacheHit) and result.kind == "exact":
-                exact += 1
-            else:
-                lookup.count(self._metrics, result)
-            if isinstance(result, CacheHit) and result.kind == "semantic" and lookup.may_write(item.execution):
-                aliases.append(lookup.alias_of(item.execution, result))
-            self._write(lane, item, result)
-        if exact:
-            self._metrics.cache_lookups_total.labels("exact").inc(exact)
-        return aliases
+    def _judged(self, accepted: list[Accepted], found: Sequence[CacheHit | CacheMiss]) -> list[CacheHit | CacheMiss]:
+        """What becomes of each. What is held back is found again in execute, which compares it."""
+        answers = iter(found)
+        asked = (
+            (item.execution, next(answers, FAILED) if lookup.may_read(item.execution) else _unread(item.execution))
+            for item in accepted
+        )
+        return [self._trials.judged(execution, result)[1] for execution, result in asked]
 
     async def _store(self, aliases: list[CacheEntry]) -> None:
         """Keep what was served to paraphrases under their own words."""

@@ -47,8 +47,12 @@ class KafkaPublisher:
                 self._producer = self._new_producer()
                 await self._producer.start()
                 return await self._read_committed()
-        except CLIENT_ERRORS as exc:
-            raise mapped(exc, f"opening {self._partition}") from exc
+        except BaseException as exc:
+            # Also where it is broken off: nobody else knows of the producer yet.
+            await self.close()
+            if isinstance(exc, CLIENT_ERRORS):
+                raise mapped(exc, f"opening {self._partition}") from exc
+            raise
 
     async def close(self) -> None:
         """Stop the producer; a broker that is away does not hold this up."""

@@ -323,12 +323,7 @@ class Replay:
         place = TopicPartition(records[0].topic, records[0].partition)
         if place not in self._writers:
             writer = TransactionalPublisher(self._config, self._group, place)
-            try:
-                state = await writer.open()
-            except BaseException:
-                await writer.close()
-                raise
-            self._writers[place] = (writer, state.watermark)
+            self._writers[place] = (writer, (await writer.open()).watermark)
         writer, done = self._writers[place]
         left = [outbound for offset, outbound in outbounds if offset >= done]
         self.report.before += len(outbounds) - len(left)
