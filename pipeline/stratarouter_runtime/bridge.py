@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.deadlines import Deadlines
 from stratarouter_runtime.drafts import Draft
+from stratarouter_runtime.engine.asking import Looked
 from stratarouter_runtime.engine.embed import lacks_vector, with_vectors
 from stratarouter_runtime.errors import (
     ConfigurationError,
@@ -21,7 +22,7 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.feedback import Feedback
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Comparer
-from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response, Usage
+from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Execution, Response, Usage
 from stratarouter_runtime.room import Room
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.telemetry.responses import count_response, log_texts
@@ -384,15 +385,18 @@ class InlineCarrier:
         due = assembly.clock.monotonic() + bound_s
         request = assembly.acceptor.decode(draft.body(), self._trace_headers(), None, draft.vector)
         execution = assembly.acceptor.accept(request, None)
+        looked: Response | Looked | None = None
         if lacks_vector(assembly.embedder, execution):
             try:
                 async with asyncio.timeout(bound_s):
-                    [execution] = await with_vectors(assembly.embedder, [execution])
+                    looked, execution = await self._embedded(execution)
             except TimeoutError as exc:
                 raise draft.late(bound_s) from exc
-        looked = assembly.engine.look_now(execution)
-        response = None if looked is None else looked.response
-        if response is None:
+        looked = looked or assembly.engine.look_now(execution)
+        if isinstance(looked, Response):
+            response = looked
+            await self._give_way()
+        else:
             task = assembly.engine.submit(execution, deferred=draft.made_up, on_text=on_text, looked=looked)
             # The work belongs to the engine: it goes on where its caller is late or gives up.
             ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -402,13 +406,19 @@ class InlineCarrier:
             except TimeoutError as exc:
                 raise draft.late(bound_s) from exc
             response = task.result()
-        else:
-            await self._give_way()
         self._spans.executed(request, None, response)
         count_response(assembly.metrics, response, request.traceparent)
         if assembly.config.log_texts:
             log_texts(request, response)
         return response
+
+    async def _embedded(self, execution: Execution) -> tuple[Response | None, Execution]:
+        """The answer to the same words, where there is one; else ``execution`` with a vector, unless it needs none."""
+        engine = self._assembly.engine
+        response = await engine.same_words(execution)
+        if response is None and not engine.is_led(execution):
+            [execution] = await with_vectors(self._assembly.embedder, [execution])
+        return response, execution
 
     async def _give_way(self) -> None:
         """Let the event loop have its turn now and then: a caller who gets hit after hit never waits for anything."""

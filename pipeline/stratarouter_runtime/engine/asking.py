@@ -17,11 +17,10 @@ from stratarouter_runtime.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the cache said of a request before it was submitted. ``response`` is there for a hit."""
+    """What the cache said of a request before it was submitted: nothing that answers it."""
 
     story: Story
     text: str
-    response: Response | None
 
 
 class Asking:
@@ -50,20 +49,32 @@ class Asking:
         self._spawn = spawn
         self._served = served
 
-    def now(self, execution: Execution) -> Looked | None:
-        """What can be said without waiting; None where the cache is not to be asked, or needs a round trip."""
+    def now(self, execution: Execution) -> Response | Looked | None:
+        """A hit's response, or what else can be said without waiting; None where the cache is not to be asked, or needs
+        a round trip.
+        """
         if self._cache is None or not lookup.may_read(execution):
             return None
-        began, story, text = self._clock.monotonic(), new_story(execution), likened_text(execution)
+        began, text = self._clock.monotonic(), likened_text(execution)
         found = self._cache.lookup_now([lookup.query(execution, text)])
         if found is None:
             return None
-        hit = self._noted(self._cache, execution, found[0], story, began)
-        if hit is None:
-            return Looked(story, text, None)
-        response = respond.from_hit(execution, hit, story.timings_ms)
-        response.timings_ms["execute"] = self._ms_since(began)
-        return Looked(story, text, response)
+        withheld, result = self._trials.judged(execution, found[0])
+        if isinstance(result, CacheHit):
+            return self._response(self._cache, execution, result, began)
+        story = new_story(execution)
+        self._missed(execution, result, withheld, story, began)
+        return Looked(story, text)
+
+    async def same_words(self, execution: Execution) -> Response | None:
+        """The response where these very words are kept. Of a miss nothing is noted: it is asked again with a vector."""
+        if self._cache is None or not lookup.may_read(execution):
+            return None
+        began, queries = self._clock.monotonic(), [lookup.query(execution, "")]
+        found = self._cache.lookup_now(queries)
+        [result] = await self._cache.lookup(queries) if found is None else found
+        _, result = self._trials.judged(execution, result)
+        return self._response(self._cache, execution, result, began) if isinstance(result, CacheHit) else None
 
     async def ask(self, execution: Execution, text: str, story: Story) -> CacheHit | None:
         """The hit to serve, if there is one. ``text`` is the conversation; ``story`` is told what was said."""
@@ -72,21 +83,32 @@ class Asking:
         began, queries = self._clock.monotonic(), [lookup.query(execution, text)]
         found = self._cache.lookup_now(queries)
         [result] = await self._cache.lookup(queries) if found is None else found
-        return self._noted(self._cache, execution, result, story, began)
-
-    def _noted(
-        self, cache: Cache, execution: Execution, result: CacheHit | CacheMiss, story: Story, began: float
-    ) -> CacheHit | None:
-        story.withheld, result = self._trials.judged(execution, result)
-        story.cache = lookup.verdict(result, execution.content_hash)
-        story.timings_ms["lookup"] = self._ms_since(began)
-        lookup.count(self._metrics, result)
-        if not isinstance(result, CacheHit):
+        withheld, result = self._trials.judged(execution, result)
+        if isinstance(result, CacheMiss):
+            self._missed(execution, result, withheld, story, began)
             return None
-        if result.kind == "semantic" and lookup.may_write(execution):
-            self._spawn(cache.store([lookup.alias_of(execution, result)]), "store alias")
-        self._served(execution, result)
+        story.timings_ms["lookup"] = self._ms_since(began)
+        self._hit(self._cache, execution, result)
         return result
+
+    def _missed(
+        self, execution: Execution, miss: CacheMiss, withheld: CacheHit | None, story: Story, began: float
+    ) -> None:
+        story.withheld = withheld
+        story.cache = lookup.verdict(miss, execution.content_hash)
+        story.timings_ms["lookup"] = self._ms_since(began)
+        lookup.count(self._metrics, miss)
+
+    def _response(self, cache: Cache, execution: Execution, hit: CacheHit, began: float) -> Response:
+        took_ms = self._ms_since(began)
+        self._hit(cache, execution, hit)
+        return respond.from_hit(execution, hit, {"lookup": took_ms, "execute": self._ms_since(began)})
+
+    def _hit(self, cache: Cache, execution: Execution, hit: CacheHit) -> None:
+        lookup.count(self._metrics, hit)
+        if hit.kind == "semantic" and lookup.may_write(execution):
+            self._spawn(cache.store([lookup.alias_of(execution, hit)]), "store alias")
+        self._served(execution, hit)
 
     def _ms_since(self, began: float) -> float:
         return round((self._clock.monotonic() - began) * 1000, 3)

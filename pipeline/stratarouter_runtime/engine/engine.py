@@ -22,7 +22,7 @@ from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.engine.trials import Trials
-from stratarouter_runtime.engine.work import Spoken, Work
+from stratarouter_runtime.engine.work import Leader, Spoken, Work
 from stratarouter_runtime.errors import (
     DeadlineExceededError,
     IdempotencyConflictError,
@@ -41,7 +41,7 @@ from stratarouter_runtime.ports import (
     Recorded,
 )
 from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
-from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Origin
+from stratarouter_runtime.state.cache_control import CacheControl
 from stratarouter_runtime.telemetry.logs import about, event
 from stratarouter_runtime.telemetry.metrics import Metrics
 from stratarouter_runtime.telemetry.responses import count_shadow
@@ -58,31 +58,6 @@ FAILED_LEADERS = 2
 """After so many leaders have failed, a follower takes the last one's error: an outage must not make a queue."""
 SHARED_ERRORS = frozenset({"provider_rejected", "unsupported_parameter"})
 """Errors that the same words would meet again; followers with the same words share them."""
-
-
-@dataclass(slots=True, eq=False)
-class _Leader:
-    candidate: Candidate
-    work: Work
-    outcome: asyncio.Future[Recorded]
-    begun: int
-    """The position of the cache-control topic when it began."""
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def answer_begun(self) -> int:
-        """The position at which its answer was asked for. One out of the journal may be of any age."""
-        return BEFORE_ALL if self.work.from_journal else self.begun
-
-    @property
-    def origin(self) -> Origin:
-        """What its answer is kept under."""
-        return lookup.origin(self.work.execution, self.answer_begun)
-
-    def fail(self, problem: Exception) -> None:
-        """There is no outcome. It may have nobody left who waits for one."""
-        self.outcome.set_exception(problem)
-        self.outcome.exception()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +104,10 @@ class Engine:
         self._control = control or CacheControl()
         self._trials = trials or Trials.alone(metrics)
         self._leaders = Leaders(guard)
-        self._leading: dict[JournalKey, _Leader] = {}
+        self._leading: dict[JournalKey, Leader] = {}
         self._running: dict[JournalKey, _Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._performing: set[_Leader] = set()
+        self._performing: set[Leader] = set()
         self._asking = Asking(cache, self._trials, metrics, clock, spawn=self._spawn, served=self._check)
         self._fills = Fills(cache, clock, self._trials.judged)
         self._shadows = 0
@@ -163,12 +138,25 @@ class Engine:
     def _all_tasks(self) -> list[asyncio.Task[Any]]:
         return [*self._tasks, *(running.task for running in self._running.values())]
 
-    def look_now(self, execution: Execution) -> Looked | None:
+    def look_now(self, execution: Execution) -> Response | Looked | None:
         """Ask the cache without waiting, so that a hit needs no task of its own.
 
-        None where that cannot be: it has to be waited for, it is not to be asked, or the request's id is under way.
+        Returns:
+            A hit's response, or what ``submit`` is to be told of a miss. None where that cannot be: it has to be waited
+            for, it is not to be asked, or the request's id is under way.
         """
         return None if _key_of(execution) in self._running else self._asking.now(execution)
+
+    async def same_words(self, execution: Execution) -> Response | None:
+        """A hit's response where these very words are kept: asked before a vector is made, which may then be spared.
+
+        None also where the request's id is under way.
+        """
+        return None if _key_of(execution) in self._running else await self._asking.same_words(execution)
+
+    def is_led(self, execution: Execution) -> bool:
+        """Whether a request of the very same words is in flight, whom this one follows without a vector."""
+        return _may_follow(execution) and execution.content_hash in self._leaders
 
     def submit(
         self,
@@ -274,9 +262,8 @@ class Engine:
 
     # -- leading and following ---------------------------------------------------------------------------------
 
-    def _join(self, execution: Execution, candidate: Candidate, story: Story) -> _Leader | None:
-        threshold = execution.batch_threshold
-        if threshold is None or execution.request.cache.mode in {"bypass", "refresh"}:
+    def _join(self, execution: Execution, candidate: Candidate, story: Story) -> Leader | None:
+        if not _may_follow(execution):
             return None
         threshold = self._trials.least_batch_similarity(execution)
         match = self._leaders.find(candidate, threshold, self._control.vetoed(candidate.content_hash))
@@ -296,7 +283,7 @@ class Engine:
 
     async def _leader_or_fill(
         self, execution: Execution, candidate: Candidate, story: Story
-    ) -> _Leader | CacheHit | None:
+    ) -> Leader | CacheHit | None:
         """Whom to follow, or what another process has brought meanwhile; None: this request leads."""
         leader = self._join(execution, candidate, story)
         if leader is not None or execution.shadow or not self._fills.concern(execution):
@@ -327,7 +314,7 @@ class Engine:
         work = Work(execution, candidate.key, self._due(execution), timeout_s, timings_ms=story.timings_ms)
         work.spoken = None if manner.on_text is None else Spoken(manner.on_text)
         work.deferred = manner.deferred
-        leader = _Leader(candidate, work, asyncio.get_running_loop().create_future(), self._control.position)
+        leader = Leader(candidate, work, asyncio.get_running_loop().create_future(), self._control.position)
         story.batch = BatchVerdict("none" if execution.batch_threshold is None else "leader")
         if candidate.key not in self._leading:
             self._leading[candidate.key] = leader
@@ -354,7 +341,7 @@ class Engine:
         if story.withheld is not None and outcome.answer is not None and not work.from_journal:
             self._spawn(self._trials.compare(work.execution, story.withheld, outcome.answer), "compare answers")
 
-    async def _perform_here(self, leader: _Leader) -> Recorded:
+    async def _perform_here(self, leader: Leader) -> Recorded:
         self._performing.add(leader)
         leader.task = asyncio.current_task()
         try:
@@ -376,18 +363,18 @@ class Engine:
             self._spawn(self._keep_and_end(leader, outcome), "keep answer")
         return outcome
 
-    async def _keep_and_end(self, leader: _Leader, outcome: Recorded) -> None:
+    async def _keep_and_end(self, leader: Leader, outcome: Recorded) -> None:
         try:
             await self._keep_answer(leader, outcome)
         finally:
             self._ended(leader)
 
-    async def _keep_answer(self, leader: _Leader, outcome: Recorded) -> None:
+    async def _keep_answer(self, leader: Leader, outcome: Recorded) -> None:
         if outcome.answer is not None:
             entry = lookup.entry(leader.work.execution, outcome.answer, leader.answer_begun)
             await self._store(leader.work.execution, entry)
 
-    async def _perform(self, leader: _Leader) -> None:
+    async def _perform(self, leader: Leader) -> None:
         try:
             outcome = await self._performer.perform(leader.work)
             if not leader.outcome.done():
@@ -402,7 +389,7 @@ class Engine:
                 raise
             event(log, logging.DEBUG, "leader failed", request_id=leader.candidate.key.request_id, cause=repr(exc))
 
-    def _ended(self, leader: _Leader) -> None:
+    def _ended(self, leader: Leader) -> None:
         """Also for a task that was cancelled before its first step, of which nothing ran."""
         if not leader.outcome.done():
             leader.fail(_shutting_down())
@@ -413,7 +400,7 @@ class Engine:
             self._leaders.remove(leader.candidate)
 
     async def _follow(
-        self, execution: Execution, key: JournalKey, leader: _Leader, story: Story, *, deferred: bool
+        self, execution: Execution, key: JournalKey, leader: Leader, story: Story, *, deferred: bool
     ) -> Recorded:
         if deferred:
             await self._performer.begin_later(execution, key, leader=leader.candidate.key)
@@ -470,6 +457,10 @@ class Engine:
         return task
 
 
+def _may_follow(execution: Execution) -> bool:
+    return execution.batch_threshold is not None and execution.request.cache.mode not in {"bypass", "refresh"}
+
+
 def _key_of(execution: Execution) -> JournalKey:
     return JournalKey(execution.request.context.tenant, execution.request.request_id)
 
@@ -486,7 +477,7 @@ async def _before(
         return respond.from_error(execution, error_info(late), story)
 
 
-def _shared(outcome: Recorded, execution: Execution, leader: _Leader) -> bool:
+def _shared(outcome: Recorded, execution: Execution, leader: Leader) -> bool:
     same_words = execution.content_hash == leader.candidate.content_hash
     return same_words and outcome.error is not None and outcome.error.code in SHARED_ERRORS
 

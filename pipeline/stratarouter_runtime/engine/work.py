@@ -1,13 +1,17 @@
-"""One leader's work, on its way through the performer and the caller."""
+"""A leader, and its work on the way through the performer and the caller."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from stratarouter_runtime.ports import JournalKey
+from stratarouter_runtime.engine import lookup
+from stratarouter_runtime.engine.coalesce import Candidate
+from stratarouter_runtime.ports import JournalKey, Recorded
 from stratarouter_runtime.records import Attempt, Execution
+from stratarouter_runtime.state.cache_control import BEFORE_ALL, Origin
 
 
 class Spoken:
@@ -65,3 +69,30 @@ class Work:
     def deadline(self) -> float:
         """When the calls must have ended."""
         return min(self.due, self.began + self.timeout_s)
+
+
+@dataclass(slots=True, eq=False)
+class Leader:
+    """A request that others may follow until its outcome is there and, where that is shared, kept."""
+
+    candidate: Candidate
+    work: Work
+    outcome: asyncio.Future[Recorded]
+    begun: int
+    """The position of the cache-control topic when it began."""
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def answer_begun(self) -> int:
+        """The position at which its answer was asked for. One out of the journal may be of any age."""
+        return BEFORE_ALL if self.work.from_journal else self.begun
+
+    @property
+    def origin(self) -> Origin:
+        """What its answer is kept under."""
+        return lookup.origin(self.work.execution, self.answer_begun)
+
+    def fail(self, problem: Exception) -> None:
+        """There is no outcome. It may have nobody left who waits for one."""
+        self.outcome.set_exception(problem)
+        self.outcome.exception()

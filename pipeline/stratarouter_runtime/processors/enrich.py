@@ -146,6 +146,22 @@ class Enrich:
 
     async def _embed_and_look_up(self, lane: Lane, accepted: list[Accepted]) -> None:
         accepted = await self._with_reply_topics(lane, accepted)
+        found = await self._looked_up(accepted)
+        # Words that are kept need no vector: only who is not answered by them waits and pays for one.
+        lacking = [at for at, item in enumerate(accepted) if self._is_to_be_embedded(item.execution, found[at])]
+        await self._embed([accepted[at] for at in lacking])
+        again = [at for at in lacking if isinstance(miss := found[at], CacheMiss) and not miss.bypassed]
+        if again:
+            for at, result in zip(again, await self._looked_up([accepted[at] for at in again]), strict=True):
+                found[at] = result
+        self._settle(lane, accepted, found)
+
+    def _is_to_be_embedded(self, execution: Execution, found: CacheHit | CacheMiss) -> bool:
+        if not lacks_vector(self._embedder, execution):
+            return False
+        return isinstance(self._trials.judged(execution, found)[1], CacheMiss)
+
+    async def _embed(self, accepted: list[Accepted]) -> None:
         try:
             executions = await with_vectors(self._embedder, [a.execution for a in accepted])
             for item, execution in zip(accepted, executions, strict=True):
@@ -153,10 +169,6 @@ class Enrich:
         except Exception:
             # A defect in the embedder must not cost a request: without a vector it is executed all the same.
             log.exception("embedding failed")
-        found = self._look_up_now(accepted)
-        if found is None:
-            found = await self._look_up(accepted)
-        self._settle(lane, accepted, found)
 
     def _is_unknown(self, reply_to: str | None) -> bool:
         return reply_to is not None and reply_to not in self._topics
@@ -181,28 +193,34 @@ class Enrich:
         return kept
 
     def _look_up_now(self, accepted: list[Accepted]) -> list[CacheHit | CacheMiss] | None:
-        """Look up without waiting; None where the cache needs a round trip."""
+        """What the cache says of each, without waiting; None where it needs a round trip."""
         if self._cache is None:
             return [DISABLED] * len(accepted)
         try:
-            return self._cache.lookup_now(_queries(accepted))
+            found = self._cache.lookup_now(_queries(accepted))
         except Exception:
             # A defect in the cache must not cost a request: what cannot be looked up is executed.
             log.exception("lookup failed")
-            return [FAILED] * len(accepted)
+            found = []
+        return None if found is None else _for_each(accepted, found)
 
-    async def _look_up(self, accepted: list[Accepted]) -> list[CacheHit | CacheMiss]:
+    async def _looked_up(self, accepted: list[Accepted]) -> list[CacheHit | CacheMiss]:
+        found = self._look_up_now(accepted)
+        if found is not None:
+            return found
         assert self._cache is not None
         try:
-            return await self._cache.lookup(_queries(accepted))
+            return _for_each(accepted, await self._cache.lookup(_queries(accepted)))
         except Exception:
             # As above.
             log.exception("lookup failed")
-            return [FAILED] * len(accepted)
+            return _for_each(accepted, [])
 
-    def _settle(self, lane: Lane, accepted: list[Accepted], found: Sequence[CacheHit | CacheMiss]) -> None:
-        """Answer the hits, pass on the rest. ``found`` is for those that may read, in their order."""
-        results = self._judged(accepted, found)
+    def _settle(self, lane: Lane, accepted: list[Accepted], found: list[CacheHit | CacheMiss]) -> None:
+        """Answer the hits, pass on the rest. What is held back is found again in execute, which compares it."""
+        results = [
+            self._trials.judged(item.execution, result)[1] for item, result in zip(accepted, found, strict=True)
+        ]
         lookup.count_all(self._metrics, results)
         aliases = []
         with self._outputs.counted_together():
@@ -214,15 +232,6 @@ class Enrich:
             task = asyncio.create_task(self._store(aliases), name="store aliases")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-    def _judged(self, accepted: list[Accepted], found: Sequence[CacheHit | CacheMiss]) -> list[CacheHit | CacheMiss]:
-        """What becomes of each. What is held back is found again in execute, which compares it."""
-        answers = iter(found)
-        asked = (
-            (item.execution, next(answers, FAILED) if lookup.may_read(item.execution) else _unread(item.execution))
-            for item in accepted
-        )
-        return [self._trials.judged(execution, result)[1] for execution, result in asked]
 
     async def _store(self, aliases: list[CacheEntry]) -> None:
         """Keep what was served to paraphrases under their own words."""
@@ -282,6 +291,14 @@ class Enrich:
 
 def _queries(accepted: list[Accepted]) -> list[CacheQuery]:
     return [lookup.query(a.execution) for a in accepted if lookup.may_read(a.execution)]
+
+
+def _for_each(accepted: list[Accepted], found: list[CacheHit | CacheMiss]) -> list[CacheHit | CacheMiss]:
+    """``found`` is for those that may read, in their order."""
+    answers = iter(found)
+    return [
+        next(answers, FAILED) if lookup.may_read(item.execution) else _unread(item.execution) for item in accepted
+    ]
 
 
 def _unread(execution: Execution) -> CacheMiss:
