@@ -383,8 +383,7 @@ class InlineCarrier:
         """Decode like any record, embed, execute."""
         assembly = self._assembly
         due = assembly.clock.monotonic() + bound_s
-        request = assembly.acceptor.decode(draft.body(), self._trace_headers(), None, draft.vector)
-        execution = assembly.acceptor.accept(request, None)
+        execution = assembly.acceptor.accept_draft(draft, self._trace_headers())
         looked: Response | Looked | None = None
         if lacks_vector(assembly.embedder, execution):
             try:
@@ -406,6 +405,7 @@ class InlineCarrier:
             except TimeoutError as exc:
                 raise draft.late(bound_s) from exc
             response = task.result()
+        request = execution.request
         self._spans.executed(request, None, response)
         count_response(assembly.metrics, response, request.traceparent)
         if assembly.config.log_texts:

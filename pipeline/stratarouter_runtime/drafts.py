@@ -16,6 +16,10 @@ from stratarouter_runtime.errors import DeadlineExceededError, SchemaViolationEr
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.records import Decision
 
+MAX_WORDS_CHARS = 1_000
+"""Longer questions hardly come again in the same words."""
+_PLAIN = ("query", "request_id", "decision", "context")
+"""The fields of a request that says nothing out of the ordinary."""
 QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context"
 
 
@@ -42,24 +46,31 @@ class Draft:
         """From the arguments of ``execute``. Raises SchemaViolationError, and DecisionError for a decision that is
         none.
         """
-        around = dict(context or {})
-        for name in ("query", "messages", "embedding"):
-            found = around.pop(name, None)
-            if given[name] is None:
-                given[name] = found
+        around = _around(context, given) if context else {}
         if given["query"] is None and given["messages"] is None:
             raise SchemaViolationError("the request has neither a query nor messages", remedy=QUERY_PLACES)
-        for ours, theirs in (("user", "user_id"), ("session", "session_id")):
-            if theirs in around:
-                around.setdefault(ours, around.pop(theirs))
         fields = {name: value for name, value in given.items() if value is not None}
         vector = None
         # Text is taken to be the record's own form of a vector already.
         if not isinstance(fields.get("embedding", ""), str):
             vector = _vector(fields.pop("embedding"))
         known = request_id or _new_id()
-        fields |= {"request_id": known, "decision": _decision(to_decision(decision)), "context": around}
+        fields["request_id"] = known
+        fields["decision"] = decision if type(decision) is str else _decision(to_decision(decision))
+        fields["context"] = around
         return cls(known, not request_id, fields, vector)
+
+    @property
+    def words(self) -> tuple[str, ...] | None:
+        """What two requests share that differ in nothing but their id and vector: route, question and context.
+
+        None for a request that says more, or of another form.
+        """
+        fields, query = self.fields, self.fields.get("query")
+        if len(fields) != len(_PLAIN) or type(query) is not str or len(query) > MAX_WORDS_CHARS:
+            return None
+        words = (fields["decision"], query, *fields["context"], *fields["context"].values())
+        return words if all(type(part) is str for part in words) else None
 
     def record(self) -> bytes:
         """The whole request as a record's value. Raises SchemaViolationError."""
@@ -74,6 +85,19 @@ class Draft:
     def body(self) -> bytes:
         """As ``record``, without the vector, which need not be written to be read in the same process."""
         return _json(self.fields)
+
+
+def _around(context: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What is left of ``context`` when the arguments of ``execute`` that stand in it have gone into ``given``."""
+    around = dict(context)
+    for name in ("query", "messages", "embedding"):
+        found = around.pop(name, None)
+        if given[name] is None:
+            given[name] = found
+    for ours, theirs in (("user", "user_id"), ("session", "session_id")):
+        if theirs in around:
+            around.setdefault(ours, around.pop(theirs))
+    return around
 
 
 def _new_id() -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.drafts import MAX_WORDS_CHARS, Draft
 from stratarouter_runtime.engine import accept
 from stratarouter_runtime.engine.accept import Acceptor
-from stratarouter_runtime.records import Context, Decision, Request
+from stratarouter_runtime.errors import InvalidEmbeddingError, SchemaViolationError
+from stratarouter_runtime.records import Context, Decision, Execution, Request
 from stratarouter_runtime.routes import RouteTable
 
 
@@ -62,3 +69,84 @@ def test_scopes_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
     scopes = [acceptor.accept(request(n, tenant=f"t{n}"), None).scope for n in range(10)]
     assert len(set(scopes)) == len(scopes)
     assert len(acceptor._scopes) <= 3
+
+
+# --- drafts ----------------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(["a", "b", "acme", "1", "tenant"])
+CONTEXTS = st.dictionaries(
+    st.sampled_from(["tenant", "user", "session", "trace", "a"]), NAMES | st.integers(0, 1) | st.none(), max_size=3
+).filter(lambda context: all(isinstance(context.get(name, ""), str | None) for name in ("tenant", "user", "session")))
+MORE = st.fixed_dictionaries(
+    {"query": st.sampled_from(["q", "Q", "q?", "1", "a"])},
+    optional={
+        "embedding": st.sampled_from([[1.0, 0.0], [0.0, -3.0]]),
+        "params": st.just({"temperature": 0}),
+        "cache": st.just({"mode": "refresh"}),
+    },
+)
+DECISIONS = NAMES | st.just({"route_id": "a", "confidence": 0.5})
+
+
+def draft(decision: object, context: dict[str, object], fields: dict[str, object], request_id: str | None) -> Draft:
+    nothing: dict[str, object] = dict.fromkeys(("query", "messages", "embedding", "params", "cache"))
+    return Draft.of(decision, context, request_id, nothing | fields)
+
+
+@given(st.lists(st.tuples(DECISIONS, CONTEXTS, MORE), min_size=1, max_size=30))
+def test_a_draft_is_accepted_as_if_none_had_come_before(asked: list[tuple[object, dict[str, object], Any]]) -> None:
+    routes = table()
+    acceptor = Acceptor(RuntimeConfig(), routes)
+    for number, one in enumerate(asked + asked):
+        given_id = f"id-{number}"
+        accepted = acceptor.accept_draft(draft(*one, given_id), ())
+        fresh = Acceptor(RuntimeConfig(), routes)
+        made = fresh.decode(draft(*one, given_id).record(), (), None)
+        assert _plain(wire.hashed(accepted)) == _plain(wire.hashed(fresh.accept(made, None)))
+
+
+def _plain(execution: Execution) -> tuple[object, ...]:
+    vector = execution.request.embedding
+    bare = replace(execution, request=replace(execution.request, embedding=None))
+    return bare, None if vector is None else vector.tolist()
+
+
+def test_what_a_known_draft_brings_of_its_own_is_read_anew() -> None:
+    acceptor = Acceptor(RuntimeConfig(embedding_dimension=2), table())
+    for _ in range(2):
+        acceptor.accept_draft(draft("a", {}, {"query": "q", "embedding": [1, 0]}, None), ())
+    with pytest.raises(InvalidEmbeddingError, match="3 numbers"):
+        acceptor.accept_draft(draft("a", {}, {"query": "q", "embedding": [1, 0, 0]}, None), ())
+    with pytest.raises(SchemaViolationError, match="control characters"):
+        acceptor.accept_draft(draft("a", {}, {"query": "q"}, "\n"), ())
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    again = acceptor.accept_draft(draft("a", {}, {"query": "q"}, None), (("traceparent", parent.encode()),))
+    assert again.request.traceparent == parent
+    assert acceptor.accept_draft(draft("a", {}, {"query": "q"}, None), ()).request.traceparent is None
+
+
+def test_a_known_draft_follows_a_changed_route() -> None:
+    acceptor = Acceptor(RuntimeConfig(), table())
+    before = acceptor.accept_draft(draft("a", {}, {"query": "q"}, None), ())
+    acceptor.update(table("be brief"))
+    after = acceptor.accept_draft(draft("a", {}, {"query": "q"}, None), ())
+    assert (before.system_prompt, after.system_prompt) == ("be kind", "be brief")
+    assert before.content_hash != after.content_hash
+
+
+def test_a_weighted_route_chooses_for_each_draft() -> None:
+    targets = [{"provider": "sim", "model": model, "weight": 1} for model in "mn"]
+    provider = {"kind": "simulator", "base_url": "http://127.0.0.1:1/v1"}
+    routes = {"providers": {"sim": provider}, "routes": {"a": {"targets": targets}}}
+    acceptor = Acceptor(RuntimeConfig(), RouteTable.from_dict(routes))
+    accepted = [acceptor.accept_draft(draft("a", {}, {"query": "q"}, f"id-{n}"), ()) for n in range(50)]
+    assert {execution.targets[0].model for execution in accepted} == {"m", "n"}
+
+
+def test_known_drafts_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accept, "MAX_KNOWN", 3)
+    acceptor = Acceptor(RuntimeConfig(), table())
+    for number in range(10):
+        acceptor.accept_draft(draft("a", {}, {"query": f"q {number}"}, None), ())
+        assert len(acceptor._known) <= 3
+    assert draft("a", {}, {"query": "q" * (MAX_WORDS_CHARS + 1)}, None).words is None

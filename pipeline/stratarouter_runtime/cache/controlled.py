@@ -172,21 +172,26 @@ class ControlledCache:
         return judged, stale
 
     def _judge(self, query: CacheQuery, result: CacheHit | CacheMiss) -> CacheHit | CacheMiss:
-        control, now_ms = self._control, self._clock.wall_ms()
+        control = self._control
         # 1. Corrected under this very key: that stands, whatever is kept.
-        own = control.correction((query.content_hash,), now_ms)
-        if own is not None:
-            return CacheHit("exact", 1.0, query.content_hash, _corrected(own, result), own.origin, CORRECTED)
+        if control.corrects:
+            own = control.correction((query.content_hash,), self._clock.wall_ms())
+            if own is not None:
+                return CacheHit("exact", 1.0, query.content_hash, _corrected(own, result), own.origin, CORRECTED)
         if isinstance(result, CacheMiss):
             return result
         # 2. Invalidated after it was asked for.
-        if control.followed and control.is_stale(result.origin):
-            return CacheMiss(INVALIDATED, result.similarity, result.entry_id)
-        if control.is_ahead(result.origin):
-            return CacheMiss("ahead", result.similarity, result.entry_id)
+        if control.followed:
+            if control.is_stale(result.origin):
+                return CacheMiss(INVALIDATED, result.similarity, result.entry_id)
+            if control.is_ahead(result.origin):
+                return CacheMiss("ahead", result.similarity, result.entry_id)
         # 3. The entry that answers was corrected.
-        other = control.correction(result.origin.keys, now_ms) if control.corrects else None
-        return result if other is None else replace(result, answer=_corrected(other, result), reason=CORRECTED)
+        if control.corrects:
+            other = control.correction(result.origin.keys, self._clock.wall_ms())
+            if other is not None:
+                return replace(result, answer=_corrected(other, result), reason=CORRECTED)
+        return result
 
 
 def _corrected(correction: Correction, result: CacheHit | CacheMiss) -> Answer:

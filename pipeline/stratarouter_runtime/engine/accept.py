@@ -6,15 +6,20 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
+from stratarouter_runtime import validation as check
 from stratarouter_runtime import wire
 from stratarouter_runtime.cache.normalise import content_key
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.drafts import Draft
 from stratarouter_runtime.errors import DeadlineExceededError
 from stratarouter_runtime.records import Coordinates, Execution, Request, Target, Vector
 from stratarouter_runtime.routes import Route, RouteTable, check_confidence, order_targets
 
 MAX_SCOPES = 10_000
 """Digests kept, one for each route and tenant: some 2 MB."""
+MAX_KNOWN = 2_048
+"""Questions kept as they were read, some 3 kB each. When there is no room they are all forgotten: a question that comes
+often is back at once, and keeping count of the others would cost more than reading them."""
 
 
 class Acceptor:
@@ -25,11 +30,56 @@ class Acceptor:
         self._routes = routes
         self._limits = wire.Limits.of(config)
         self._scopes: dict[tuple[str, str], str] = {}
+        self._known: dict[tuple[str, ...], Execution] = {}
 
     def update(self, routes: RouteTable) -> None:
         """Resolve by another table from now on."""
         self._routes = routes
         self._scopes.clear()
+        self._known.clear()
+
+    def accept_draft(self, draft: Draft, headers: tuple[tuple[str, bytes], ...]) -> Execution:
+        """As ``decode`` and ``accept``, for a caller in this process. Words that came before are not read again."""
+        words = draft.words
+        known = None if words is None else self._known.get(words)
+        if known is not None:
+            return self._as_known(known, draft, headers)
+        request = self.decode(draft.body(), headers, None, draft.vector)
+        execution = self.accept(request, None)
+        # A weighted route's first target hangs on the request's id.
+        if words is not None and not self._routes.resolve(request.decision).weighted:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[words] = replace(wire.hashed(execution), request=replace(request, embedding=None))
+        return execution
+
+    def _as_known(self, known: Execution, draft: Draft, headers: tuple[tuple[str, bytes], ...]) -> Execution:
+        asked, vector = known.request, draft.vector
+        request = Request(
+            draft.request_id if draft.made_up else check.identifier(draft.request_id, "$.request_id"),
+            asked.decision,
+            asked.messages,
+            asked.params,
+            asked.context,
+            None if vector is None else check.embedding(vector, "$.embedding", self._limits.dimension),
+            traceparent=check.traceparent(headers) if headers else None,
+        )
+        return Execution(
+            request,
+            known.targets,
+            known.system_prompt,
+            known.scope,
+            known.content_hash,
+            known.payload_hash,
+            None,
+            known.cache_ttl,
+            known.cache_threshold,
+            known.batch_threshold,
+            known.spread,
+            {},
+            known.cache_tags,
+            known.max_error_rate,
+        )
 
     def decode(
         self,

@@ -97,6 +97,8 @@ def count(metrics: Metrics, found: CacheHit | CacheMiss) -> None:
     """Count one lookup: what it came to, and why a near entry was refused or the backend not asked."""
     kind = _kind(found)
     metrics.cache_lookups_total.labels(kind).inc()
+    if kind == "exact":
+        return
     if found.similarity is not None and kind in {"semantic", "miss"}:
         metrics.cache_similarity.labels(kind).observe(round(found.similarity, 4))
     if isinstance(found, CacheMiss):
