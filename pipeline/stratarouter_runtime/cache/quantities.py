@@ -19,6 +19,11 @@ _UNITS_DIGITS = range(1, 10)
 _BEFORE_ORDINALS = frozenset(
     {"the", "every", "each", "a", "and", "or", "his", "her", "its", "my", "your", "our", "their"}
 )
+_AFTER_PARTS = frozenset(
+    {"as", "more", "less", "fewer", "off", "the", "that", "and", "or", "for", "in", "to", "from", "is", "are", "was"}
+    | {"were", "when", "if", "by", "than", "larger", "smaller", "longer", "shorter", "full", "on", "at", "with"}
+)
+"""Before these "a third" is a part; before another word it is one thing more."""
 _ARTICLES = frozenset({"a", "an"})
 _BEFORE_UNITS = _ARTICLES | {"-"}
 """What may stand between a number and its unit: "half-hour", "half an hour"."""
@@ -102,7 +107,11 @@ def _worded(token: Token, before: Token | None, after: Token | None) -> Number |
     if word in lexicon.MULTIPLES:
         return lexicon.MULTIPLES[word]
     counted = before is not None and (before.plain in {"a", "one"} or before.worded)
-    divides = word.startswith("hal") or word.endswith("s") or counted or (after is not None and after.plain == "of")
+    divides = word.startswith("hal") or word.endswith("s") or (after is not None and after.plain == "of")
+    if counted and not divides:
+        # "A third as many", "a third less", but "a third set", "a third says".
+        place = before is not None and before.plain == "a" and word in lexicon.ORDINALS
+        divides = not (place and after is not None and after.kind == "word" and after.plain not in _AFTER_PARTS)
     if word in lexicon.PARTS and divides:
         return lexicon.PARTS[word]
     if word in lexicon.ORDINALS and (word != "second" or (before is not None and before.plain in _BEFORE_ORDINALS)):

@@ -17,6 +17,8 @@ from stratarouter_runtime.cache.quantities import Number
 
 FEW_WORDS = 20
 """Up to this many words every number counts; longer texts say some of them twice, or count what they list."""
+LISTED = 2
+"""Up to this place one text counts ("the first", "the second") what its paraphrase need not."""
 WAYS = tuple({"way", other} for other in ("where", "how"))
 """Where one can do something is how one does it."""
 
@@ -56,16 +58,36 @@ def _number(asked: Features, stored: Features) -> str | None:
     """Another number, or the same numbers in another order or at other things."""
     in_order = asked.numbers == stored.numbers
     if not in_order and not _interchangeable(asked, stored):
-        return "guard:number"
+        # "Grade 5" and "the fifth grade".
+        return None if _places_counted(asked, stored) else "guard:number"
     if _crossed(asked, stored):
         return "guard:number_order"
-    if in_order and asked.ordinals == stored.ordinals:
+    if asked.ordinals != stored.ordinals:
+        return _ordinal(asked, stored)
+    if in_order or likeness(asked, stored) < SAME_TEMPLATE:
         return None
+    return "guard:number_order" if Counter(asked.numbers) == Counter(stored.numbers) else None
+
+
+def _ordinal(asked: Features, stored: Features) -> str | None:
+    """Another place in a row."""
+    if _other_place(asked, stored) or _other_place(stored, asked):
+        return "guard:number"
     if likeness(asked, stored) < SAME_TEMPLATE:
         return None
-    if asked.ordinals != stored.ordinals:
-        return "guard:number_order" if Counter(asked.ordinals) == Counter(stored.ordinals) else "guard:number"
-    return "guard:number_order" if Counter(asked.numbers) == Counter(stored.numbers) else None
+    return "guard:number_order" if Counter(asked.ordinals) == Counter(stored.ordinals) else "guard:number"
+
+
+def _other_place(asked: Features, stored: Features) -> bool:
+    """Whether ``asked`` names a place that ``stored`` neither names nor counts to, other than those that lists use."""
+    return any(place > LISTED and place not in stored.ordinals + stored.numbers for place in asked.ordinals)
+
+
+def _places_counted(asked: Features, stored: Features) -> bool:
+    """Whether both say the same numbers, and one of them as a place in a row what the other counts."""
+    if Counter(asked.numbers + asked.ordinals) != Counter(stored.numbers + stored.ordinals):
+        return False
+    return not _crossed(asked, stored) and are_free(asked, stored)
 
 
 def _interchangeable(asked: Features, stored: Features) -> bool:
@@ -189,7 +211,10 @@ def _category(asked: Features, stored: Features) -> str | None:
     """Another country, language, system, ..."""
     for category, members in asked.categories.items():
         theirs = stored.categories.get(category)
-        if theirs is not None and theirs != members:
+        if theirs is None or theirs == members:
+            continue
+        # A long text may say "they" where its paraphrase names some of them again.
+        if not ((members < theirs or theirs < members) and are_free(asked, stored)):
             return "guard:category"
     return None
 

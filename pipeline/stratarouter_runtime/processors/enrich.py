@@ -218,9 +218,7 @@ class Enrich:
 
     def _settle(self, lane: Lane, accepted: list[Accepted], found: list[CacheHit | CacheMiss]) -> None:
         """Answer the hits, pass on the rest. What is held back is found again in execute, which compares it."""
-        results = [
-            self._trials.judged(item.execution, result)[1] for item, result in zip(accepted, found, strict=True)
-        ]
+        results = [self._trials.judged(item.execution, result)[1] for item, result in zip(accepted, found, strict=True)]
         lookup.count_all(self._metrics, results)
         aliases = []
         with self._outputs.counted_together():
@@ -296,9 +294,7 @@ def _queries(accepted: list[Accepted]) -> list[CacheQuery]:
 def _for_each(accepted: list[Accepted], found: list[CacheHit | CacheMiss]) -> list[CacheHit | CacheMiss]:
     """``found`` is for those that may read, in their order."""
     answers = iter(found)
-    return [
-        next(answers, FAILED) if lookup.may_read(item.execution) else _unread(item.execution) for item in accepted
-    ]
+    return [next(answers, FAILED) if lookup.may_read(item.execution) else _unread(item.execution) for item in accepted]
 
 
 def _unread(execution: Execution) -> CacheMiss:
