@@ -16,6 +16,14 @@ from stratarouter_runtime.native import Index
 from stratarouter_runtime.records import Vector
 from stratarouter_runtime.similarity import products
 
+NEIGHBOURS, EXPANSIONS = 32, 32
+"""Of each row in the graph, and of each search in it. Rows stand there with a byte a number, as what is proposed is
+scored again exactly. Of 10,000 questions in all-MiniLM-L6-v2's vectors the nearest is found for .997 of other wordings
+in 94 us, where half precision, 16 neighbours and 64 expansions find .967 in 124 us; of 60,000 mixtures .987 in 282 us
+(.993 in 509 us). A row takes 848 bytes instead of 1,407, and an addition three quarters of the time."""
+PROPOSED = 16
+"""Rows that the graph proposes at least: a byte a number tells the very nearest apart only roughly."""
+
 BRUTE_FORCE_MAX = 2_000
 """Entries a scope up to which one matrix product (0.15 ms at 384 dimensions) costs less than the graph's search
 (0.36 ms) and finds everything."""
@@ -137,29 +145,32 @@ class _Rows(Generic[Key]):
             self._matrix = self._matrix[: len(self._matrix) // 2].copy()
 
     def search(self, vector: Vector, count: int) -> list[tuple[Key, float]]:
-        size = len(self.keys)
         rows = self._candidates(vector, count)
-        scores = products(self._matrix[:size] if rows is None else self._matrix[rows], vector)
-        best = np.argpartition(-scores, count)[:count] if count < len(scores) else np.arange(len(scores))
+        if rows is None:
+            scores = products(self._matrix[: len(self.keys)], vector)
+            best = np.argpartition(-scores, count)[:count] if count < len(scores) else np.arange(len(scores))
+            rows, negative = best.tolist(), (-scores[best]).tolist()
+        else:
+            negative = (-products(self._matrix[rows], vector)).tolist()
         # Ties go to the row, so that the same contents always give the same order.
-        found = [(float(scores[place]), int(place if rows is None else rows[place])) for place in best]
-        found.sort(key=lambda pair: (-pair[0], pair[1]))
-        return [(self.keys[row], min(1.0, max(-1.0, score))) for score, row in found]
+        found = sorted(zip(negative, rows, strict=True))[:count]
+        return [(self.keys[row], min(1.0, max(-1.0, -score))) for score, row in found]
 
     def _candidates(self, vector: Vector, count: int) -> list[int] | None:
         """Rows that the graph proposes; None where every row is to be scored."""
         if self._graph is None or self._pending:
             return None
-        labels = self._graph.search(vector, count).keys
-        rows = [self._row_of_label[int(label)] for label in labels if int(label) in self._row_of_label]
+        row_of, wanted = self._row_of_label, max(count, PROPOSED)
+        labels = self._graph.search(vector, wanted).keys.tolist()
+        rows = [row for label in labels if (row := row_of.get(label)) is not None]
         # A graph whose entries were removed can lose its way: then look at everything.
-        return rows if len(rows) == min(count, len(self.keys)) else None
+        return rows if len(rows) >= min(count, len(self.keys)) else None
 
     def _grow_graph(self, label: int) -> None:
         if self._graph is None:
             if len(self.keys) <= self._brute_force_max:
                 return
-            self._graph = Index(ndim=self._matrix.shape[1], metric="cos", dtype="f16")
+            self._graph = _graph(self._matrix.shape[1])
             self._pending = list(self._labels)
         else:
             self._pending.append(label)
@@ -176,3 +187,7 @@ class _Rows(Generic[Key]):
             self._graph, self._pending = None, []
         elif label in self._graph:
             self._graph.remove(label)
+
+
+def _graph(dimension: int) -> Any:
+    return Index(ndim=dimension, metric="cos", dtype="i8", connectivity=NEIGHBOURS, expansion_search=EXPANSIONS)

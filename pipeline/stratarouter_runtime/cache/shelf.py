@@ -25,6 +25,9 @@ to 0.1 ms."""
 OVERHEAD_BYTES = 2_000
 """What one entry costs beside its texts and vector: dictionaries, the heap, the guard's features."""
 
+GRAPH_BYTES = 480
+"""A vector's neighbours in the graph."""
+
 MARKED_WRONG = "guard:marked_wrong"
 """The reason where somebody said that this entry's answer was wrong for this question."""
 
@@ -61,8 +64,8 @@ class Near:
 
 
 def size_of(text: str, vector: Vector | None) -> int:
-    """Bytes an entry takes: the text, the vector in float32 and again (halved) in the graph, and OVERHEAD_BYTES."""
-    return OVERHEAD_BYTES + 2 * len(text) + (0 if vector is None else 6 * vector.size)
+    """Bytes an entry takes: the text, the vector in float32 and again in bytes in the graph, and OVERHEAD_BYTES."""
+    return OVERHEAD_BYTES + 2 * len(text) + (0 if vector is None else GRAPH_BYTES + 5 * vector.size)
 
 
 class Shelf:

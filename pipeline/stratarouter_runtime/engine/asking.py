@@ -21,6 +21,7 @@ class Looked:
 
     story: Story
     text: str
+    began: float
 
 
 class Asking:
@@ -64,7 +65,7 @@ class Asking:
             return self._response(self._cache, execution, result, began)
         story = new_story(execution)
         self._missed(execution, result, withheld, story, began)
-        return Looked(story, text)
+        return Looked(story, text, began)
 
     async def same_words(self, execution: Execution) -> Response | None:
         """The response where these very words are kept. Of a miss nothing is noted: it is asked again with a vector."""

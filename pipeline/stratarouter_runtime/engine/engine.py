@@ -203,8 +203,9 @@ class Engine:
 
     async def _execute(self, execution: Execution, key: JournalKey, manner: _Manner) -> Response:
         about(execution.request)
-        began = self._clock.monotonic()
-        story = new_story(execution) if manner.looked is None else manner.looked.story
+        looked = manner.looked
+        began = self._clock.monotonic() if looked is None else looked.began
+        story = new_story(execution) if looked is None else looked.story
         finding = self._find_or_lead(execution, key, story, manner)
         remaining_s = self._remaining_s(execution)
         response = await (finding if remaining_s is None else _before(remaining_s, finding, execution, story))
