@@ -122,8 +122,10 @@ def _question(text: str) -> str:
     return text.removeprefix("Question: ").partition("\nAnswer:")[0].strip()
 
 
-async def test_word_problems_told_in_other_words_are_found(problems: list[tuple[str, str]]) -> None:
-    pairs, cosine = await pairs_and_cosines([Pair(told, text, same=True) for text, told in problems])
+@pytest.mark.parametrize("one_in", [4, pytest.param(1, marks=pytest.mark.slow)])
+async def test_word_problems_told_in_other_words_are_found(problems: list[tuple[str, str]], one_in: int) -> None:
+    """All of them take a minute and a half of a core; any one in four is found as often, within 2 in a hundred."""
+    pairs, cosine = await pairs_and_cosines([Pair(told, text, same=True) for text, told in problems[::one_in]])
     found = evaluate(pairs, cosine, STRICT).guarded
     say("GSM8K paraphrases", found)
     assert found.recall is not None

@@ -97,7 +97,7 @@ def draft(decision: object, context: dict[str, object], fields: dict[str, object
 def test_a_draft_is_accepted_as_if_none_had_come_before(asked: list[tuple[object, dict[str, object], Any]]) -> None:
     routes = table()
     acceptor = Acceptor(RuntimeConfig(), routes)
-    for number, one in enumerate(asked + asked):
+    for number, one in enumerate(asked * 3):
         given_id = f"id-{number}"
         accepted = acceptor.accept_draft(draft(*one, given_id), ())
         fresh = Acceptor(RuntimeConfig(), routes)
@@ -113,7 +113,7 @@ def _plain(execution: Execution) -> tuple[object, ...]:
 
 def test_what_a_known_draft_brings_of_its_own_is_read_anew() -> None:
     acceptor = Acceptor(RuntimeConfig(embedding_dimension=2), table())
-    for _ in range(2):
+    for _ in range(3):
         acceptor.accept_draft(draft("a", {}, {"query": "q", "embedding": [1, 0]}, None), ())
     with pytest.raises(InvalidEmbeddingError, match="3 numbers"):
         acceptor.accept_draft(draft("a", {}, {"query": "q", "embedding": [1, 0, 0]}, None), ())
@@ -127,7 +127,8 @@ def test_what_a_known_draft_brings_of_its_own_is_read_anew() -> None:
 
 def test_a_known_draft_follows_a_changed_route() -> None:
     acceptor = Acceptor(RuntimeConfig(), table())
-    before = acceptor.accept_draft(draft("a", {}, {"query": "q"}, None), ())
+    for _ in range(3):
+        before = acceptor.accept_draft(draft("a", {}, {"query": "q"}, None), ())
     acceptor.update(table("be brief"))
     after = acceptor.accept_draft(draft("a", {}, {"query": "q"}, None), ())
     assert (before.system_prompt, after.system_prompt) == ("be kind", "be brief")

@@ -17,9 +17,9 @@ from stratarouter_runtime.routes import Route, RouteTable, check_confidence, ord
 
 MAX_SCOPES = 10_000
 """Digests kept, one for each route and tenant: some 2 MB."""
-MAX_KNOWN = 2_048
-"""Questions kept as they were read, some 3 kB each. When there is no room they are all forgotten: a question that comes
-often is back at once, and keeping count of the others would cost more than reading them."""
+MAX_KNOWN = 4_096
+"""Questions noted, and kept as they were read (some 3 kB) when they have come twice. When there is no room they are all
+forgotten: one that comes often is back at once, and keeping count of the others would cost more than reading them."""
 
 
 class Acceptor:
@@ -30,7 +30,7 @@ class Acceptor:
         self._routes = routes
         self._limits = wire.Limits.of(config)
         self._scopes: dict[tuple[str, str], str] = {}
-        self._known: dict[tuple[str, ...], Execution] = {}
+        self._known: dict[tuple[str, ...], Execution | None] = {}
 
     def update(self, routes: RouteTable) -> None:
         """Resolve by another table from now on."""
@@ -39,19 +39,26 @@ class Acceptor:
         self._known.clear()
 
     def accept_draft(self, draft: Draft, headers: tuple[tuple[str, bytes], ...]) -> Execution:
-        """As ``decode`` and ``accept``, for a caller in this process. Words that came before are not read again."""
+        """As ``decode`` and ``accept``, for a caller in this process. Words that came twice are not read again."""
         words = draft.words
         known = None if words is None else self._known.get(words)
         if known is not None:
             return self._as_known(known, draft, headers)
         request = self.decode(draft.body(), headers, None, draft.vector)
         execution = self.accept(request, None)
-        # A weighted route's first target hangs on the request's id.
-        if words is not None and not self._routes.resolve(request.decision).weighted:
+        if words is not None:
+            self._know(words, execution)
+        return execution
+
+    def _know(self, words: tuple[str, ...], execution: Execution) -> None:
+        """The first time only the words are noted: most never come again."""
+        if words not in self._known:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            self._known[words] = replace(wire.hashed(execution), request=replace(request, embedding=None))
-        return execution
+            self._known[words] = None
+        elif not self._routes.resolve(execution.request.decision).weighted:
+            # A weighted route's first target hangs on the request's id.
+            self._known[words] = replace(wire.hashed(execution), request=replace(execution.request, embedding=None))
 
     def _as_known(self, known: Execution, draft: Draft, headers: tuple[tuple[str, bytes], ...]) -> Execution:
         asked, vector = known.request, draft.vector
