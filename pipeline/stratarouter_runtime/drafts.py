@@ -17,7 +17,7 @@ from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.records import Decision
 
 MAX_WORDS_CHARS = 1_000
-"""Longer questions hardly come again in the same words."""
+"""Of a question and its context. Longer questions hardly come again in the same words."""
 _PLAIN = ("query", "request_id", "decision", "context")
 """The fields of a request that says nothing out of the ordinary."""
 QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context"
@@ -61,16 +61,21 @@ class Draft:
         return cls(known, not request_id, fields, vector)
 
     @property
-    def words(self) -> tuple[str, ...] | None:
-        """What two requests share that differ in nothing but their id and vector: route, question and context.
+    def words(self) -> tuple[str, str, str] | None:
+        """Route, question and tenant: what two requests share that differ in their id, vector and context alone.
 
-        None for a request that says more, or of another form.
+        None for a request that says more, or in another form.
         """
-        fields, query = self.fields, self.fields.get("query")
-        if len(fields) != len(_PLAIN) or type(query) is not str or len(query) > MAX_WORDS_CHARS:
+        fields, query, decision = self.fields, self.fields.get("query"), self.fields["decision"]
+        if len(fields) != len(_PLAIN) or type(query) is not str or type(decision) is not str:
             return None
-        words = (fields["decision"], query, *fields["context"], *fields["context"].values())
-        return words if all(type(part) is str for part in words) else None
+        room = MAX_WORDS_CHARS - len(query)
+        for value in fields["context"].values():
+            # Half a surrogate pair is not printable: it cannot be written as JSON, which is then said.
+            if type(value) is not str or not value.isprintable():
+                return None
+            room -= len(value)
+        return (decision, query, fields["context"].get("tenant", "")) if room >= 0 else None
 
     def record(self) -> bytes:
         """The whole request as a record's value. Raises SchemaViolationError."""

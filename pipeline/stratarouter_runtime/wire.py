@@ -182,7 +182,7 @@ def _request(found: dict[str, Any], path: str, limits: Limits, traceparent: str 
         decision=decision_from(get("decision"), f"{path}.decision", strict=limits.strict),
         messages=_messages(found, path),
         params={} if params is None else check.mapping(params, f"{path}.params"),
-        context=Context() if context is None else _context(context, f"{path}.context"),
+        context=Context() if context is None else context_from(context, f"{path}.context"),
         embedding=None if embedding is None else check.embedding(embedding, f"{path}.embedding", limits.dimension),
         deadline_ms=None if deadline is None else check.time_ms(deadline, f"{path}.deadline"),
         cache=CacheOptions() if cache is None else _cache_options(cache, f"{path}.cache", strict=limits.strict),
@@ -251,7 +251,8 @@ def _message(value: object, path: str) -> dict[str, Any]:
     return found
 
 
-def _context(value: object, path: str) -> Context:
+def context_from(value: object, path: str) -> Context:
+    """Whose request it is, from parsed JSON. Raises SchemaViolationError naming ``path``."""
     found = check.mapping(value, path)
     if found.keys() == _TENANT_ALONE and found["tenant"] is not None:
         return Context(check.identifier(found["tenant"], f"{path}.tenant"))  # most contexts

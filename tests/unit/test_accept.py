@@ -151,3 +151,14 @@ def test_known_drafts_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -
         acceptor.accept_draft(draft("a", {}, {"query": f"q {number}"}, None), ())
         assert len(acceptor._known) <= 3
     assert draft("a", {}, {"query": "q" * (MAX_WORDS_CHARS + 1)}, None).words is None
+    assert draft("a", {"session": "s" * MAX_WORDS_CHARS}, {"query": "q"}, None).words is None
+
+
+def test_half_a_surrogate_pair_in_a_known_drafts_context_is_said() -> None:
+    acceptor = Acceptor(RuntimeConfig(), table())
+    for _ in range(3):
+        acceptor.accept_draft(draft("a", {"user": "u"}, {"query": "q"}, None), ())
+    with pytest.raises(SchemaViolationError, match="JSON"):
+        acceptor.accept_draft(draft("a", {"user": "\ud800"}, {"query": "q"}, None), ())
+    with pytest.raises(SchemaViolationError, match="user"):
+        acceptor.accept_draft(draft("a", {"user": ""}, {"query": "q"}, None), ())

@@ -12,7 +12,7 @@ from stratarouter_runtime.cache.normalise import content_key
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft
 from stratarouter_runtime.errors import DeadlineExceededError
-from stratarouter_runtime.records import Coordinates, Execution, Request, Target, Vector
+from stratarouter_runtime.records import Context, Coordinates, Execution, Request, Target, Vector
 from stratarouter_runtime.routes import Route, RouteTable, check_confidence, order_targets
 
 MAX_SCOPES = 10_000
@@ -30,7 +30,7 @@ class Acceptor:
         self._routes = routes
         self._limits = wire.Limits.of(config)
         self._scopes: dict[tuple[str, str], str] = {}
-        self._known: dict[tuple[str, ...], Execution | None] = {}
+        self._known: dict[tuple[str, str, str], Execution | None] = {}
 
     def update(self, routes: RouteTable) -> None:
         """Resolve by another table from now on."""
@@ -50,7 +50,7 @@ class Acceptor:
             self._know(words, execution)
         return execution
 
-    def _know(self, words: tuple[str, ...], execution: Execution) -> None:
+    def _know(self, words: tuple[str, str, str], execution: Execution) -> None:
         """The first time only the words are noted: most never come again."""
         if words not in self._known:
             if len(self._known) >= MAX_KNOWN:
@@ -61,13 +61,14 @@ class Acceptor:
             self._known[words] = replace(wire.hashed(execution), request=replace(execution.request, embedding=None))
 
     def _as_known(self, known: Execution, draft: Draft, headers: tuple[tuple[str, bytes], ...]) -> Execution:
-        asked, vector = known.request, draft.vector
+        asked, vector, around = known.request, draft.vector, draft.fields["context"]
+        context = wire.context_from(around, "$.context") if around else Context()
         request = Request(
             draft.request_id if draft.made_up else check.identifier(draft.request_id, "$.request_id"),
             asked.decision,
             asked.messages,
             asked.params,
-            asked.context,
+            context,
             None if vector is None else check.embedding(vector, "$.embedding", self._limits.dimension),
             traceparent=check.traceparent(headers) if headers else None,
         )
@@ -77,7 +78,7 @@ class Acceptor:
             known.system_prompt,
             known.scope,
             known.content_hash,
-            known.payload_hash,
+            known.payload_hash if context.user == asked.context.user else "",
             None,
             known.cache_ttl,
             known.cache_threshold,
