@@ -94,6 +94,12 @@ async def test_default_reads_and_keeps(client: Client) -> None:
     assert await client.said() == ("exact", None, 0)
 
 
+async def test_who_followed_the_same_words_leaves_the_answer_as_it_is_kept(client: Client) -> None:
+    await asyncio.gather(*(client.ask(embedding=NEAR) for _ in range(3)))
+    assert len(client.simulator.paid_calls) == 1
+    assert await client.said(query=f"Please, {QUERY.lower()}", embedding=NEAR) == ("semantic", None, 0)
+
+
 async def test_bypass_neither_reads_nor_keeps(client: Client) -> None:
     bypass = {"cache": {"mode": "bypass"}}
     assert (await client.said(**bypass))[::2] == ("bypass", 1)

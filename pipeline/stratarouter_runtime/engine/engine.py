@@ -271,7 +271,7 @@ class Engine:
         if match is None:
             return None
         leader = self._leading[match.leader]
-        if self._control.is_stale(leader.origin):
+        if self._control.may_cover(leader.answer_begun) and self._control.is_stale(leader.origin):
             # What it brings was invalidated while it was under way: this request is newer, and pays for itself.
             self._metrics.cache_stale_total.labels("join").inc()
             return None
@@ -421,8 +421,9 @@ class Engine:
             return Recorded(
                 None, ErrorInfo("execution", f"the leader failed: {exc!r}", "send it again", retryable=True)
             )
-        if outcome.answer is not None and self._cache is not None:
-            source = leader.candidate.content_hash
+        source = leader.candidate.content_hash
+        # Of the same words the leader's own entry stands, which is found by its vector too.
+        if outcome.answer is not None and self._cache is not None and source != execution.content_hash:
             likeness = story.batch.similarity or 0.0
             await self._store(execution, lookup.alias(execution, outcome.answer, source, leader.origin, likeness))
         return outcome

@@ -199,6 +199,10 @@ class CacheControl:
 
     # -- what follows from it ----------------------------------------------------------------------------------
 
+    def may_cover(self, begun: int) -> bool:
+        """Whether any answer to a request that began at ``begun`` can be stale: asked before its labels are made."""
+        return begun < self._floor or bool(self._fences)
+
     def is_stale(self, origin: Origin) -> bool:
         """Whether an answer was invalidated after its request began."""
         begun = origin.begun
