@@ -148,15 +148,19 @@ class Leaders:
     def _nearest(self, scope: _Scope, candidate: Candidate, threshold: float, vetoed: Collection[str]) -> Match | None:
         assert candidate.vector is not None
         similarities = products(scope.rows[: scope.top], candidate.vector)
-        near = (similarities >= threshold).nonzero()[0]
-        for row in near[np.argsort(-similarities[near])][: self._candidates]:
-            owner = scope.owners[row]
-            if owner is None or owner.content_hash in vetoed:
-                continue
+        for _ in range(self._candidates):
+            # One after the other: nearly always the nearest is the one, or nobody is near.
+            row = int(similarities.argmax())
             similarity = float(similarities[row])
-            if self._guard.differs(candidate.text, owner.text, similarity) is None:
-                self._remember(candidate.content_hash, owner, min(1.0, similarity))
-                return Match(owner.key, min(1.0, similarity))
+            if not similarity >= threshold:
+                return None
+            owner = scope.owners[row]
+            if owner is not None and owner.content_hash not in vetoed:
+                similarity = min(1.0, similarity)
+                if self._guard.differs(candidate.text, owner.text, similarity) is None:
+                    self._remember(candidate.content_hash, owner, similarity)
+                    return Match(owner.key, similarity)
+            similarities[row] = -np.inf
         return None
 
     def _remember(self, content_hash: str, leader: Candidate, similarity: float) -> None:
