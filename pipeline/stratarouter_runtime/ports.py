@@ -154,6 +154,9 @@ class Journal(Protocol):
     async def lookup(self, keys: Sequence[JournalKey]) -> list[Recorded | None]:
         """Read finished results; None where there is none yet."""
 
+    async def abandoned(self, keys: Sequence[JournalKey]) -> list[bool]:
+        """Whether each was started by another worker that is dead now: of such a call nobody knows what came of it."""
+
     async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
         """What was spent in each window, by all workers, as of now."""
 

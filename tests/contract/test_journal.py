@@ -228,6 +228,22 @@ async def test_request_of_a_dead_worker_stays_ambiguous_where_retry_is_forbidden
     assert await me.begin([begin(A, retry=False)]) == [Begun("ambiguous")]
 
 
+async def test_a_call_is_abandoned_where_a_dead_worker_started_it_and_nobody_recorded_it(world: World) -> None:
+    dead, alive, me = await world.worker(), await world.worker(), await world.worker()
+    keys = [JournalKey("acme", name) for name in ("dead's", "finished", "follows", "alive's", "mine", "nobody's")]
+    await dead.begin([begin(keys[0]), begin(keys[1]), begin(keys[2], leader=keys[0])])
+    await dead.finish([Finish(keys[1], ANSWER, None)])
+    await alive.begin([begin(keys[3])])
+    await me.begin([begin(keys[4])])
+    assert await me.abandoned(keys) == [False] * 6
+    await world.silence(dead)
+    assert await me.abandoned(keys) == [True] + [False] * 5
+    assert await alive.abandoned(keys[::-1]) == [False] * 5 + [True]
+    await me.begin([begin(keys[0])])
+    assert await me.abandoned(keys) == [False] * 6, "taken over: counted there"
+    assert await me.abandoned([]) == []
+
+
 async def test_heartbeat_brings_a_silent_worker_back_to_life(world: World) -> None:
     other, me = await world.worker(), await world.worker()
     await other.begin([begin(A)])

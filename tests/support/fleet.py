@@ -239,10 +239,12 @@ def request(request_id: str, query: str, *, route: str = "support", tenant: str 
 
 
 async def ambiguous_calls(config: RuntimeConfig) -> int:
-    """Calls that were started more than once, by the journal."""
+    """Calls of which nobody knows what came, by the journal: starts beyond the one whose result stands."""
     connection = await asyncpg.connect(config.database_url)
     try:
-        return int(await connection.fetchval("SELECT coalesce(sum(starts - 1), 0) FROM journal WHERE starts > 1"))
+        known = "state IN ('succeeded', 'failed')"
+        unknown = f"sum(starts) - count(*) FILTER (WHERE {known})"
+        return int(await connection.fetchval(f"SELECT coalesce({unknown}, 0) FROM journal WHERE starts > 0"))
     finally:
         await connection.close()
 

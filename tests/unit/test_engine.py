@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.errors import (
     IdempotencyConflictError,
@@ -17,11 +18,12 @@ from stratarouter_runtime.errors import (
     ShuttingDownError,
 )
 from stratarouter_runtime.journal.memory import MemoryStore
+from stratarouter_runtime.ports import Begin, JournalKey
 from stratarouter_runtime.records import (
     CacheOptions,
     Coordinates,
 )
-from unit.engine_bench import SECOND, Bench, Provider, execution, vector
+from unit.engine_bench import FIRST, SECOND, Bench, EqualGuard, Provider, execution, vector
 
 
 async def test_duplicates_in_flight_are_paid_for_once_and_each_gets_a_response() -> None:
@@ -114,6 +116,24 @@ async def test_a_recorded_result_is_given_again_without_a_call() -> None:
     assert len(provider.calls) == 1
     assert again.from_journal
     assert replace(again, from_journal=False, timings_ms={}, batch=first.batch) == replace(first, timings_ms={})
+
+
+async def test_a_call_of_a_dead_worker_is_counted_where_a_hit_answers_in_its_place() -> None:
+    provider, store, clock = Provider(), MemoryStore(), SystemClock()
+    cache = MemoryCache(clock=clock, guard=EqualGuard())
+    async with Bench(provider, store=store) as bench:
+        # Its worker dies in mid-call: nobody knows what comes of it.
+        begun = Begin(JournalKey("acme", "r"), execution("r", "q").payload_hash, "support")
+        assert (await bench.grouped.begin_one(begun)).state == "granted"
+        store.heartbeats.pop(FIRST)
+    async with Bench(provider, store=store, owner=SECOND) as bench:
+        engine = bench.engine_with(cache)
+        await engine.submit(execution("other", "q"))
+        for request_id, counted in (("fresh", 0), ("r", 1)):
+            answered = await engine.submit(execution(request_id, "q"), check_journal=True)
+            assert answered.cache.kind == "exact"
+            assert bench.metrics.registry.get_sample_value("stratarouter_ambiguous_calls_total") == counted
+    assert len(provider.calls) == 1
 
 
 async def test_the_same_id_with_other_words_is_a_conflict_and_the_first_stands() -> None:

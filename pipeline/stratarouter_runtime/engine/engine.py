@@ -156,7 +156,7 @@ class Engine:
 
     def is_led(self, execution: Execution) -> bool:
         """Whether a request of the very same words is in flight, whom this one follows without a vector."""
-        return _may_follow(execution) and execution.content_hash in self._leaders
+        return lookup.may_follow(execution) and execution.content_hash in self._leaders
 
     def submit(
         self,
@@ -226,13 +226,13 @@ class Engine:
         candidate = Candidate.of(execution, likened_text(execution) if looked is None else looked.text)
         hit = None if looked is not None else await self._asking.ask(execution, candidate.text, story)
         if hit is not None:
-            return respond.from_hit(execution, hit, story.timings_ms)
+            return await self._served(execution, key, hit, story, manner)
         # 3. A leader in flight, or lead.
         outcome = None
         for _ in range(FAILED_LEADERS):
             leader = await self._leader_or_fill(execution, candidate, story)
             if isinstance(leader, CacheHit):
-                return respond.from_hit(execution, leader, story.timings_ms)
+                return await self._served(execution, key, leader, story, manner)
             if leader is None:
                 return await self._lead(execution, candidate, story, manner)
             if manner.on_text is not None and leader.work.spoken is not None:
@@ -245,6 +245,14 @@ class Engine:
             # The error taken over from a leader is this request's own result from here on.
             outcome = await self._performer.record(Finish(key, None, outcome.error))
         return respond.from_outcome(execution, outcome, story)
+
+    async def _served(
+        self, execution: Execution, key: JournalKey, hit: CacheHit, story: Story, manner: _Manner
+    ) -> Response:
+        if manner.check_journal:
+            # What a worker that died had called for it is of unknown outcome, though nobody calls again.
+            await self._performer.count_abandoned(key)
+        return respond.from_hit(execution, hit, story.timings_ms)
 
     def _check(self, execution: Execution, hit: CacheHit) -> None:
         """Have a hit that is served here checked, if it is to be; enrich has it done over its topic instead."""
@@ -264,7 +272,7 @@ class Engine:
     # -- leading and following ---------------------------------------------------------------------------------
 
     def _join(self, execution: Execution, candidate: Candidate, story: Story) -> Leader | None:
-        if not _may_follow(execution):
+        if not lookup.may_follow(execution):
             return None
         threshold = self._trials.least_batch_similarity(execution)
         match = self._leaders.find(candidate, threshold, self._control.vetoed(candidate.content_hash))
@@ -457,10 +465,6 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _may_follow(execution: Execution) -> bool:
-    return execution.batch_threshold is not None and execution.request.cache.mode not in {"bypass", "refresh"}
 
 
 def _key_of(execution: Execution) -> JournalKey:

@@ -22,6 +22,11 @@ def may_write(execution: Execution) -> bool:
     return execution.cache_ttl > 0 and execution.request.cache.mode in {"default", "refresh"}
 
 
+def may_follow(execution: Execution) -> bool:
+    """Whether this request may be answered by another one's call."""
+    return execution.batch_threshold is not None and execution.request.cache.mode not in {"bypass", "refresh"}
+
+
 def query(execution: Execution, text: str | None = None) -> CacheQuery:
     """The lookup for ``execution``; ``text`` is its conversation, where it is at hand."""
     return CacheQuery(

@@ -157,6 +157,11 @@ class Performer:
         """What the journal holds for ``key``."""
         return await self._persist(lambda: self._journal.lookup_one(key), "lookup")
 
+    async def count_abandoned(self, key: JournalKey) -> None:
+        """Count the call that a dead worker may have made for ``key``, which is answered without another one."""
+        if await self._persist(lambda: self._journal.is_abandoned(key), "lookup"):
+            self._metrics.ambiguous_calls_total.inc()
+
     async def record(self, finish: Finish) -> Recorded:
         """Make a result durable; what stands afterwards may be another worker's, if it was first."""
         return await self._persist(lambda: self._journal.finish_one(finish), "finish")

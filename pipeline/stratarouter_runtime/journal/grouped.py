@@ -264,6 +264,11 @@ class GroupedJournal:
         """Read one finished result, or None. Errors as ``begin_one``'s."""
         return self._lookups.submit(key)
 
+    async def is_abandoned(self, key: JournalKey) -> bool:
+        """Whether a dead worker has started it. Asked too seldom to be gathered. Raises JournalUnavailableError."""
+        [found] = await self._journal.abandoned([key])
+        return found
+
     def spent_one(self, window: BudgetWindow) -> Coroutine[None, None, Spent]:
         """Read what was spent in one window. Errors as ``begin_one``'s."""
         return self._spent.submit(window)

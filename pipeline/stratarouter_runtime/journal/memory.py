@@ -201,6 +201,16 @@ class MemoryJournal:
         self._check_available("lookup")
         return [self._store.result(key) for key in keys]
 
+    async def abandoned(self, keys: Sequence[JournalKey]) -> list[bool]:
+        """As ``PostgresJournal.abandoned``."""
+        self._check_available("read abandoned rows")
+        return [self._is_abandoned(self._store.rows.get(key)) for key in keys]
+
+    def _is_abandoned(self, row: Row | None) -> bool:
+        if row is None or row.result is not None or row.leader is not None:
+            return False
+        return row.owner != self._owner and not self._beats(row.owner)
+
     async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
         """As ``PostgresJournal.spent``."""
         self._check_available("read what was spent")

@@ -65,6 +65,10 @@ class MeteredJournal:
         """Counted as ``lookup``."""
         return await self._measured("lookup", len(keys), self._journal.lookup(keys))
 
+    async def abandoned(self, keys: Sequence[JournalKey]) -> list[bool]:
+        """Counted as ``lookup``."""
+        return await self._measured("lookup", len(keys), self._journal.abandoned(keys))
+
     async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
         """Counted as ``spent``."""
         return await self._measured("spent", len(windows), self._journal.spent(windows))

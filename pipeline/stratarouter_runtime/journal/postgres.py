@@ -258,6 +258,15 @@ class PostgresJournal:
         records = await self._fetch("lookup", *_columns(2, keys))
         return _in_order(records, len(keys), _recorded)
 
+    async def abandoned(self, keys: Sequence[JournalKey]) -> list[bool]:
+        """Whether each was started by another worker that is dead now. Errors as ``finish``'s."""
+        found = [False] * len(keys)
+        if keys:
+            columns = _columns(2, keys)
+            for record in await self._fetch("abandoned", *columns, self._owner, self._heartbeat_ttl_s):
+                found[record["ord"] - 1] = True
+        return found
+
     async def payload_hashes(self, keys: Sequence[JournalKey]) -> list[str | None]:
         """What each request was when it was begun (``wire.payload_hash``); None where that is not known."""
         found: list[str | None] = [None] * len(keys)
