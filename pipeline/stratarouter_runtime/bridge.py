@@ -347,6 +347,10 @@ class CoreRuntimeBridge(Feedback):
         return InlineCarrier(self.config, self._routes, self._comparer)
 
 
+class _LateError(Exception):
+    """The caller's time is over."""
+
+
 class InlineCarrier:
     """Executes in this process, with the same engine as a worker's."""
 
@@ -396,21 +400,43 @@ class InlineCarrier:
             response = looked
             await self._give_way()
         else:
-            task = assembly.engine.submit(execution, deferred=draft.made_up, on_text=on_text, looked=looked)
-            # The work belongs to the engine: it goes on where its caller is late or gives up.
-            ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            task.add_done_callback(partial(_tell, ended))
             try:
-                await self._deadlines.wait(ended, due - assembly.clock.monotonic())
-            except TimeoutError as exc:
+                response = await self._executed(draft, execution, looked, due, on_text)
+            except _LateError as exc:
                 raise draft.late(bound_s) from exc
-            response = task.result()
         request = execution.request
         self._spans.executed(request, None, response)
         count_response(assembly.metrics, response, request.traceparent)
         if assembly.config.log_texts:
             log_texts(request, response)
         return response
+
+    async def _executed(
+        self,
+        draft: Draft,
+        execution: Execution,
+        looked: Looked | None,
+        due: float,
+        on_text: Callable[[str], None] | None,
+    ) -> Response:
+        engine, clock = self._assembly.engine, self._assembly.clock
+        if draft.made_up and on_text is None and engine.knows_leader(execution):
+            try:
+                async with asyncio.timeout(due - clock.monotonic()):
+                    followed = await engine.follow(execution, looked)
+            except TimeoutError as exc:
+                raise _LateError from exc
+            if followed is not None:
+                return followed
+        task = engine.submit(execution, deferred=draft.made_up, on_text=on_text, looked=looked)
+        # The work belongs to the engine: it goes on where its caller is late or gives up.
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task.add_done_callback(partial(_tell, ended))
+        try:
+            await self._deadlines.wait(ended, due - clock.monotonic())
+        except TimeoutError as exc:
+            raise _LateError from exc
+        return task.result()
 
     async def _embedded(self, execution: Execution) -> tuple[Response | None, Execution]:
         """The answer to the same words, where there is one; else ``execution`` with a vector, unless it needs none."""

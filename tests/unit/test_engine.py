@@ -312,3 +312,55 @@ async def test_a_failure_in_the_middle_of_a_stream_is_final() -> None:
     assert response.error.code == "provider_unavailable"
     assert heard == ["answer ", "to "]
     assert len(provider.calls) == 1
+
+
+# --- following in the caller's own task --------------------------------------------------------------------------
+
+
+async def test_a_caller_follows_the_same_words_in_its_own_task() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        leading = bench.engine.submit(execution("r0", "same words"), deferred=True)
+        assert not bench.engine.knows_leader(execution("r1", "same words"))
+        await _until(lambda: len(provider.calls) == 1)
+        assert bench.engine.knows_leader(execution("r1", "same words"))
+        assert not bench.engine.knows_leader(execution("r1", "same words", threshold=None))
+        following = [asyncio.create_task(bench.engine.follow(execution(f"r{n}", "same words"), None)) for n in (1, 2)]
+        await asyncio.sleep(0)
+        following[0].cancel()
+        provider.gate.set()
+        led, followed = await leading, await following[1]
+        assert followed is not None
+        assert (followed.text, followed.batch.role, followed.batch.leader_id) == (led.text, "follower", "r0")
+        assert (followed.cost_usd, followed.saved_usd) == (0.0, led.cost_usd)
+        assert await bench.engine.follow(execution("r3", "same words"), None) is None, "nobody leads any more"
+    assert len(provider.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("problem", "shared"), [(ProviderRejectedError("no"), True), (ProviderInterruptedError("cut off"), False)]
+)
+async def test_only_an_error_that_the_same_words_would_meet_again_is_taken_over(
+    problem: Exception, shared: bool
+) -> None:
+    provider = Provider(problem)
+    provider.gate.clear()
+    async with Bench(provider, max_retries=0) as bench:
+        one = [("openai", "small")]
+        leading = bench.engine.submit(execution("r0", "same words", targets=one), deferred=True)
+        await _until(lambda: len(provider.calls) == 1)
+        following = asyncio.create_task(bench.engine.follow(execution("r1", "same words", targets=one), None))
+        await asyncio.sleep(0)
+        provider.gate.set()
+        led, followed = await leading, await following
+        assert led.status == "error"
+        if shared:
+            assert followed is not None
+            assert followed.error == led.error
+            assert bench.journal._store.rows[JournalKey("acme", "r1")].result is not None
+        else:
+            assert followed is None
+            answered = await bench.engine.submit(execution("r1", "same words", targets=one), deferred=True)
+            assert (answered.status, answered.batch.role) == ("ok", "leader")
+    assert len(provider.calls) == 2 - shared

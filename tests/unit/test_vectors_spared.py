@@ -13,6 +13,7 @@ from aiokafka import ConsumerRecord
 from stratarouter_runtime.bridge import CoreRuntimeBridge, InlineCarrier
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders.hashing import HashingEmbedder
+from stratarouter_runtime.errors import DeadlineExceededError
 from stratarouter_runtime.processors.enrich import Enrich
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.records import Outbound, Vector
@@ -149,3 +150,15 @@ def _record(offset: int, fields: dict[str, Any]) -> Any:
 
 async def _no_topics() -> frozenset[str]:
     return frozenset()
+
+
+async def test_who_follows_in_its_own_task_waits_no_longer_than_it_may(
+    bridge: CoreRuntimeBridge, simulator: Simulator
+) -> None:
+    first = asyncio.create_task(bridge.execute("chat", query="where is my invoice"))
+    await asyncio.sleep(0.02)
+    with pytest.raises(DeadlineExceededError):
+        await bridge.execute("chat", query="where is my invoice", timeout_s=0.005)
+    patient = await bridge.execute("chat", query="where is my invoice")
+    assert patient.response == (await first).response
+    assert len(simulator.paid_calls) == 1

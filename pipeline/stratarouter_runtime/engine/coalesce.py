@@ -107,6 +107,10 @@ class Leaders:
         """Whether somebody leads for these very words."""
         return content_hash in self._exact
 
+    def know(self, content_hash: str) -> bool:
+        """Whether somebody leads who asks these words, or is known to answer them."""
+        return content_hash in self._exact or content_hash in self._aliases
+
     def add(self, candidate: Candidate) -> None:
         """``candidate`` leads from now on."""
         self._exact[candidate.content_hash] = candidate

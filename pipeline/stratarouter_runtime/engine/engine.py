@@ -22,7 +22,7 @@ from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.engine.trials import Trials
-from stratarouter_runtime.engine.work import Leader, Spoken, Work
+from stratarouter_runtime.engine.work import Leader, Spoken, Work, as_exception, shutting_down
 from stratarouter_runtime.errors import (
     DeadlineExceededError,
     IdempotencyConflictError,
@@ -56,8 +56,6 @@ MAX_SHADOWS = 8
 """Hits of this process that are checked at once; more are not checked, so that checking never takes work's room."""
 FAILED_LEADERS = 2
 """After so many leaders have failed, a follower takes the last one's error: an outage must not make a queue."""
-SHARED_ERRORS = frozenset({"provider_rejected", "unsupported_parameter"})
-"""Errors that the same words would meet again; followers with the same words share them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +156,32 @@ class Engine:
         """Whether a request of the very same words is in flight, whom this one follows without a vector."""
         return lookup.may_follow(execution) and execution.content_hash in self._leaders
 
+    def knows_leader(self, execution: Execution) -> bool:
+        """Whether one who leads is known to answer these words, so that there is something to ``follow``."""
+        return lookup.may_follow(execution) and self._leaders.know(execution.content_hash)
+
+    async def follow(self, execution: Execution, looked: Looked | None) -> Response | None:
+        """As ``submit``, in the caller's own task: for a request that nobody can ask for again and whose words one who
+        leads is known to answer. Where the caller gives up, nothing is lost.
+
+        None: nobody leads any more, or who led has failed; ``submit`` it.
+        """
+        began = self._clock.monotonic() if looked is None else looked.began
+        story = new_story(execution) if looked is None else looked.story
+        candidate = Candidate.of(execution, likened_text(execution) if looked is None else looked.text)
+        leader = self._join(execution, candidate, story)
+        if leader is None:
+            return None
+        outcome = await self._follow(wire.hashed(execution), candidate.key, leader, story, deferred=True)
+        if outcome.answer is None:
+            if not leader.shares_error(execution, outcome):
+                story.batch = BatchVerdict()
+                return None
+            outcome = await self._performer.record(Finish(candidate.key, None, outcome.error))
+        response = respond.from_outcome(execution, outcome, story)
+        response.timings_ms["execute"] = round((self._clock.monotonic() - began) * 1000, 3)
+        return response
+
     def submit(
         self,
         execution: Execution,
@@ -238,7 +262,7 @@ class Engine:
             if manner.on_text is not None and leader.work.spoken is not None:
                 leader.work.spoken.join(manner.on_text)
             outcome = await self._follow(execution, key, leader, story, deferred=manner.deferred)
-            if outcome.answer is not None or story.from_journal or _shared(outcome, execution, leader):
+            if outcome.answer is not None or story.from_journal or leader.shares_error(execution, outcome):
                 break
         assert outcome is not None
         if outcome.answer is None and not story.from_journal:
@@ -330,7 +354,7 @@ class Engine:
             self._leaders.add(candidate)
         # The call belongs to the engine: a requester that gives up takes nothing from the followers.
         if self._closing:
-            leader.fail(_shutting_down())
+            leader.fail(shutting_down())
         elif manner.deferred and execution.request.deadline_ms is None:
             # Nothing ends this request but the engine itself, so it may make the call itself, a task the less.
             outcome = await self._perform_here(leader)
@@ -356,7 +380,7 @@ class Engine:
         try:
             outcome = await self._performer.perform(leader.work)
         except BaseException as exc:
-            problem = _as_exception(exc)
+            problem = as_exception(exc)
             leader.fail(problem)
             self._ended(leader)
             if problem is exc or (isinstance(exc, asyncio.CancelledError) and not self._closing):
@@ -393,7 +417,7 @@ class Engine:
         except BaseException as exc:
             # Whoever waits must hear of it; cancellation and unforeseen errors go on to this task's owner too.
             if not leader.outcome.done():
-                leader.fail(_as_exception(exc))
+                leader.fail(as_exception(exc))
             if isinstance(exc, asyncio.CancelledError):
                 raise
             event(log, logging.DEBUG, "leader failed", request_id=leader.candidate.key.request_id, cause=repr(exc))
@@ -401,7 +425,7 @@ class Engine:
     def _ended(self, leader: Leader) -> None:
         """Also for a task that was cancelled before its first step, of which nothing ran."""
         if not leader.outcome.done():
-            leader.fail(_shutting_down())
+            leader.fail(shutting_down())
         self._performing.discard(leader)
         self._end_fill(leader.work.execution)
         if self._leading.get(leader.candidate.key) is leader:
@@ -481,17 +505,3 @@ async def _before(
     except TimeoutError:
         late = DeadlineExceededError("no answer before the request's deadline")
         return respond.from_error(execution, error_info(late), story)
-
-
-def _shared(outcome: Recorded, execution: Execution, leader: Leader) -> bool:
-    same_words = execution.content_hash == leader.candidate.content_hash
-    return same_words and outcome.error is not None and outcome.error.code in SHARED_ERRORS
-
-
-def _as_exception(exc: BaseException) -> Exception:
-    """A future takes no CancelledError as its exception; waiters see why the call was broken off."""
-    return exc if isinstance(exc, Exception) else _shutting_down()
-
-
-def _shutting_down() -> ShuttingDownError:
-    return ShuttingDownError("this worker is shutting down; another one executes the request")

@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 
 from stratarouter_runtime.engine import lookup
 from stratarouter_runtime.engine.coalesce import Candidate
+from stratarouter_runtime.errors import ShuttingDownError
 from stratarouter_runtime.ports import JournalKey, Recorded
 from stratarouter_runtime.records import Attempt, Execution
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, Origin
+
+SHARED_ERRORS = frozenset({"provider_rejected", "unsupported_parameter"})
+"""Errors that the same words would meet again; followers with the same words share them."""
 
 
 class Spoken:
@@ -92,7 +96,22 @@ class Leader:
         """What its answer is kept under."""
         return lookup.origin(self.work.execution, self.answer_begun)
 
+    def shares_error(self, execution: Execution, outcome: Recorded) -> bool:
+        """Whether a follower's own call would only meet the same error."""
+        same_words = execution.content_hash == self.candidate.content_hash
+        return same_words and outcome.error is not None and outcome.error.code in SHARED_ERRORS
+
     def fail(self, problem: Exception) -> None:
         """There is no outcome. It may have nobody left who waits for one."""
         self.outcome.set_exception(problem)
         self.outcome.exception()
+
+
+def as_exception(exc: BaseException) -> Exception:
+    """A future takes no CancelledError as its exception; waiters see why the call was broken off."""
+    return exc if isinstance(exc, Exception) else shutting_down()
+
+
+def shutting_down() -> ShuttingDownError:
+    """Why a call was broken off."""
+    return ShuttingDownError("this worker is shutting down; another one executes the request")
