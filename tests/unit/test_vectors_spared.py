@@ -127,6 +127,7 @@ async def test_enrich_embeds_what_the_same_words_do_not_answer(bridge: CoreRunti
         {"query": "how do I pay"},
         {"query": "where is my invoice", "cache": {"mode": "bypass"}},
         {"query": "Hi, where is my invoice"},
+        {"query": "how do I pay"},
     ]
     enrich.handle(cast("Lane", lane), [_record(offset, fields) for offset, fields in enumerate(asked)])
     async with asyncio.timeout(10):
@@ -139,6 +140,7 @@ async def test_enrich_embeds_what_the_same_words_do_not_answer(bridge: CoreRunti
         "passed on",
         "passed on",
         "semantic",
+        "passed on",
     ]
     assert all(one["request"]["embedding"] for one in written if "request" in one)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from stratarouter_runtime.engine.lookup import query
 from stratarouter_runtime.ports import Embedder
-from stratarouter_runtime.records import Execution
+from stratarouter_runtime.records import Execution, Vector
 from stratarouter_runtime.telemetry.logs import event
 
 log = logging.getLogger("stratarouter.embed")
@@ -25,20 +25,33 @@ def lacks_vector(embedder: Embedder | None, execution: Execution) -> bool:
 async def with_vectors(embedder: Embedder | None, executions: Sequence[Execution]) -> list[Execution]:
     """``executions`` in their order, those without a vector given one where the embedder can."""
     filled = list(executions)
-    missing = [index for index, execution in enumerate(filled) if lacks_vector(embedder, execution)]
-    for start in range(0, len(missing), BATCH):
+    # The same text is embedded once, however many ask it.
+    places: dict[str, list[int]] = {}
+    for place, execution in enumerate(filled):
+        if lacks_vector(embedder, execution):
+            places.setdefault(query(execution).text, []).append(place)
+    texts = list(places)
+    for start in range(0, len(texts), BATCH):
         assert embedder is not None
-        await _fill(embedder, filled, missing[start : start + BATCH])
+        some = texts[start : start + BATCH]
+        for text, vector in zip(some, await _embedded(embedder, some), strict=False):
+            for place in places[text]:
+                request = replace(filled[place].request, embedding=vector)
+                filled[place] = replace(filled[place], request=request)
     return filled
 
 
-async def _fill(embedder: Embedder, filled: list[Execution], places: list[int]) -> None:
+async def _embedded(embedder: Embedder, texts: list[str]) -> list[Vector]:
+    """A vector for each of ``texts``, or none at all."""
+    cause = None
     try:
-        vectors = await embedder.embed([query(filled[place]).text for place in places])
+        vectors = await embedder.embed(texts)
     except Exception as exc:  # noqa: BLE001
         # Whatever befalls the embedder, these requests are executed without a vector.
-        event(log, logging.WARNING, "embedder failed", cause=repr(exc), requests=len(places))
-        return
-    for place, vector in zip(places, vectors, strict=True):
-        request = replace(filled[place].request, embedding=vector)
-        filled[place] = replace(filled[place], request=request)
+        cause = repr(exc)
+    else:
+        if len(vectors) == len(texts):
+            return vectors
+        cause = f"{len(vectors)} vectors for {len(texts)} texts"
+    event(log, logging.WARNING, "embedder failed", cause=cause, texts=len(texts))
+    return []
