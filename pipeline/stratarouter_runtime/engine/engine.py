@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.engine.trials import Trials
-from stratarouter_runtime.engine.work import Leader, Spoken, Work, as_exception, shutting_down
+from stratarouter_runtime.engine.work import Leader, Manner, OnText, Spoken, Work, as_exception, shutting_down
 from stratarouter_runtime.errors import (
     DeadlineExceededError,
     IdempotencyConflictError,
@@ -48,24 +48,12 @@ from stratarouter_runtime.telemetry.responses import count_shadow
 
 log = logging.getLogger("stratarouter.engine")
 
-OnText = Callable[[str], None]
-
 FLUSH_S = 10.0
 """At the end, for results whose callers did not wait for the journal."""
 MAX_SHADOWS = 8
 """Hits of this process that are checked at once; more are not checked, so that checking never takes work's room."""
 FAILED_LEADERS = 2
 """After so many leaders have failed, a follower takes the last one's error: an outage must not make a queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Manner:
-    """How a request is to be executed; see ``Engine.submit``."""
-
-    check_journal: bool
-    deferred: bool
-    on_text: OnText | None
-    looked: Looked | None
 
 
 @dataclass(slots=True)
@@ -209,7 +197,7 @@ class Engine:
         running = self._running.get(key)
         if running is not None:
             return self._spawn(self._same_id(running, execution), f"repeat {key.request_id}")
-        work = self._execute(execution, key, _Manner(check_journal, deferred, on_text, looked))
+        work = self._execute(execution, key, Manner(check_journal, deferred, on_text, looked))
         task = asyncio.create_task(work, name=key.request_id)
         self._running[key] = _Running(execution.payload_hash, task)
         task.add_done_callback(partial(self._answered, key))
@@ -225,7 +213,7 @@ class Engine:
             raise IdempotencyConflictError(f"request_id {request_id!r} is in flight with another payload")
         return replace(await asyncio.shield(running.task), source=execution.source)
 
-    async def _execute(self, execution: Execution, key: JournalKey, manner: _Manner) -> Response:
+    async def _execute(self, execution: Execution, key: JournalKey, manner: Manner) -> Response:
         about(execution.request)
         looked = manner.looked
         began = self._clock.monotonic() if looked is None else looked.began
@@ -236,7 +224,7 @@ class Engine:
         response.timings_ms["execute"] = round((self._clock.monotonic() - began) * 1000, 3)
         return response
 
-    async def _find_or_lead(self, execution: Execution, key: JournalKey, story: Story, manner: _Manner) -> Response:
+    async def _find_or_lead(self, execution: Execution, key: JournalKey, story: Story, manner: Manner) -> Response:
         # 1. A record that may have been executed before a restart: the journal's answer stands.
         if manner.check_journal:
             recorded = await self._performer.lookup(key)
@@ -271,7 +259,7 @@ class Engine:
         return respond.from_outcome(execution, outcome, story)
 
     async def _served(
-        self, execution: Execution, key: JournalKey, hit: CacheHit, story: Story, manner: _Manner
+        self, execution: Execution, key: JournalKey, hit: CacheHit, story: Story, manner: Manner
     ) -> Response:
         if manner.check_journal:
             # What a worker that died had called for it is of unknown outcome, though nobody calls again.
@@ -342,7 +330,7 @@ class Engine:
         if self._fills.holds(execution):
             self._spawn(self._fills.done(execution), "fill done")
 
-    async def _lead(self, execution: Execution, candidate: Candidate, story: Story, manner: _Manner) -> Response:
+    async def _lead(self, execution: Execution, candidate: Candidate, story: Story, manner: Manner) -> Response:
         timeout_s = self._config.execution_timeout
         work = Work(execution, candidate.key, self._due(execution), timeout_s, timings_ms=story.timings_ms)
         work.spoken = None if manner.on_text is None else Spoken(manner.on_text)

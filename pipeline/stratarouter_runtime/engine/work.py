@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stratarouter_runtime.engine import lookup
+from stratarouter_runtime.engine.asking import Looked
 from stratarouter_runtime.engine.coalesce import Candidate
 from stratarouter_runtime.errors import ShuttingDownError
 from stratarouter_runtime.ports import JournalKey, Recorded
@@ -16,6 +17,19 @@ from stratarouter_runtime.state.cache_control import BEFORE_ALL, Origin
 
 SHARED_ERRORS = frozenset({"provider_rejected", "unsupported_parameter"})
 """Errors that the same words would meet again; followers with the same words share them."""
+
+OnText = Callable[[str], None]
+"""Hears an answer in pieces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a request is to be executed; see ``Engine.submit``."""
+
+    check_journal: bool
+    deferred: bool
+    on_text: OnText | None
+    looked: Looked | None
 
 
 class Spoken:
