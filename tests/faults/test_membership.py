@@ -65,7 +65,8 @@ async def test_a_storm_of_rebalances_loses_and_repeats_nothing(bench: Bench) -> 
 @pytest.mark.parametrize("call_s", [12, pytest.param(60, marks=pytest.mark.slow)])
 async def test_a_worker_replaced_while_its_calls_take_long_pays_for_none_twice(bench: Bench, call_s: int) -> None:
     bench.simulator.set_faults([FaultRule("slow", slow_ms=call_s * 1000)])
-    settings = {"STRATAROUTER_EXECUTION_TIMEOUT": str(call_s + 20)}
+    # Nobody dies here: one whose heartbeat a busy machine keeps back for long would be taken for dead, and repeated.
+    settings = {"STRATAROUTER_EXECUTION_TIMEOUT": str(call_s + 20), "STRATAROUTER_HEARTBEAT_TTL_S": "30"}
     first = await bench.worker(**settings)
     async with Watch(bench.config) as watch:
         await produce(bench.config, _requests(60))
