@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import orjson
-from aiokafka import ConsumerRecord
 from prometheus_client import generate_latest
 
 from stratarouter_runtime.assembly import Assembly
@@ -20,6 +19,7 @@ from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import Simulator
+from unit.enrich_bench import enrich_of, records
 
 IDS = 100_000
 POLL = 500
@@ -62,20 +62,16 @@ def _value(number: int) -> bytes:
     return orjson.dumps(request)
 
 
-def _records(values: Sequence[bytes]) -> list[Any]:
-    return [ConsumerRecord("t", 0, n, 1, 0, b"k", value, None, 1, len(value), ()) for n, value in enumerate(values)]
-
-
 def _series(assembly: Assembly) -> int:
     return len(generate_latest(assembly.metrics.registry).splitlines())
 
 
 async def _through(assembly: Assembly, enrich: Enrich, execute: Execute, numbers: range) -> None:
     entered = Collector(assembly.config.executions_topic)
-    enrich.handle(cast("Lane", entered), _records([_value(number) for number in numbers]))
+    enrich.handle(cast("Lane", entered), records([_value(number) for number in numbers]))
     assert entered.finished == len(numbers)
     executed = Collector()
-    execute.handle(cast("Lane", executed), _records(entered.kept[:EXECUTED_OF_POLL]))
+    execute.handle(cast("Lane", executed), records(entered.kept[:EXECUTED_OF_POLL]))
     async with asyncio.timeout(30):
         while executed.finished < EXECUTED_OF_POLL:
             await asyncio.sleep(0)
@@ -88,14 +84,7 @@ async def test_series_stay_as_many_over_a_hundred_thousand_ids_in_the_pipeline()
         assembly = Assembly(config, RouteTable.from_dict(ROUTES))
         await assembly.start()
         try:
-            enrich = Enrich(
-                config,
-                acceptor=assembly.acceptor,
-                cache=assembly.cache,
-                embedder=None,
-                metrics=assembly.metrics,
-                list_topics=_no_topics,
-            )
+            enrich = enrich_of(assembly)
             execute = Execute(config, engine=assembly.engine, metrics=assembly.metrics)
             await _through(assembly, enrich, execute, range(POLL))
             before = _series(assembly)
@@ -109,7 +98,3 @@ async def test_series_stay_as_many_over_a_hundred_thousand_ids_in_the_pipeline()
         assert f'stratarouter_requests_total{{processor="enrich"}} {float(IDS)}' in shown
         assert "id-" not in shown
         assert "tenant-" not in shown
-
-
-async def _no_topics() -> frozenset[str]:
-    return frozenset()

@@ -8,17 +8,16 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from aiokafka import ConsumerRecord
 
 from stratarouter_runtime.bridge import CoreRuntimeBridge, InlineCarrier
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders.hashing import HashingEmbedder
 from stratarouter_runtime.errors import DeadlineExceededError
-from stratarouter_runtime.processors.enrich import Enrich
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.records import Outbound, Vector
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
+from unit.enrich_bench import enrich_of, records
 
 CONFIG = RuntimeConfig(
     state_backend="memory",
@@ -111,15 +110,7 @@ class Finished:
 
 async def test_enrich_embeds_what_the_same_words_do_not_answer(bridge: CoreRuntimeBridge, embedder: Counting) -> None:
     await bridge.execute("chat", query="where is my invoice")
-    assembly = cast("InlineCarrier", bridge._carrier)._assembly
-    enrich = Enrich(
-        CONFIG,
-        acceptor=assembly.acceptor,
-        cache=assembly.cache,
-        embedder=embedder,
-        metrics=assembly.metrics,
-        list_topics=_no_topics,
-    )
+    enrich = enrich_of(cast("InlineCarrier", bridge._carrier)._assembly, embedder)
     embedder.asked.clear()
     lane = Finished()
     asked: list[dict[str, Any]] = [
@@ -129,7 +120,8 @@ async def test_enrich_embeds_what_the_same_words_do_not_answer(bridge: CoreRunti
         {"query": "Hi, where is my invoice"},
         {"query": "how do I pay"},
     ]
-    enrich.handle(cast("Lane", lane), [_record(offset, fields) for offset, fields in enumerate(asked)])
+    values = [orjson.dumps({"request_id": f"r-{n}", "decision": "chat"} | fields) for n, fields in enumerate(asked)]
+    enrich.handle(cast("Lane", lane), records(values))
     async with asyncio.timeout(10):
         while len(lane.values) < len(asked):
             await asyncio.sleep(0.001)
@@ -143,15 +135,6 @@ async def test_enrich_embeds_what_the_same_words_do_not_answer(bridge: CoreRunti
         "passed on",
     ]
     assert all(one["request"]["embedding"] for one in written if "request" in one)
-
-
-def _record(offset: int, fields: dict[str, Any]) -> Any:
-    value = orjson.dumps({"request_id": f"r-{offset}", "decision": "chat"} | fields)
-    return ConsumerRecord("t", 0, offset, 1, 0, b"k", value, None, 1, len(value), ())
-
-
-async def _no_topics() -> frozenset[str]:
-    return frozenset()
 
 
 async def test_who_follows_in_its_own_task_waits_no_longer_than_it_may(
