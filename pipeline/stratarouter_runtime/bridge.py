@@ -347,10 +347,6 @@ class CoreRuntimeBridge(Feedback):
         return InlineCarrier(self.config, self._routes, self._comparer)
 
 
-class _LateError(Exception):
-    """The caller's time is over."""
-
-
 class InlineCarrier:
     """Executes in this process, with the same engine as a worker's."""
 
@@ -400,10 +396,7 @@ class InlineCarrier:
             response = looked
             await self._give_way()
         else:
-            try:
-                response = await self._executed(draft, execution, looked, due, on_text)
-            except _LateError as exc:
-                raise draft.late(bound_s) from exc
+            response = await self._executed(draft, execution, looked, due, bound_s, on_text)
         request = execution.request
         self._spans.executed(request, None, response)
         count_response(assembly.metrics, response, request.traceparent)
@@ -417,15 +410,17 @@ class InlineCarrier:
         execution: Execution,
         looked: Looked | None,
         due: float,
+        bound_s: float,
         on_text: Callable[[str], None] | None,
     ) -> Response:
+        """Follow, or have the engine do it. Raises DeadlineExceededError at ``due``, after ``bound_s`` seconds."""
         engine, clock = self._assembly.engine, self._assembly.clock
         if draft.made_up and on_text is None and engine.knows_leader(execution):
             try:
                 async with asyncio.timeout(due - clock.monotonic()):
                     followed = await engine.follow(execution, looked)
             except TimeoutError as exc:
-                raise _LateError from exc
+                raise draft.late(bound_s) from exc
             if followed is not None:
                 return followed
         task = engine.submit(execution, deferred=draft.made_up, on_text=on_text, looked=looked)
@@ -435,7 +430,7 @@ class InlineCarrier:
         try:
             await self._deadlines.wait(ended, due - clock.monotonic())
         except TimeoutError as exc:
-            raise _LateError from exc
+            raise draft.late(bound_s) from exc
         return task.result()
 
     async def _embedded(self, execution: Execution) -> tuple[Response | None, Execution]:

@@ -19,3 +19,8 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait ``seconds``."""
         await asyncio.sleep(seconds)
+
+
+def milliseconds(seconds: float) -> float:
+    """As responses, attempts and spans carry durations: to the microsecond."""
+    return round(seconds * 1000, 3)

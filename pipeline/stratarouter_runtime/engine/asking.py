@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from stratarouter_runtime.cache.normalise import conversation_text
+from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.respond import Story
 from stratarouter_runtime.engine.trials import Trials
@@ -71,26 +72,31 @@ class Asking:
         """The response where these very words are kept. Of a miss nothing is noted: it is asked again with a vector."""
         if self._cache is None or not lookup.may_read(execution):
             return None
-        began, queries = self._clock.monotonic(), [lookup.query(execution, "")]
-        found = self._cache.lookup_now(queries)
-        [result] = await self._cache.lookup(queries) if found is None else found
-        _, result = self._trials.judged(execution, result)
+        began = self._clock.monotonic()
+        _, result = await self._found(self._cache, execution, "")
         return self._response(self._cache, execution, result, began) if isinstance(result, CacheHit) else None
 
     async def ask(self, execution: Execution, text: str, story: Story) -> CacheHit | None:
         """The hit to serve, if there is one. ``text`` is the conversation; ``story`` is told what was said."""
         if self._cache is None or not lookup.may_read(execution):
             return None
-        began, queries = self._clock.monotonic(), [lookup.query(execution, text)]
-        found = self._cache.lookup_now(queries)
-        [result] = await self._cache.lookup(queries) if found is None else found
-        withheld, result = self._trials.judged(execution, result)
+        began = self._clock.monotonic()
+        withheld, result = await self._found(self._cache, execution, text)
         if isinstance(result, CacheMiss):
             self._missed(execution, result, withheld, story, began)
             return None
         story.timings_ms["lookup"] = self._ms_since(began)
         self._hit(self._cache, execution, result)
         return result
+
+    async def _found(
+        self, cache: Cache, execution: Execution, text: str
+    ) -> tuple[CacheHit | None, CacheHit | CacheMiss]:
+        """What the cache says, with a round trip where it needs one: the hit that is held back, and the verdict."""
+        queries = [lookup.query(execution, text)]
+        found = cache.lookup_now(queries)
+        [result] = await cache.lookup(queries) if found is None else found
+        return self._trials.judged(execution, result)
 
     def _missed(
         self, execution: Execution, miss: CacheMiss, withheld: CacheHit | None, story: Story, began: float
@@ -112,7 +118,7 @@ class Asking:
         self._served(execution, hit)
 
     def _ms_since(self, began: float) -> float:
-        return round((self._clock.monotonic() - began) * 1000, 3)
+        return milliseconds(self._clock.monotonic() - began)
 
 
 def new_story(execution: Execution) -> Story:

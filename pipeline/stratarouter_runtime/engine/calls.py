@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
+from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.engine.gates import Gates, Hold, Passage
 from stratarouter_runtime.engine.respond import error_info
 from stratarouter_runtime.engine.together import Together
@@ -215,14 +216,12 @@ class Caller:
             return answer
         finally:
             took = self._clock.monotonic() - began
-            work.attempts.append(
-                Attempt(target.provider, target.model, code, _ms(took), status, waited_ms=_ms(waited_s))
-            )
+            work.attempts.append(_attempt(target, code, took, status, waited_s))
 
     def _note(self, work: Work, passage: Passage, code: str, status: int | None, waited_s: float) -> None:
         took = self._clock.monotonic() - passage.began
-        provider, model = passage.target.provider, passage.target.model
-        work.attempts.append(Attempt(provider, model, code, _ms(took), status, waited_ms=_ms(waited_s)))
+        provider = passage.target.provider
+        work.attempts.append(_attempt(passage.target, code, took, status, waited_s))
         self._metrics.provider_calls_total.labels(provider, code).inc()
         self._metrics.provider_call_seconds.labels(provider).observe(took, exemplar(work.execution.request.traceparent))
 
@@ -232,6 +231,10 @@ def _circuit_open(target: Target, open_in_s: float) -> ProviderUnavailableError:
         f"{target.provider}/{target.model} has failed too often lately; the next call goes in {open_in_s:.1f} s",
         retry_after_s=open_in_s,
     )
+
+
+def _attempt(target: Target, code: str, took_s: float, status: int | None, waited_s: float) -> Attempt:
+    return Attempt(target.provider, target.model, code, milliseconds(took_s), status, milliseconds(waited_s))
 
 
 def _tokens(work: Work) -> int:
@@ -254,7 +257,3 @@ def _provider_call(work: Work, target: Target, timeout_s: float) -> ProviderCall
         request_id=work.key.request_id,
         timeout_s=timeout_s,
     )
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)

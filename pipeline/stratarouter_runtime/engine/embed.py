@@ -43,7 +43,6 @@ async def with_vectors(embedder: Embedder | None, executions: Sequence[Execution
 
 async def _embedded(embedder: Embedder, texts: list[str]) -> list[Vector]:
     """A vector for each of ``texts``, or none at all."""
-    cause = None
     try:
         vectors = await embedder.embed(texts)
     except Exception as exc:  # noqa: BLE001

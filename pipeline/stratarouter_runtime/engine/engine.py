@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from stratarouter_runtime import wire
+from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.asking import Asking, Looked, likened_text, new_story
@@ -154,9 +155,8 @@ class Engine:
 
         None: nobody leads any more, or who led has failed; ``submit`` it.
         """
-        began = self._clock.monotonic() if looked is None else looked.began
-        story = new_story(execution) if looked is None else looked.story
-        candidate = Candidate.of(execution, likened_text(execution) if looked is None else looked.text)
+        asked = looked or Looked(new_story(execution), likened_text(execution), self._clock.monotonic())
+        story, candidate = asked.story, Candidate.of(execution, asked.text)
         leader = self._join(execution, candidate, story)
         if leader is None:
             return None
@@ -167,7 +167,7 @@ class Engine:
                 return None
             outcome = await self._performer.record(Finish(candidate.key, None, outcome.error))
         response = respond.from_outcome(execution, outcome, story)
-        response.timings_ms["execute"] = round((self._clock.monotonic() - began) * 1000, 3)
+        response.timings_ms["execute"] = milliseconds(self._clock.monotonic() - asked.began)
         return response
 
     def submit(
@@ -221,7 +221,7 @@ class Engine:
         finding = self._find_or_lead(execution, key, story, manner)
         remaining_s = self._remaining_s(execution)
         response = await (finding if remaining_s is None else _before(remaining_s, finding, execution, story))
-        response.timings_ms["execute"] = round((self._clock.monotonic() - began) * 1000, 3)
+        response.timings_ms["execute"] = milliseconds(self._clock.monotonic() - began)
         return response
 
     async def _find_or_lead(self, execution: Execution, key: JournalKey, story: Story, manner: Manner) -> Response:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.engine.calls import Caller
 from stratarouter_runtime.engine.gates import Gates, Hold
@@ -73,7 +74,7 @@ class Performer:
         while True:
             async with self._gates.hold(work.execution.targets[0].provider) as hold:
                 began = work.began = self._clock.monotonic()
-                work.timings_ms["slot"] = _ms(began - asked)
+                work.timings_ms["slot"] = milliseconds(began - asked)
                 if began >= work.due:
                     late = DeadlineExceededError("the deadline passed before a call was made")
                     return Recorded(None, error_info(late))
@@ -88,7 +89,7 @@ class Performer:
                     return await self._call_and_record_later(work, hold)
                 # 2. Durable permission before any money is spent.
                 begun = await self._begin_once(work.execution, work.key, leader=None)
-                work.timings_ms["journal_begin"] = _ms(self._clock.monotonic() - began)
+                work.timings_ms["journal_begin"] = milliseconds(self._clock.monotonic() - began)
                 if begun.state == "granted":
                     return await self._call_and_record(work, hold)
             if begun.state == "ambiguous":
@@ -171,16 +172,16 @@ class Performer:
         began = self._clock.monotonic()
         answer, error = await self._caller.call_targets(work, hold)
         called = self._clock.monotonic()
-        work.timings_ms["provider"] = _ms(called - began)
+        work.timings_ms["provider"] = milliseconds(called - began)
         # 3. The result is durable before anybody sees it.
         outcome = await self.record(self._finish(work, answer, error))
-        work.timings_ms["journal_finish"] = _ms(self._clock.monotonic() - called)
+        work.timings_ms["journal_finish"] = milliseconds(self._clock.monotonic() - called)
         return outcome
 
     async def _call_and_record_later(self, work: Work, hold: Hold) -> Recorded:
         began = self._clock.monotonic()
         answer, error = await self._caller.call_targets(work, hold)
-        work.timings_ms["provider"] = _ms(self._clock.monotonic() - began)
+        work.timings_ms["provider"] = milliseconds(self._clock.monotonic() - began)
         outcome = Recorded(answer, error, tuple(work.attempts))
         await self._later.put(self._row(work.execution, work.key, None), self._finish(work, answer, error))
         return outcome
@@ -209,7 +210,3 @@ class Performer:
 
 def _ambiguous(key: JournalKey) -> AmbiguousCallError:
     return AmbiguousCallError(f"a call for {key.request_id!r} was started by a worker that died; it may have been paid")
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)

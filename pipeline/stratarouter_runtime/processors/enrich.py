@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.accept import Acceptor
@@ -259,7 +260,7 @@ class Enrich:
 
     def _answer(self, lane: Lane, item: Accepted, hit: CacheHit) -> None:
         took_s = time.perf_counter() - item.began
-        response = respond.from_hit(item.execution, hit, {"enrich": _ms(took_s)})
+        response = respond.from_hit(item.execution, hit, {"enrich": milliseconds(took_s)})
         request, trace = item.execution.request, item.execution.request.traceparent
         if self._spans.enabled:
             place = coordinates(item.record)
@@ -276,7 +277,7 @@ class Enrich:
 
     def _pass_on(self, lane: Lane, item: Accepted) -> None:
         execution, took_s = item.execution, time.perf_counter() - item.began
-        execution.enriched_ms["enrich"] = _ms(took_s)
+        execution.enriched_ms["enrich"] = milliseconds(took_s)
         if self._spans.enabled:
             trace = self._spans.enriched(execution.request, coordinates(item.record), took_s, "execution")
             execution = replace(execution, request=replace(execution.request, traceparent=trace))
@@ -300,7 +301,3 @@ def _for_each(accepted: list[Accepted], found: list[CacheHit | CacheMiss]) -> li
 def _unread(execution: Execution) -> CacheMiss:
     """Why the cache was not asked."""
     return DISABLED if execution.cache_ttl == 0 else BYPASSED
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
