@@ -38,10 +38,9 @@ class Recent:
 
     def add(self, response: Response) -> None:
         """Remember ``response``; the oldest goes for want of room."""
-        self._kept[response.request_id] = Gist(
-            response.request_id, response.cache, response.batch, response.route_id, response.tenant
-        )
-        self._kept.move_to_end(response.request_id)
+        request_id = response.request_id
+        self._kept.pop(request_id, None)
+        self._kept[request_id] = Gist(request_id, response.cache, response.batch, response.route_id, response.tenant)
         if len(self._kept) > self._limit:
             self._kept.popitem(last=False)
 

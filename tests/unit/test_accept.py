@@ -14,7 +14,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import MAX_WORDS_CHARS, Draft
 from stratarouter_runtime.engine import accept
 from stratarouter_runtime.engine.accept import Acceptor
-from stratarouter_runtime.errors import InvalidEmbeddingError, SchemaViolationError
+from stratarouter_runtime.errors import InvalidEmbeddingError, RecordTooLargeError, SchemaViolationError
 from stratarouter_runtime.records import Context, Decision, Execution, Request
 from stratarouter_runtime.routes import RouteTable
 
@@ -78,7 +78,7 @@ CONTEXTS = st.dictionaries(
     st.sampled_from(["tenant", "user", "session", "trace", "a"]), NAMES | st.integers(0, 1) | st.none(), max_size=3
 ).filter(lambda context: all(isinstance(context.get(name, ""), str | None) for name in ("tenant", "user", "session")))
 MORE = st.fixed_dictionaries(
-    {"query": st.sampled_from(["q", "q", "q", "a"])},
+    {"query": st.sampled_from(["q", "q", "q", "a", "Two  words?", "two\nlines", "café ½"])},
     optional={
         "embedding": st.sampled_from([[1.0, 0.0], [0.0, -3.0]]),
         "params": st.just({"temperature": 0}),
@@ -167,6 +167,23 @@ def test_who_asked_before_is_not_who_asks() -> None:
         )
         fresh = Acceptor(RuntimeConfig(), table()).accept(execution.request, None)
         assert wire.hashed(execution).payload_hash == wire.hashed(fresh).payload_hash
+
+
+@pytest.mark.parametrize("query", ["", "  ", "\n", "\ud800"])
+def test_what_is_no_question_is_refused_beside_others_of_its_route(query: str) -> None:
+    acceptor = Acceptor(RuntimeConfig(), table())
+    for number in range(3):
+        acceptor.accept_draft(draft("a", {}, {"query": f"q {number}"}, None), ())
+    for _ in range(3):
+        with pytest.raises(SchemaViolationError, match=r"query|JSON"):
+            acceptor.accept_draft(draft("a", {}, {"query": query}, None), ())
+
+
+def test_a_draft_is_held_to_the_smallest_limit_on_bytes() -> None:
+    acceptor = Acceptor(RuntimeConfig(max_request_bytes=1024), table())
+    acceptor.accept_draft(draft("a", {}, {"query": "q"}, None), ())
+    with pytest.raises(RecordTooLargeError):
+        acceptor.accept_draft(draft("a", {}, {"query": "é" * 600}, None), ())
 
 
 def test_half_a_surrogate_pair_in_a_known_drafts_context_is_said() -> None:

@@ -149,5 +149,5 @@ def _item(entry: CacheEntry, now: float) -> Item:
 
 
 def _answer_bytes(answer: Answer) -> int:
-    calls = sum(len(orjson.dumps(call, default=str)) for call in answer.tool_calls)
+    calls = sum([len(orjson.dumps(call, default=str)) for call in answer.tool_calls])
     return 2 * len(answer.text) + 2 * calls

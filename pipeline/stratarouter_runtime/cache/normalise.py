@@ -65,9 +65,11 @@ MEANING_IN_CAPITALS = frozenset((*_OTHER_WORDS, *_OTHER_UNITS))
 
 def content_key(scope: str, messages: Sequence[Mapping[str, Any]]) -> str:
     """The exact-match key: hex of BLAKE2b-128 over ``scope`` and the normalised ``messages``."""
-    parts = (scope.encode("utf-8", "surrogatepass"), normalise_messages(messages).encode("utf-8", "surrogatepass"))
+    within = scope.encode("utf-8", "surrogatepass")
+    words = normalise_messages(messages).encode("utf-8", "surrogatepass")
     # The length before each part: no scope can pass for another scope with a longer text.
-    return blake2b(b"".join(len(raw).to_bytes(8, "big") + raw for raw in parts), digest_size=DIGEST_BYTES).hexdigest()
+    parts = b"".join((len(within).to_bytes(8, "big"), within, len(words).to_bytes(8, "big"), words))
+    return blake2b(parts, digest_size=DIGEST_BYTES).hexdigest()
 
 
 def normalise_messages(messages: Sequence[Mapping[str, Any]]) -> str:

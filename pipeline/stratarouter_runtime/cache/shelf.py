@@ -114,18 +114,19 @@ class Shelf:
         False where it is too large, its time is over, or it is worth less than all that is here.
         """
         self.expire(now)
-        self.remove(item.place)
+        place = item.place
+        self.remove(place)
         if item.size_bytes > self._max_bytes or item.expires_at <= now or self._max_entries < 1:
             return False
-        self._items[item.place] = item
+        self._items[place] = item
         self.bytes += item.size_bytes
         if self._eviction is not None:
-            self._eviction.add(item.place, None if item.answer is None else item.answer.cost_usd, item.size_bytes)
+            self._eviction.add(place, None if item.answer is None else item.answer.cost_usd, item.size_bytes)
         if vector is not None:
-            self._index.add(item.place, item.scope, vector)
-        heapq.heappush(self._expiries, (item.expires_at, item.place))
+            self._index.add(place, item.scope, vector)
+        heapq.heappush(self._expiries, (item.expires_at, place))
         self._make_room()
-        return self.has(item)
+        return place in self._items
 
     def remove(self, place: Place) -> None:
         """Take an entry out, if it is in."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from stratarouter_runtime import validation as check
 from stratarouter_runtime import wire
@@ -20,6 +21,8 @@ MAX_SCOPES = 10_000
 MAX_KNOWN = 4_096
 """Questions noted, and kept as they were read (some 3 kB) when they have come twice. When there is no room they are all
 forgotten: one that comes often is back at once, and keeping count of the others would cost more than reading them."""
+ROOMY_BYTES = 16_384
+"""A request of plain words (``drafts.Draft.words``) is smaller than this, however it is written."""
 
 
 class Acceptor:
@@ -31,24 +34,48 @@ class Acceptor:
         self._limits = wire.Limits.of(config)
         self._scopes: dict[tuple[str, str], str] = {}
         self._known: dict[tuple[str, str, str], Execution | None] = {}
+        self._patterns: dict[tuple[str, str], Execution] = {}
+        self._has_patterns = config.max_request_bytes >= ROOMY_BYTES
 
     def update(self, routes: RouteTable) -> None:
         """Resolve by another table from now on."""
         self._routes = routes
         self._scopes.clear()
         self._known.clear()
+        self._patterns.clear()
 
     def accept_draft(self, draft: Draft, headers: tuple[tuple[str, bytes], ...]) -> Execution:
-        """As ``decode`` and ``accept``, for a caller in this process. Words that came twice are not read again."""
+        """As ``decode`` and ``accept``, for a caller in this process.
+
+        Of a question in plain words only the words are read: what a route and a tenant have in common is read once,
+        and words that came twice not at all.
+        """
         words = draft.words
-        known = None if words is None else self._known.get(words)
+        if words is None:
+            return self._read(draft, headers)
+        known = self._known.get(words)
         if known is not None:
-            return self._as_known(known, draft, headers)
-        request = self.decode(draft.body(), headers, None, draft.vector)
-        execution = self.accept(request, None)
-        if words is not None:
-            self._know(words, execution)
+            return self._like(known, draft, headers, known.request.messages, known.content_hash)
+        route_id, query, tenant = words
+        pattern = self._patterns.get((route_id, tenant))
+        if pattern is None or not _is_plain(query):
+            execution = self._read(draft, headers)
+            self._keep_pattern((route_id, tenant), execution)
+        else:
+            messages = ({"role": "user", "content": query},)
+            execution = self._like(pattern, draft, headers, messages, content_key(pattern.scope, messages))
+        self._know(words, execution)
         return execution
+
+    def _read(self, draft: Draft, headers: tuple[tuple[str, bytes], ...]) -> Execution:
+        return self.accept(self.decode(draft.body(), headers, None, draft.vector), None)
+
+    def _keep_pattern(self, place: tuple[str, str], execution: Execution) -> None:
+        """A weighted route's first target hangs on the request's id, so there is no pattern for it."""
+        if self._has_patterns and not self._routes.resolve(execution.request.decision).weighted:
+            if len(self._patterns) >= MAX_SCOPES:
+                self._patterns.clear()
+            self._patterns[place] = replace(execution, request=replace(execution.request, messages=(), embedding=None))
 
     def _know(self, words: tuple[str, str, str], execution: Execution) -> None:
         """The first time only the words are noted: most never come again."""
@@ -56,29 +83,37 @@ class Acceptor:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known[words] = None
-        elif not self._routes.resolve(execution.request.decision).weighted:
-            # A weighted route's first target hangs on the request's id.
+        elif words[::2] in self._patterns:
             self._known[words] = replace(wire.hashed(execution), request=replace(execution.request, embedding=None))
 
-    def _as_known(self, known: Execution, draft: Draft, headers: tuple[tuple[str, bytes], ...]) -> Execution:
+    def _like(
+        self,
+        known: Execution,
+        draft: Draft,
+        headers: tuple[tuple[str, bytes], ...],
+        messages: tuple[dict[str, Any], ...],
+        content_hash: str,
+    ) -> Execution:
+        """``draft`` asks ``messages``, and is else as ``known`` but for its id, vector and context."""
         asked, vector, around = known.request, draft.vector, draft.fields["context"]
         context = wire.context_from(around, "$.context") if around else Context()
         request = Request(
             draft.request_id if draft.made_up else check.identifier(draft.request_id, "$.request_id"),
             asked.decision,
-            asked.messages,
+            messages,
             asked.params,
             context,
             None if vector is None else check.embedding(vector, "$.embedding", self._limits.dimension),
             traceparent=check.traceparent(headers) if headers else None,
         )
+        same_payload = messages is asked.messages and context.user == asked.context.user
         return Execution(
             request,
             known.targets,
             known.system_prompt,
             known.scope,
-            known.content_hash,
-            known.payload_hash if context.user == asked.context.user else "",
+            content_hash,
+            known.payload_hash if same_payload else "",
             None,
             known.cache_ttl,
             known.cache_threshold,
@@ -155,6 +190,11 @@ class Acceptor:
 
     def _threshold(self, route: Route, request: Request) -> float:
         return request.cache.threshold or route.cache.threshold or self._config.least_similarity
+
+
+def _is_plain(query: str) -> bool:
+    """Whether ``query`` says something and can be written as JSON, which half a surrogate pair cannot."""
+    return query.isprintable() and bool(query.strip())
 
 
 def _with_route_params(route: Route, targets: tuple[Target, ...]) -> tuple[Target, ...]:

@@ -71,7 +71,7 @@ class Budgets:
 
     def charges(self, execution: Execution, answer: Answer | None) -> tuple[tuple[BudgetWindow, Spent], ...]:
         """What ``answer`` is charged to."""
-        if answer is None:
+        if answer is None or not self._budgets:
             return ()
         tokens = answer.usage.input_tokens + answer.usage.output_tokens
         spent = Spent(round((answer.cost_usd or 0.0) * NANO), tokens)

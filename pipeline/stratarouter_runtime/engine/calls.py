@@ -66,7 +66,7 @@ class Caller:
     async def call_targets(self, work: Work, hold: Hold) -> Outcome:
         """The first answer, or the last target's error. ``hold`` is a place at the first target's provider."""
         targets = work.execution.targets
-        problem: ExecutionError = DeadlineExceededError("the deadline passed before a call was made")
+        problem: ExecutionError | None = None
         for index, target in enumerate(targets):
             open_in_s = self._gates.open_in_s(target)
             if open_in_s > 0 and index + 1 < len(targets):
@@ -84,7 +84,7 @@ class Caller:
                     break
             except (DeadlineExceededError, AmbiguousCallError) as exc:
                 return None, error_info(exc)
-        return None, error_info(problem)
+        return None, error_info(problem or DeadlineExceededError("the deadline passed before a call was made"))
 
     async def _call_target(self, work: Work, target: Target) -> Answer:
         tries = 0
@@ -239,7 +239,10 @@ def _attempt(target: Target, code: str, took_s: float, status: int | None, waite
 
 def _tokens(work: Work) -> int:
     """About how many tokens the call will take, to book them under a limit."""
-    asked = sum([len(str(message.get("content") or "")) for message in work.execution.request.messages])
+    asked = 0
+    for message in work.execution.request.messages:
+        content = message.get("content")
+        asked += len(content) if isinstance(content, str) else len(str(content or ""))
     params = work.execution.request.params
     limit = params.get("max_tokens") or params.get("max_completion_tokens") or GUESSED_OUTPUT_TOKENS
     return asked // CHARACTERS_PER_TOKEN + (limit if isinstance(limit, int) else GUESSED_OUTPUT_TOKENS)
@@ -250,10 +253,5 @@ def _provider_call(work: Work, target: Target, timeout_s: float) -> ProviderCall
     messages = execution.request.messages
     if execution.system_prompt:
         messages = ({"role": "system", "content": execution.system_prompt}, *messages)
-    return ProviderCall(
-        model=target.model,
-        messages=messages,
-        params={**target.params, **execution.request.params},
-        request_id=work.key.request_id,
-        timeout_s=timeout_s,
-    )
+    params = {**target.params, **execution.request.params}
+    return ProviderCall(target.model, messages, params, work.key.request_id, timeout_s)

@@ -72,17 +72,17 @@ def alias_of(execution: Execution, hit: CacheHit) -> CacheEntry:
 
 def _entry(execution: Execution, answer: Answer, entry_id: str, origin: Origin, vector: Vector | None) -> CacheEntry:
     return CacheEntry(
-        entry_id=entry_id,
-        scope=execution.scope,
-        content_hash=execution.content_hash,
-        text=conversation_text(execution.request.messages),
-        answer=answer,
-        vector=vector,
-        ttl=execution.cache_ttl,
-        tenant=execution.request.context.tenant,
-        route_id=execution.request.decision.route_id,
-        tags=execution.cache_tags,
-        origin=origin,
+        entry_id,
+        execution.scope,
+        execution.content_hash,
+        conversation_text(execution.request.messages),
+        answer,
+        vector,
+        execution.cache_ttl,
+        execution.request.context.tenant,
+        execution.request.decision.route_id,
+        execution.cache_tags,
+        origin,
     )
 
 

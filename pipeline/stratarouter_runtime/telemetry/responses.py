@@ -20,7 +20,6 @@ def log_texts(request: Request, response: Response) -> None:
 def count_response(metrics: Metrics, response: Response, traceparent: str | None) -> None:
     """Count one response, its outcome, tokens and money; and log how it ended."""
     if response.error is not None:
-        told = ids(response.request_id, traceparent)
         code, attempts = response.error.code, len(response.attempts)
         told = ids(response.request_id, traceparent)
         event_of(log, logging.WARNING, "error response", **told, code=code, attempts=attempts)
