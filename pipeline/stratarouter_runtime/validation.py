@@ -247,14 +247,16 @@ def listing(value: object, path: str) -> list[Any]:
 
 def numbers(value: object, path: str) -> dict[str, float]:
     """An object whose values are finite numbers."""
-    if not value and type(value) is dict:
+    if type(value) is dict and all(type(item) is float and math.isfinite(item) for item in value.values()):
         return value
     return {name: number(item, f"{path}.{name}") for name, item in mapping(value, path).items()}
 
 
 def objects(value: object, path: str) -> tuple[dict[str, Any], ...]:
     """An array of objects."""
-    return tuple(required_mapping(item, f"{path}[{index}]") for index, item in enumerate(listing(value, path)))
+    if value is None:
+        return ()
+    return tuple([required_mapping(item, f"{path}[{index}]") for index, item in enumerate(listing(value, path))])
 
 
 def base64_bytes(value: object, path: str) -> bytes:

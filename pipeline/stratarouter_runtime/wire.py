@@ -84,7 +84,9 @@ _TENANT_ALONE = {"tenant"}
 _OPTIONAL_OF_DECISION = ("provider", "model", "confidence", "scores", "alternatives")
 _OPTIONAL_FIELDS = ("params", "context", "embedding", "deadline", "cache", "reply_to")
 _NOTHING: tuple[object, ...] = (None, {}, ())
-_EXECUTION_FIELDS = tuple(name for name in Execution.__slots__ if name != "spread")
+_SELDOM_SAID = ("system_prompt", "batch_threshold", "cache_tags", "max_error_rate", "shadow")
+_CACHE_AS_USUAL = CacheOptions()
+_PLAIN_MESSAGE = {"role", "content"}
 HASH_BYTES = 16
 """128 bits: no accidental collision below 2^60 records."""
 
@@ -231,13 +233,15 @@ def _messages(found: dict[str, Any], path: str) -> tuple[dict[str, Any], ...]:
     items = check.listing(messages, f"{path}.messages")
     if not items:
         raise check.violation(f"{path}.messages", items, "must hold at least one message")
-    return tuple(_message(item, f"{path}.messages[{index}]") for index, item in enumerate(items))
+    return tuple([_message(item, f"{path}.messages[{index}]") for index, item in enumerate(items)])
 
 
 def _message(value: object, path: str) -> dict[str, Any]:
     found = check.required_mapping(value, path)
-    role = check.one_of(found.get("role"), f"{path}.role", ROLES)
-    content = found.get("content")
+    role, content = found.get("role"), found.get("content")
+    if type(content) is str and found.keys() == _PLAIN_MESSAGE and type(role) is str and role in ROLES:
+        return found  # nothing but text: most messages
+    role = check.one_of(role, f"{path}.role", ROLES)
     tool_calls = check.objects(found.get("tool_calls"), f"{path}.tool_calls")
     if type(content) is list:
         for index, part in enumerate(content):
@@ -302,19 +306,30 @@ def encode_request(request: Request) -> bytes:
 
 
 def _request_object(request: Request) -> dict[str, Any]:
+    """What is left out says nothing: a reader has the same default for it."""
     context = request.context
-    fields = {
+    around = context.extra | {"tenant": context.tenant}
+    fields: dict[str, Any] = {
         "request_id": request.request_id,
         "decision": _present(request.decision),
         "messages": request.messages,
-        "params": request.params or None,
-        "context": context.extra | {"tenant": context.tenant, "user": context.user, "session": context.session},
-        "embedding": None if request.embedding is None else to_base64(request.embedding.astype("<f4").tobytes()),
-        "deadline": None if request.deadline_ms is None else check.rfc3339(request.deadline_ms),
-        "cache": _present(request.cache),
-        "reply_to": request.reply_to,
+        "context": around,
     }
-    return {name: value for name, value in fields.items() if value is not None}
+    if context.user is not None:
+        around["user"] = context.user
+    if context.session is not None:
+        around["session"] = context.session
+    if request.params:
+        fields["params"] = request.params
+    if request.embedding is not None:
+        fields["embedding"] = to_base64(request.embedding.astype("<f4", copy=False).tobytes())
+    if request.deadline_ms is not None:
+        fields["deadline"] = check.rfc3339(request.deadline_ms)
+    if request.cache != _CACHE_AS_USUAL:
+        fields["cache"] = _present(request.cache)
+    if request.reply_to is not None:
+        fields["reply_to"] = request.reply_to
+    return fields
 
 
 def _present(record: Decision | CacheOptions) -> dict[str, Any]:
@@ -326,12 +341,27 @@ def _present(record: Decision | CacheOptions) -> dict[str, Any]:
 
 
 def encode_execution(execution: Execution) -> bytes:
-    """An execution as its record's value (the traceparent goes into the headers, the spread is in the key)."""
+    """An execution as its record's value (the traceparent goes into the headers, the spread is in the key).
+
+    By hand, and without what says nothing: every request that misses is written and read here.
+    """
     execution = hashed(execution)
-    fields = {name: getattr(execution, name) for name in _EXECUTION_FIELDS}
-    fields["request"] = _request_object(execution.request)
+    fields: dict[str, Any] = {
+        "request": _request_object(execution.request),
+        "targets": [_target_object(target) for target in execution.targets],
+        "scope": execution.scope,
+        "content_hash": execution.content_hash,
+        "payload_hash": execution.payload_hash,
+        "cache_ttl": execution.cache_ttl,
+        "cache_threshold": execution.cache_threshold,
+        "enriched_ms": execution.enriched_ms,
+    }
     if execution.source is not None:
         fields["source"] = source_object(execution.source)
+    for name in _SELDOM_SAID:
+        value = getattr(execution, name)
+        if value is not None and value is not False and value != ():
+            fields[name] = value
     return dumps(fields)
 
 
@@ -343,31 +373,41 @@ def decode_execution(value: bytes | None, headers: Headers = ()) -> Execution:
     targets = check.objects(get("targets"), "$.targets")
     if not targets:
         raise check.violation("$.targets", get("targets"), "must hold at least one target")
+    system_prompt, batch_threshold, cache_tags, max_error_rate, shadow = map(get, _SELDOM_SAID)
     return Execution(
-        request=_request(request, "$.request", OWN_LIMITS, check.traceparent(headers)),
-        targets=tuple(_target(item, f"$.targets[{index}]") for index, item in enumerate(targets)),
-        system_prompt=check.optional(get("system_prompt"), "$.system_prompt", check.string),
-        scope=check.identifier(get("scope"), "$.scope"),
-        content_hash=check.identifier(get("content_hash"), "$.content_hash"),
-        payload_hash=check.identifier(get("payload_hash"), "$.payload_hash"),
-        source=coordinates(get("source"), "$.source"),
-        cache_ttl=check.whole(get("cache_ttl"), "$.cache_ttl", 0, check.MAX_TTL_S),
-        cache_threshold=check.similarity(get("cache_threshold"), "$.cache_threshold"),
-        batch_threshold=check.optional(get("batch_threshold"), "$.batch_threshold", check.similarity),
+        _request(request, "$.request", OWN_LIMITS, check.traceparent(headers)),
+        tuple([_target(item, "$.targets") for item in targets]),
+        None if system_prompt is None else check.string(system_prompt, "$.system_prompt"),
+        check.identifier(get("scope"), "$.scope"),
+        check.identifier(get("content_hash"), "$.content_hash"),
+        check.identifier(get("payload_hash"), "$.payload_hash"),
+        coordinates(get("source"), "$.source"),
+        check.whole(get("cache_ttl"), "$.cache_ttl", 0, check.MAX_TTL_S),
+        check.similarity(get("cache_threshold"), "$.cache_threshold"),
+        None if batch_threshold is None else check.similarity(batch_threshold, "$.batch_threshold"),
         enriched_ms=check.numbers(get("enriched_ms"), "$.enriched_ms"),
-        cache_tags=_tags(get("cache_tags"), "$.cache_tags", None),
-        max_error_rate=check.optional(get("max_error_rate"), "$.max_error_rate", check.similarity),
-        shadow=bool(check.optional(get("shadow"), "$.shadow", check.flag)),
+        cache_tags=() if cache_tags is None else _tags(cache_tags, "$.cache_tags", None),
+        max_error_rate=None if max_error_rate is None else check.similarity(max_error_rate, "$.max_error_rate"),
+        shadow=shadow is not None and check.flag(shadow, "$.shadow"),
     )
 
 
+def _target_object(target: Target) -> dict[str, Any]:
+    fields: dict[str, Any] = {"provider": target.provider, "model": target.model}
+    if target.params:
+        fields["params"] = target.params
+    if target.weight != 1.0:
+        fields["weight"] = target.weight
+    return fields
+
+
 def _target(found: dict[str, Any], path: str) -> Target:
-    weight = check.optional(found.get("weight"), f"{path}.weight", check.not_negative)
+    params, weight = found.get("params"), found.get("weight")
     return Target(
-        provider=check.identifier(found.get("provider"), f"{path}.provider"),
-        model=check.identifier(found.get("model"), f"{path}.model"),
-        params=check.mapping(found.get("params"), f"{path}.params"),
-        weight=1.0 if weight is None else weight,
+        check.identifier(found.get("provider"), f"{path}[].provider"),
+        check.identifier(found.get("model"), f"{path}[].model"),
+        {} if params is None else check.mapping(params, f"{path}[].params"),
+        1.0 if weight is None else check.not_negative(weight, f"{path}[].weight"),
     )
 
 
