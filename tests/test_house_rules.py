@@ -245,7 +245,7 @@ def test_pages_name_only_files_that_there_are() -> None:
 
 def pinned(lock: str) -> dict[str, str]:
     """Name and version of each line of a lock, markers aside."""
-    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock, re.MULTILINE))
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", lock, re.MULTILINE))
 
 
 LOCKS = ("dev", "runtime", "worker")

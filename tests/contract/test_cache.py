@@ -306,6 +306,40 @@ async def test_thousands_who_ask_at_once_are_answered_by_the_server_and_bypass_n
     pytest.fail(f"bypassed or not stored, of 4,000: {kept_out}")
 
 
+@pytest.mark.stack
+async def test_a_connection_that_the_server_closed_meanwhile_costs_no_hit(url: str) -> None:
+    cache = await started(url, uuid.uuid4().hex)
+    await cache.store([ENTRY])
+    client = Redis.from_url(url)
+    await client.client_kill_filter(_type="normal", skipme=True)
+    await client.ping()
+    [hit] = await cache.lookup([SAME])
+    assert isinstance(hit, CacheHit)
+    assert cache.counters.failures == 0
+    await client.aclose()
+    await cache.stop()
+
+
+@pytest.mark.stack
+async def test_a_caller_who_gives_up_takes_no_reply_from_those_who_share_the_trip(url: str) -> None:
+    cache = await started(url, uuid.uuid4().hex)
+    entries = [replace(ENTRY, entry_id=f"e{n}", content_hash=f"h{n}", vector=None) for n in range(50)]
+    await cache.store(entries)
+    for _ in range(20):
+        asked = [asyncio.create_task(cache.lookup([replace(SAME, content_hash=f"h{n}")])) for n in range(50)]
+        await asyncio.sleep(0)
+        for task in asked[::3]:
+            task.cancel()
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        for entry, one in zip(entries, found, strict=True):
+            if isinstance(one, BaseException):
+                assert isinstance(one, asyncio.CancelledError)
+            else:
+                assert [hit.entry_id for hit in one] == [entry.entry_id]
+    assert cache.counters.bypassed == 0
+    await cache.stop()
+
+
 async def test_a_server_that_stays_away_is_left_alone_longer_up_to_a_bound_and_a_long_outage_is_no_error() -> None:
     clock = ManualClock()
     cache = RedisCache("redis://127.0.0.1:1", clock=clock, guard=create_guard(), timeout_s=5.0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -17,13 +19,16 @@ log = logging.getLogger("stratarouter.cache")
 CLOSE_TIMEOUT_S = 1.0
 
 
-def connect(url: str, timeout_s: float, connections: int) -> Redis:
-    """A client that opens connections when they are needed, so Redis may be away."""
+def connect(url: str, timeout_s: float, connections: int, *, bounded: bool = True) -> Redis:
+    """A client that opens connections when they are needed, so Redis may be away.
+
+    ``bounded``: ``timeout_s`` bounds each read and write, not only the wait for a connection; without, the caller does.
+    """
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=connections,
         timeout=timeout_s,
-        socket_timeout=timeout_s,
+        socket_timeout=timeout_s if bounded else None,
         socket_connect_timeout=timeout_s,
         # A retry would outlast the deadline; the pause after a failure stands in for it.
         retry=Retry(NoBackoff(), 0),
@@ -34,9 +39,19 @@ def connect(url: str, timeout_s: float, connections: int) -> Redis:
 
 
 async def close(client: Redis) -> None:
-    """Let the connections go."""
+    """Let a client's connections go."""
+    await _in_time(client.aclose())
+
+
+async def disconnect(*connections: AbstractConnection) -> None:
+    """Let connections go that nobody uses."""
+    for connection in connections:
+        await _in_time(connection.disconnect())
+
+
+async def _in_time(closing: Awaitable[None]) -> None:
     try:
         async with deadline(CLOSE_TIMEOUT_S):
-            await client.aclose()
+            await closing
     except (RedisError, OSError) as exc:
         event(log, logging.INFO, "cache connection did not close cleanly", cause=type(exc).__name__)

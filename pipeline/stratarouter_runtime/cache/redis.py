@@ -151,7 +151,7 @@ class RedisCache:
         """Begin to follow the other workers. Opens connections when they are needed, so Redis may be away."""
         if self._client is not None:
             return
-        self._client = connect(self._url, MAX_WAIT * self._timeout_s, AT_ONCE)
+        self._client = connect(self._url, MAX_WAIT * self._timeout_s, AT_ONCE, bounded=False)
         self._trips = Trips(self._client, self._timeout_s, self._failed)
         self._follower_client = connect(self._url, READ_TIMEOUT_S, 1)
         self._follower = Follower(self._follower_client, self._keys, self._shelf, self._clock, self._worker)

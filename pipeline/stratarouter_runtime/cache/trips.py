@@ -1,7 +1,7 @@
 """Round trips to Redis: what is asked while some are under way leaves together in the next.
 
-A round trip takes redis-py some 0.3 ms of processor time, a command in it a tenth of that. A thousand callers that made
-a trip each would keep this process too busy to read the replies in time, and every one would be counted as late.
+A round trip takes this process ten times as long as a command in it. A thousand callers that made a trip each would
+keep it too busy to read the replies in time, and every one would be counted as late.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError, ResponseError
+
+from stratarouter_runtime.cache.connect import disconnect
 
 log = logging.getLogger("stratarouter.cache")
 
-Result = TypeVar("Result")
 Command = tuple[Any, ...]
 Asked = tuple[Sequence[Command], "asyncio.Future[list[Any] | None]"]
 """One caller's commands, and where their replies go."""
@@ -35,14 +38,16 @@ class Trips:
     """All round trips of one client. Whoever waits holds a request's place, so no more wait than are in flight.
 
     Args:
-        client: what sends them; its own timeouts are to be longer than ``timeout_s``.
+        client: opens the connections, of which each trip has one to itself. It is to have no timeout on its sockets:
+            that would be a timer for each reply, and a task for each command sent.
         timeout_s: of one trip, not counting what this thread worked meanwhile: a reply that lies here unread is not
             late.
         failed: told why a trip came to nothing.
     """
 
     def __init__(self, client: Redis, timeout_s: float, failed: Callable[[Exception], None]) -> None:
-        self._client = client
+        self._pool = client.connection_pool
+        self._idle: list[AbstractConnection] = []
         self._timeout_s = timeout_s
         self._failed = failed
         self._waiting: deque[Asked] = deque()
@@ -65,6 +70,8 @@ class Trips:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._turn_away()
+        idle, self._idle = self._idle, []
+        await disconnect(*idle)
 
     def _set_out(self) -> None:
         task = asyncio.create_task(self._go(), name="cache trip")
@@ -90,7 +97,8 @@ class Trips:
             return
         found: list[Any] | None = None
         try:
-            found = await self._in_time(self._send([command for commands, _ in together for command in commands]))
+            with _Deadline(self._timeout_s):
+                found = await self._send([command for commands, _ in together for command in commands])
         except (RedisError, OSError) as exc:
             self._failed(exc)
             self._turn_away()
@@ -111,29 +119,73 @@ class Trips:
         return together
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            return list(await pipeline.execute(raise_on_error=False))
-
-    async def _in_time(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """What ``work`` comes to. Raises TimeoutError, and what it raises."""
-        task = asyncio.ensure_future(work)
-        latest, waited = time.monotonic() + MAX_WAIT * self._timeout_s, 0.0
+        connection: Any = self._idle.pop() if self._idle else self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            while waited < self._timeout_s and time.monotonic() < latest:
-                began, worked = time.monotonic(), time.thread_time()
-                await asyncio.wait([task], timeout=self._timeout_s - waited)
-                if task.done():
-                    return task.result()
-                waited += max(0.0, time.monotonic() - began - (time.thread_time() - worked))
-            raise TimeoutError(f"no reply within {self._timeout_s} s")
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
-                if not task.cancelled():
-                    task.exception()
+            replies = await _exchange(connection, commands)
+        except BaseException:
+            # What is still to come on it would be taken for the next trip's replies.
+            await connection.disconnect(nowait=True)
+            raise
+        self._idle.append(connection)
+        return replies
+
+
+async def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
+    """The replies to ``commands``, refusals among them. Any: what redis-py says of its connections' types is not so."""
+    # The server may have closed it since, or have said what nobody asked.
+    if connection.is_connected and await connection.can_read():
+        await connection.disconnect(nowait=True)
+    if not connection.is_connected:
+        await connection.connect()
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    replies: list[Any] = []
+    for _ in commands:
+        try:
+            replies.append(await connection.read_response())
+        except ResponseError as exc:
+            replies.append(exc)
+    return replies
+
+
+class _Deadline:
+    """Ends the task within with TimeoutError after ``timeout_s`` seconds in which this thread had nothing to do.
+
+    What this thread works is added, up to MAX_WAIT deadlines: a reply that lies here unread is not late.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._waited = 0.0
+        self._expired = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a deadline needs a task"
+        self._task, self._cancelling = task, task.cancelling()
+        self._latest = time.monotonic() + MAX_WAIT * self._timeout_s
+        self._wait()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError(f"no reply within {self._timeout_s} s") from exc
+
+    def _wait(self) -> None:
+        self._began, self._worked = time.monotonic(), time.thread_time()
+        self._timer = asyncio.get_running_loop().call_later(self._timeout_s - self._waited, self._look)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        self._waited += max(0.0, now - self._began - (time.thread_time() - self._worked))
+        if self._waited < self._timeout_s and now < self._latest:
+            self._wait()
+        else:
+            self._expired = True
+            self._task.cancel()
 
 
 def _answer(replies: asyncio.Future[list[Any] | None], found: list[Any] | None) -> None:
