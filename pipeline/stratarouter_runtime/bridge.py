@@ -385,13 +385,17 @@ class InlineCarrier:
         due = assembly.clock.monotonic() + bound_s
         execution = assembly.acceptor.accept_draft(draft, self._trace_headers())
         looked: Response | Looked | None = None
-        if lacks_vector(assembly.embedder, execution):
+        lacking = lacks_vector(assembly.embedder, execution)
+        if not lacking:
+            looked = assembly.engine.look_now(execution)
+        if looked is None:
             try:
                 async with asyncio.timeout(bound_s):
-                    looked, execution = await self._embedded(execution)
+                    if lacking:
+                        looked, execution = await self._embedded(execution)
+                    looked = looked or await assembly.engine.look(execution)
             except TimeoutError as exc:
                 raise draft.late(bound_s) from exc
-        looked = looked or assembly.engine.look_now(execution)
         if isinstance(looked, Response):
             response = looked
             await self._give_way()

@@ -59,11 +59,22 @@ class Asking:
             return None
         began, text = self._clock.monotonic(), likened_text(execution)
         found = self._cache.lookup_now([lookup.query(execution, text)])
-        if found is None:
+        return None if found is None else self._told(self._cache, execution, text, found[0], began)
+
+    async def look(self, execution: Execution) -> Response | Looked | None:
+        """As ``now``, with a round trip where the cache needs one; None where it is not to be asked."""
+        if self._cache is None or not lookup.may_read(execution):
             return None
-        withheld, result = self._trials.judged(execution, found[0])
+        began, text = self._clock.monotonic(), likened_text(execution)
+        [found] = await self._cache.lookup([lookup.query(execution, text)])
+        return self._told(self._cache, execution, text, found, began)
+
+    def _told(
+        self, cache: Cache, execution: Execution, text: str, found: CacheHit | CacheMiss, began: float
+    ) -> Response | Looked:
+        withheld, result = self._trials.judged(execution, found)
         if isinstance(result, CacheHit):
-            return self._response(self._cache, execution, result, began)
+            return self._response(cache, execution, result, began)
         story = new_story(execution)
         self._missed(execution, result, withheld, story, began)
         return Looked(story, text, began)

@@ -134,6 +134,10 @@ class Engine:
         """
         return None if _key_of(execution) in self._running else self._asking.now(execution)
 
+    async def look(self, execution: Execution) -> Response | Looked | None:
+        """As ``look_now``, with a round trip where the cache needs one."""
+        return None if _key_of(execution) in self._running else await self._asking.look(execution)
+
     async def same_words(self, execution: Execution) -> Response | None:
         """A hit's response where these very words are kept: asked before a vector is made, which may then be spared.
 
