@@ -3,7 +3,7 @@
 
 Run it as ``python ops/train_guard.py FOLDER``, with langcache_pairs/chatgpt.csv and banking77/test.csv in the folder.
 A logistic regression over the cosine and the differences, on the pairs that no rule refuses, with every cost held at
-zero or above. A cost is its weight over the cosine's, so that it is paid in cosine similarity.
+zero or above (``LEAST``). A cost is its weight over the cosine's, so that it is paid in cosine similarity.
 
 Three sets, each with the same weight, so that the costs do not lean on one set's manner: half of the labelled pairs
 (the half is the first bit of the SHA-256 of a pair's texts; the other half is for
@@ -46,6 +46,8 @@ STEPS = 20_000
 RATE = 0.05
 RIDGE = 1.0
 """Strength of the penalty on large weights, in pairs: it keeps rare differences from large costs."""
+LEAST = {"UNSHARED": 0.2}
+"""Costs that are held at this or above: the sets have hardly a text that shares no word with what it is near to."""
 PRECISION = 0.98
 """Where recall is told of a set that the costs were not fitted on."""
 
@@ -94,11 +96,12 @@ def fit(sets: list[Judged]) -> Floats:
     mean, spread = table.mean(axis=0), table.std(axis=0) + 1e-9
     scaled = (table - mean) / spread
     weights, bias = np.zeros(table.shape[1]), 0.0
+    least = np.array([LEAST.get(name, 0.0) for name in NAMES]) * spread[1:] / spread[0]
     for _ in range(STEPS):
         error = (1 / (1 + np.exp(-(scaled @ weights + bias))) - same) * weight
         weights -= RATE * (scaled.T @ error + RIDGE * weights) / len(same)
         bias -= RATE * error.mean()
-        weights[1:] = np.minimum(weights[1:], 0.0)
+        weights[1:] = np.minimum(weights[1:], -least * weights[0])
     plain = weights / spread
     costs: Floats = -plain[1:] / plain[0]
     return costs

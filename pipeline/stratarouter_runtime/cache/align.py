@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from stratarouter_runtime.cache import opposites
+from stratarouter_runtime.cache.families import KIN
 from stratarouter_runtime.cache.features import Features
 from stratarouter_runtime.cache.fillers import REDUNDANT
 from stratarouter_runtime.cache.thesaurus import RELATED
@@ -26,6 +27,14 @@ differs in more is no paraphrase that words could show."""
 
 ROOT_LETTERS = 5
 """Words that begin alike for so long are forms of one word ("vacuum settings", "vacuuming")."""
+
+
+SLIP_LETTERS = 5
+"""Words so long may be misspelt: two letters that changed places, one that is doubled."""
+SURE_LETTERS = 8
+"""Words so long may differ in any one letter; a letter in excess is told from one less."""
+_ENDINGS = frozenset({"y", "ly", "ness", "ful", "ment", "able", "ship"})
+"""Behind a word they say the same of it in another part of speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +117,24 @@ def _matched(ours: Sequence[str], theirs: Sequence[str]) -> tuple[list[str], lis
 @lru_cache(maxsize=32_768)
 def are_related(one: str, other: str) -> bool:
     """Whether two canonical words mean about the same, or are forms of one word."""
+    if one == other:
+        return True
     if _opposed(one, other):
         return False
     near = _RELATED.get(one)
+    return (near is not None and other in near) or is_one_root(one, other)
+
+
+@lru_cache(maxsize=32_768)
+def is_one_root(one: str, other: str) -> bool:
+    """Whether two canonical words are forms or spellings of one word, by their letters."""
+    near = _KIN.get(one)
     if near is not None and other in near:
         return True
     shorter, longer = sorted((one, other), key=len)
-    if longer == shorter + "y" and len(shorter) > ROOT_LETTERS - 2:
+    if len(shorter) > ROOT_LETTERS - 2 and longer.startswith(shorter) and longer[len(shorter) :] in _ENDINGS:
+        return True
+    if is_misspelt(shorter, longer):
         return True
     return (
         len(shorter) >= ROOT_LETTERS
@@ -122,6 +142,22 @@ def are_related(one: str, other: str) -> bool:
         and one.isalpha()
         and other.isalpha()
     )
+
+
+def is_misspelt(shorter: str, longer: str) -> bool:
+    """Whether two long words differ as a slip of the pen does: letters changed places, one doubled, one off."""
+    if len(shorter) < SLIP_LETTERS or shorter[0] != longer[0] or len(longer) > len(shorter) + 2:
+        return False
+    if not (shorter.isalpha() and longer.isalpha()):
+        return False
+    start = 0
+    while start < len(shorter) and shorter[start] == longer[start]:
+        start += 1
+    ours, theirs = shorter[start:], longer[start:]
+    if len(ours) == len(theirs):
+        swapped = ours[:2] == theirs[1::-1] and ours[2:] == theirs[2:]
+        return swapped or (len(shorter) >= SURE_LETTERS and ours[1:] == theirs[1:])
+    return ours == theirs[1:] and (len(shorter) >= SURE_LETTERS - 1 or theirs[0] == longer[start - 1])
 
 
 def _opposed(one: str, other: str) -> bool:
@@ -164,7 +200,15 @@ def _forms(words: Iterator[str]) -> set[str]:
 
 
 _LIGHT = frozenset(_forms(iter(REDUNDANT)))
-_RELATED: dict[str, set[str]] = {}
-for _word, _near in RELATED.items():
-    for _form in {_word, canonical(_word), stem(_word)}:
-        _RELATED.setdefault(_form, set()).update(_forms(iter(_near)))
+
+
+def _table(near: dict[str, frozenset[str]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for word, words in near.items():
+        for form in {word, canonical(word), stem(word)}:
+            found.setdefault(form, set()).update(_forms(iter(words)))
+    return found
+
+
+_RELATED = _table(RELATED)
+_KIN = _table(KIN)

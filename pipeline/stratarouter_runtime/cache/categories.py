@@ -45,3 +45,6 @@ CATEGORIES: dict[str, str] = {
     }.items()
     for word in words.split()
 }
+
+REQUESTS = frozenset({"GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+"""What a request over HTTP does: one category more, of words that belong to it only as written here."""

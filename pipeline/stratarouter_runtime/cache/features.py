@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from stratarouter_runtime.cache import lexicon, opposites
-from stratarouter_runtime.cache.categories import CATEGORIES
+from stratarouter_runtime.cache import asking, lexicon, opposites
+from stratarouter_runtime.cache.categories import CATEGORIES, REQUESTS
 from stratarouter_runtime.cache.normalise import PART, ROLE_END, TURN
 from stratarouter_runtime.cache.quantities import Number, Token, units_of
-from stratarouter_runtime.cache.tokens import read_tokens
+from stratarouter_runtime.cache.tokens import quotations, read_tokens
 from stratarouter_runtime.cache.words import UNIT_CATEGORIES, canonical, content_key, denies, is_filler, stem
 
 _REFERRING_WORDS = frozenset({"both"})
@@ -27,6 +27,7 @@ _PADDED = re.compile(r"\d+\.\d+0")
 _CAMEL = re.compile(r"[a-z][A-Z]")
 _SEPARATORS = re.compile(r"[\s._/:\\'’\"-]")  # noqa: RUF001 - the typographic apostrophe is meant
 _SQUASHED = re.compile(r"[\W_]+")
+_SEARCHED = re.compile(r"(?<!\S)[a-z]+:[^\s/]")
 _LOOSE_OPERATORS = frozenset("-/")
 _CONNECTORS = frozenset(
     {
@@ -47,29 +48,16 @@ _CONNECTORS = frozenset(
     }
     | {"by", "about", "against", "of", "for", "with", "behind", "under", "above", "below", "via"}
 )
+LOOSE_CONNECTORS = frozenset(
+    {"in", "by", "about", "against", "of", "for", "with", "behind", "under", "above", "below", "via"}
+)
+"""They stand for each other and go in paraphrases: the words behind them changed places only where each stands alone in
+the other text."""
 _SAME_CONNECTOR = {"into": "to", "onto": "to", "toward": "to", "towards": "to"}
 _REFERRING = frozenset(
     {"the", "all", "these", "those", "his", "her", "their", "its", "our", "my", "other", "remaining", "rest"}
 )
 """Before a small number they say that it counts what was named: "all three", "the two"."""
-_QUESTION_WORDS = frozenset({"who", "whom", "whose", "when", "where", "why", "how", "what", "which"})
-_CAN = frozenset({"do", "can", "could", "should", "would"})
-_AUXILIARIES = _CAN | {"does", "did", "is", "are", "was", "were", "will", "has", "have", "had", "must", "may", "might"}
-_TENSES = {
-    **dict.fromkeys(("was", "were", "did", "had"), "past"),
-    **dict.fromkeys(("is", "are", "do", "does", "has", "have"), "present"),
-    **dict.fromkeys(("will", "shall"), "future"),
-    **dict.fromkeys(("can", "could", "may"), "allowed"),
-    "must": "required",
-}
-_AMOUNTS = frozenset({"many", "much", "long", "far", "old", "often", "big", "tall", "large", "high", "deep", "fast"})
-_SOUGHT = {
-    **dict.fromkeys(("reason", "cause", "purpose"), "why"),
-    **dict.fromkeys(("time", "date", "year", "day", "month"), "when"),
-    **dict.fromkeys(("place", "location", "country", "city"), "where"),
-    **dict.fromkeys(("person", "name", "author", "inventor"), "who"),
-    **dict.fromkeys(("number", "amount", "price", "cost", "total", "quantity", "percentage"), "amount"),
-}
 
 
 class Features:
@@ -158,7 +146,7 @@ class Features:
     @cached_property
     def quotes(self) -> frozenset[str]:
         """Quoted strings and inline code, as they stand."""
-        return frozenset(token.text[1:-1] for token in self._tokens if token.kind == "quote")
+        return frozenset(quotations(self.text))
 
     @cached_property
     def operators(self) -> tuple[str, ...]:
@@ -173,7 +161,7 @@ class Features:
     @cached_property
     def tense(self) -> str:
         """Past, present, future, allowed or required, by the first auxiliary; or empty."""
-        return next((_TENSES[word] for word in self._plain if word in _TENSES), "")
+        return next((asking.TENSES[word] for word in self._plain if word in asking.TENSES), "")
 
     @cached_property
     def negations(self) -> int:
@@ -190,12 +178,37 @@ class Features:
         """What is asked for (who, whom, when, where, why, amount, how, what; way: where or how), or empty where
         nothing says.
         """
-        return _question(self._plain)
+        return asking.question(self._plain)
 
     @cached_property
     def asked_by(self) -> str:
         """The word behind the first question word ("did")."""
-        return _asked_by(self._plain)
+        return asking.asked_by(self._plain)
+
+    @cached_property
+    def sought_time(self) -> str:
+        """Whether a time to come is asked for: "wait" by "how long will", "moment" by "when will"; or empty."""
+        return asking.sought_time(self._plain)
+
+    @cached_property
+    def by_me(self) -> frozenset[str]:
+        """The content words that say what "I" or "we" do."""
+        return frozenset(asking.roles(self._tokens)[0])
+
+    @cached_property
+    def to_me(self) -> frozenset[str]:
+        """The content words that say what is done to "me" or "us"."""
+        return frozenset(asking.roles(self._tokens)[1])
+
+    @cached_property
+    def says_one(self) -> bool:
+        """Whether the text counts one in words ("one bedroom")."""
+        return any(token.worded and token.value == 1 for token in self._tokens)
+
+    @cached_property
+    def searches(self) -> bool:
+        """Whether search operators stand in the text ("tag:linux", "in:title"): it is key words then, no sentence."""
+        return ":" in self.text and _SEARCHED.search(self.text) is not None
 
     @cached_property
     def entities(self) -> frozenset[str]:
@@ -297,7 +310,7 @@ def _shape(tokens: Sequence[Token]) -> Iterator[str]:
 def _content(tokens: Sequence[Token]) -> Iterator[str]:
     for token in tokens:
         if token.value is not None:
-            if not _is_article(token):
+            if not _is_article(token) and (token.text != "1" or token.value != 1 or token.unit):
                 # "One pound" is "a pound".
                 yield token.unit if token.unit and token.value == 1 else f"{token.value}{token.unit}"
         elif token.kind in {"name", "quote"}:
@@ -384,36 +397,8 @@ def _operators(tokens: Sequence[Token]) -> Iterator[str]:
         right = tokens[place + 1] if place + 1 < len(tokens) else None
         between = left is not None and right is not None and left.value is not None and right.value is not None
         inside = left is not None and right is not None
-        if between or (inside and token.text not in _LOOSE_OPERATORS):
+        if between or len(token.text) > 1 or (inside and token.text not in _LOOSE_OPERATORS):
             yield token.text
-
-
-def _question(words: Sequence[str]) -> str:
-    """What is asked for: by the first question word that asks."""
-    found = [_sought(words, place) for place, word in enumerate(words) if word in _QUESTION_WORDS]
-    return next((kind for kind, asks in found if asks), "")
-
-
-def _asked_by(words: Sequence[str]) -> str:
-    place = next((place for place, word in enumerate(words) if word in _QUESTION_WORDS), len(words))
-    return words[place + 1] if place + 1 < len(words) else ""
-
-
-def _sought(words: Sequence[str], place: int) -> tuple[str, bool]:
-    """What the question word there asks for, and whether it asks: "when I pay" does not."""
-    word, following = words[place], words[place + 1 : place + 3]
-    after = following[0] if following else ""
-    if word == "how":
-        return "amount" if after in _AMOUNTS else "how", True
-    if word in {"what", "which"}:
-        return next((_SOUGHT[next_word] for next_word in following if next_word in _SOUGHT), "what"), True
-    if word.startswith("who"):
-        # "Who did Hector kill" asks for the one to whom it was done.
-        return "whom" if after in {"did", "does", "do"} else "who", True
-    if word == "where" and len(following) == 2 and following[0] in _CAN and following[1] in {"i", "we"}:
-        # "Where can I change it" and "how can I change it" are one question.
-        return "way", True
-    return word, word == "why" or not after or after in _AUXILIARIES
 
 
 def _entities(tokens: Sequence[Token]) -> Iterator[str]:
@@ -445,12 +430,17 @@ def _full_names(tokens: Sequence[Token]) -> Iterator[tuple[str, str]]:
 def _objects(tokens: Sequence[Token]) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     connector = before = ""
+    began = False
     for token in tokens:
         if token.plain in _CONNECTORS and before != "how":
-            connector = _SAME_CONNECTOR.get(token.plain, token.plain)
+            connector, began = _SAME_CONNECTOR.get(token.plain, token.plain), False
         elif connector and token.kind in {"word", "name"} and not is_filler(token.plain):
+            # "In Python requests" is in requests and in Python.
             found.setdefault(connector, set()).add(_key(token))
-            connector = ""
+            began = connector in LOOSE_CONNECTORS
+            connector = connector if began else ""
+        elif began:
+            connector, began = "", False
         before = token.plain
     return {connector: frozenset(words) for connector, words in found.items()}
 
@@ -458,7 +448,7 @@ def _objects(tokens: Sequence[Token]) -> dict[str, frozenset[str]]:
 def _categories(tokens: Sequence[Token]) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for token in tokens:
-        category = CATEGORIES.get(token.plain)
+        category = "request" if token.text in REQUESTS else CATEGORIES.get(token.plain)
         if category is not None:
             found.setdefault(category, set()).add(lexicon.UNITS.get(token.plain, canonical(token.plain)))
     return {category: frozenset(members) for category, members in found.items()}

@@ -6,32 +6,47 @@ from stratarouter_runtime.cache.lexicon import words_in
 
 FILLERS = frozenset(
     words_in("""
-a about across actually additional advice again all already also although am among an and answer any anybody anyone
-anyway are as at be because been being believe between but by called can certain compute correctly could curious
-define definition describe detail details did do does doing during each easily effectively else even ever every
-exactly example examples explain find for from get give glad going good great guess guide guy guys had has have he
-hello help her here hey hi his hmm how however i if important in info information instead instruction instructions
-into is it its just kindly know let like list may maybe me mean meaning might mind most must my myself name named need
-nice nowadays of oh ok okay on one onto or ought our per perhaps please possible properly question really recommend
-recommendation recommendations regarding right said say says search seem seemed seems self shall share she should show
-simple simply since so some somebody somehow someone step steps still successfully such suggest suggestion suggestions
-tell than thank thanks that the their them then there therefore these they think this those though tip tips to total
-totally tried truly trying tutorial upon us use using various via want wanted was way ways we well were what when
-where whether which who whom whose why will wish with within wondering would yes yet you your yourself
+a about absolutely across actually additional advice again all already also although am among an and answer any
+anybody anyone anyway anyways are as at attempt attempted attempting basically be because been being believe besides
+between but by calculate called can certain certainly clearly compute correctly could curious define definitely
+definition describe desperately detail details did do does doing during each easily effectively else essentially etc
+even ever every exactly example examples explain extremely fairly find folks for from furthermore get getting give
+glad going good got gotten great greatly guess guide guy guys had has have he hello help hence her here hereby hey hi
+highly his hmm honestly how however i if important in incredibly indeed info information instead instruction
+instructions into is it its just kinda kindly know let like likewise list literally may maybe me mean meaning merely
+might mind moreover most must my myself name named need nice nowadays obviously of oh ok okay on one onto or ought our
+per perhaps please possible probably properly question quite rather really recommend recommendation recommendations
+regarding right said say says search seem seemed seems self seriously shall share she should show simple simply since
+so some somebody somehow someone sorta specifically step steps still successfully such suggest suggestion suggestions
+surely surprisingly tell than thank thanks that the their them then there therefore these they think this thoroughly
+those though thus tip tips to total totally tried truly trying tutorial typically ultimately upon us use using utterly
+various very via want wanted was way ways we well were what whatever when whenever where whereas wherever whether
+which whichever while whilst who whoever whom whose why will wish with within wondering would yes yet you your
+yourself
 """)
 )
 """Words that carry no content of their own: their coming and going changes no answer."""
 
 REDUNDANT = frozenset(
     words_in("""
-abroad another anything anywhere app application available basics best called case cause caused causes city code come
-command common concept considered conversion convert country current currently date determine different easiest easily
-easy entire everything everywhere explanation extra favorite favourite function general give go happen happens home
-idea introduction item keep kind language latest list main make many method much name new nothing number off option
-order other out overview own particular people person place popular procedure process program programming put recent
-recently recommended require required see similar site something somewhere sort specific start state suggestion take
-technology thing through time top translate translation try type typical up user usual value version website whole
-word words work working works world year
+ability able abroad absolute accessible activity actual additional along alternative another anybody anymore anything
+anywhere apart app appear application appropriate approximate approximately area aspect assistance associate available
+away awhile basically basics become best bit bring bunch called carry case cause caused causes certain choice
+circumstance city code come command common complete completely concept condition considered content conversion convert
+country couple current currently date deal decent detail determine different directly discovery distinct easiest
+easily easy effective effectively efficient efficiently effort else entire entirely especially everything everywhere
+exact existing experience explanation extra face fact favorite favourite feasible feature field finally form former
+frequently fully function general generally give go group happen happening happens hello helpful hold home idea ideal
+immediate immediately individual instance interested introduction involve item keep kind kinds language latest level
+list lot main mainly make manage many matter method moment mostly much multiple name necessary new normal nothing
+number obtain occur off ongoing opinion opportunity option order ordinary other out overall overview own part
+particular particularly people percentage permissible person personally piece place plenty point popular position
+possibility practical procedure process program programming proper properly provide provider purpose put range real
+reason receive recent recently recommended regarding regular regularly relevant remain require required respective
+result safely section see set several similar site situation someone something sometimes somewhere sort specific start
+state stay stuff subject successful suggestion suitable sum supposed take task technology term thing those through
+time top total totally toward translate translation try type typical up urgent urgently useful user usual usually
+value various version via view visit watch website while whole word words work working works world write year
 """)
 )
 """Words that a paraphrase adds beside a word they describe: "the capital (city) of Canada"."""

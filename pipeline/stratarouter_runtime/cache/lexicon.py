@@ -217,7 +217,7 @@ small little tiny
 error bug issue problem fault broken failing
 function method
 explain describe clarify explanation
-use utilise utilize employ using usage
+use utilise utilize using usage
 change modify alter edit update
 fast quick rapid quickly speedy
 picture image photo
@@ -229,7 +229,8 @@ phone cellphone smartphone mobile
 install setup
 convert transform turn
 check verify test validate verified verification verifying
-main primary key major chief
+under below beneath underneath
+main primary major chief
 reason cause
 way method approach
 list enumerate
@@ -289,12 +290,43 @@ top best
 near-by closest nearest
 version release
 javascript js
+node nodejs
+react reactjs
+vue vuejs
+angular angularjs
 typescript ts
 kubernetes k8s
 postgresql postgres
 bitcoin btc
 ethereum eth
 regex regexp regexes
+command cmd
+message msg
+approximately approx roughly
+miscellaneous misc
+development dev
+production prod
+reference ref
+attribute attr
+character char
+boolean bool
+executable exe
+asynchronous async
+synchronous sync
+identifier id
+certificate cert certs
+credentials creds
+permission perm perms
+examination exam exams
+advertisement advert
+limousine limo
+memorandum memo
+influenza flu
+gymnasium gym
+veterinarian vet vets
+rhinoceros rhino
+hippopotamus hippo
+business biz
 dictionary dict
 string str
 integer int

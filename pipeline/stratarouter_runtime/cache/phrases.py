@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stratarouter_runtime.cache import compounds
 from stratarouter_runtime.cache.quantities import Token
 
 _LIST = """
@@ -78,7 +79,7 @@ set up / setting up > setup
 shut down / shuts down / shutting down > shutdown
 back up / backing up > backup
 check in / checking in / checked in > checkin
-check out of / checking out of > checkout
+check out of / checking out of / check-out / check out time > checkout
 zoom in / zooming in > zoomin
 zoom out / zooming out > zoomout
 opt in > optin
@@ -170,13 +171,250 @@ per cent > percent
 in simple terms / in simple words / in plain english / in layman's terms / in easy terms > simply
 step by step >
 in detail / in depth > thoroughly
-two-factor / 2-factor / two factor authentication / two-factor authentication / 2-factor authentication > 2fa
+two-factor / 2-factor / 2 factor / two factor / two factor authentication / two-factor authentication > twofactor
+2-factor authentication / 2 factor authentication / 2 fa > twofactor
 wi-fi / wi fi > wifi
 e-mail / e mail > email
 can't remember / don't remember / no longer remember / do not remember / cannot remember > forgot
 never came / never arrived / didn't arrive / did not arrive / hasn't arrived / has not arrived > missing
 not arrived / never showed up / didn't come / did not come / haven't received / have not received > missing
 didn't receive / did not receive / never received / haven't got / have not got > missing
+what steps do i take to / what steps should i take to / steps to take to > how can i
+what is the procedure for / what is the procedure to / what is the process for / what is the process to > how can i
+what is the process of / explain the process of / describe the process of > how
+what is the easiest way to / what is the correct way to / what is the proper way to > how can i
+what are the best ways to > how can i
+best way to / easiest way to / correct way to / proper way to > how to
+is there an easy way to / is there a quick way to > how can i
+is there any possibility to / is there a possibility to / is there an option to > how can i
+am i able to / am i allowed to / am i permitted to / may i be allowed to > can i
+am i required to / am i obliged to / am i obligated to > must i
+are you able to / could you possibly > can you
+how can people > how can i
+what does it take to > how can i
+techniques for / techniques to / strategies for / strategies to > how to
+directions for / directions to make > how to
+walk me through / talk me through / take me through > how to
+i have trouble / i am having trouble / having trouble / i have difficulty / i am having difficulty > trouble
+having difficulty > trouble
+i have problems / i am having problems / having problems / i am having issues / having issues / have issues > trouble
+i have a problem with / there is a problem with / there is an issue with / i have an issue with > trouble
+tell me more about / tell me something about >
+facts about / facts on / more about >
+talk about >
+i would love to know / please advise >
+i need to find out / i want to find out / i would like to find out / i am interested in knowing >
+i am interested in / interested in >
+do you have any idea >
+in your opinion >
+as far as you know / to your knowledge / just to be sure / just to confirm / just to check / for my understanding >
+any help is appreciated >
+i am new to this / i am new here / i am confused / i am a bit confused / i am stuck / i am lost >
+good morning team / good afternoon team / good evening team / hello team / hi team >
+have a nice day / kind regards / best regards / best wishes / cheers mate / appreciate your help / appreciate it >
+it looks like / it appears that / it appears >
+i noticed that / i have noticed that / i just noticed / i noticed >
+despite the fact that / despite the fact / in spite of the fact that > although
+in spite of / regardless of > despite
+in case of / in the event of / in the case of > if
+in case / in the event that / assuming that / provided that / as long as / supposing > if
+until such time as > until
+at this time / at this point / at this moment / at present time / these days / as of now > now
+at that time / at that point / back then > then
+in the near future / before long / in a short time > soon
+from time to time / every now and then / once in a while / now and then > sometimes
+on a daily basis / each day / every day > daily
+on a weekly basis / each week / every week > weekly
+on a monthly basis / each month / every month > monthly
+on an annual basis / each year / every year > yearly
+all over the world / around the world / across the world / throughout the world / all around the world > worldwide
+more than one / a number of / a few / a couple of / a bunch of / multiple > several
+a great deal of / a large number of / loads of / tons of > many
+a bit of / a little bit of / a little bit > some
+what is the number of / what number of / the total number of / total number of > how many
+what is the amount of / what amount of / total amount of / the amount of > how much
+what is the price of / what is the cost of / what does it cost to > what price
+how much would it cost to / how much will it cost to / how much does it cost to / how much does it cost > what price
+how much would it cost / how much will it cost > what price
+what do i pay for / how much do i pay for / how much must i pay for / what will i pay for > what price
+what is the duration of / how much time does it take / how much time will it take > how long
+how long does it take / how long will it take / how long would it take / how long do i have to wait > how long
+how long must i wait > how long
+what is the distance / how many miles / how many kilometers / how many km / how many kilometres > what distance
+what is the age of > how old
+what is the height of > what height
+what is the temperature > what temperature
+who is the author of / who was the author of / who is the writer of / who authored > who wrote
+who is the inventor of / who was the inventor of > who invented
+who is the founder of / who was the founder of / who are the founders of > who founded
+who is the creator of / who was the creator of > who created
+who is the director of / who was the director of > who directed
+who is the owner of / who is the current owner of > who owns
+where can i buy / where do i buy / where to buy / where can i purchase > where buy
+what is the date of / what day is / on what day is / which day is / what date was / what day was > when is
+when is the date of / what is the release date of > when is
+what is the reason behind / what are the reasons for / what are the reasons behind > why
+what are the causes of / what is the cause of / what leads to / what triggers / what brings about > why
+why is it the case that / what makes > why
+what is the purpose of / what is the point of / what is the use of / what is the goal of > what purpose
+what is the aim of > what purpose
+what is the difference between / what are the differences between / what is the distinction between > difference
+what differentiates / what distinguishes > difference
+tell the difference between > difference
+in comparison to / in comparison with / as opposed to / as compared to / vs > versus
+what are the advantages of / what are the benefits of / what are the pros of > benefit
+what are the disadvantages of / what are the drawbacks of / what are the cons of > drawback
+what are the symptoms of / what are the signs of / how do i know if i have > symptom
+what are the side effects of > sideeffect
+what are the requirements for / what is needed for / what do i need for > requirement
+what are the rules of / what are the rules for > rules
+make a list of / provide a list of > list
+give a summary of / give me a summary of / provide a summary of / write a summary of / make a summary of > summarize
+give an overview of / overview of / provide an overview of / sum up > summarize
+write a short summary of / give a brief summary of / write a brief summary of > briefly summarize
+provide an explanation of > explain
+make a translation of / give the translation of / what is the translation of > translate
+make a comparison of / a comparison of / comparison of / do a comparison of > compare
+make a payment / make payments / do a payment / carry out a payment / make a purchase payment > pay
+make a purchase / make purchases > buy
+make a transfer / do a transfer / carry out a transfer / initiate a transfer > transfer
+make a deposit / do a deposit > deposit
+make a withdrawal / do a withdrawal / make withdrawals > withdraw
+make a booking / make a reservation / place a booking > book
+make an appointment / set an appointment / schedule an appointment / book an appointment > appointment
+make a change to / make changes to / do changes to / make an adjustment to / make a modification to > change
+make a decision / come to a decision / reach a decision / make up my mind / make a choice > decide
+make a complaint / file a complaint / lodge a complaint / submit a complaint > complain
+make a claim / file a claim / submit a claim / lodge a claim > claim
+make a request / submit a request / put in a request / file a request > request
+make a call / give a call / place a call / make a phone call > call
+make an offer > offer
+make use of / making use of / made use of > use
+make money / making money / earn money > earn
+make friends / making friends > friend
+place an order / placing an order / placed an order / put in an order > order
+take a look at / have a look at / look at > view
+take a picture of / take a photo of / take pictures of / take photos of > photograph
+take a break / have a break / take a rest / have a rest > rest
+take a shower / have a shower > shower
+take a walk / go for a walk / going for a walk > walk
+take a nap / have a nap > nap
+take a test / sit an exam / take an exam / write an exam > exam
+take care of / look after / looking after / taking care of / care for > care
+take advantage of > use
+take into account > consider
+have an effect on / have an impact on / has an effect on / has an impact on > affect
+have access to / get access to / gain access to / obtain access to > access
+have a conversation / have a chat > talk
+have a baby / give birth / giving birth > birth
+give permission / give consent / give approval > permit
+hand back / giving back > return
+give away > donate
+get ready / getting ready > prepare
+get better at / become better at / get good at / be better at > improve
+get better / get well > recover
+get worse > worsen
+get bigger > grow
+get smaller > shrink
+get married / getting married > marry
+get divorced / getting divorced > divorce
+get in shape / get fit > fit
+get up / wake up / waking up > wake
+get hold of > contact
+do the dishes / wash the dishes / washing up > dishwash
+do away with > remove
+go on holiday / go on vacation > travel
+go bad / gone bad / goes bad > spoil
+go to bed / going to bed > sleep
+look into > investigate
+look forward to > await
+keep on > continue
+keep track of / keep an eye on > track
+keep from / stop from / prevent from > prevent
+set aside > reserve
+put together > assemble
+type in / key in > enter
+put on weight / gain weight > weightgain
+lose weight / losing weight / drop weight / shed weight / shed pounds / weight loss > slimdown
+weight gain > weightgain
+run out of > lack
+bring up / bringing up > raise
+break up with / split up with > breakup
+break up / split up > breakup
+break down / breaks down > breakdown
+carry out / carried out / carrying out > perform
+cut down on / cut back on / cut down / cut back > reduce
+cut off > disconnect
+fall apart > break
+hand in > submit
+leave out > omit
+lie down > rest
+log into / log onto / sign into / logged into > login
+move house / move home / move to a new house > move
+pass away / passed away > die
+pay off > repay
+pay by / pay using > pay with
+point out > show
+ring up > call
+rule out > exclude
+save up > save
+send off > send
+sold out / out of stock > unavailable
+start up / starting up > start
+stand for / stands for > meaning
+stay up > awake
+switch over to / change over to / move over to / switch to / change to > switch
+take over > takeover
+think about > consider
+wait for / waiting for > await
+wear off > fade
+write down > note
+a lot more > more
+at no cost / at no charge / free of charge / for free / without charge / without paying / without cost > free
+by hand > manually
+by mistake / by accident / accidently > accidentally
+making use of > using
+on my own / on your own > myself
+for good / for ever / forever > permanently
+for the first time > first
+in advance > beforehand
+in bulk > wholesale
+in good shape > fit
+in person > personally
+in public > publicly
+in stock > available
+in the middle of / in the center of / in the centre of > center
+in the morning > morning
+on earth / on the planet > world
+altogether > total
+on purpose > deliberately
+on the internet / over the internet / on the web / via the internet > online
+on time > punctual
+on vacation / on holiday > vacation
+out of date > outdated
+out of order > broken
+by phone / by telephone > phone
+quite a few > several
+side by side > beside
+the rest of > remaining
+the whole / the entire / whole of / entire > whole
+too much > too many
+under the age of > younger than
+up to date > current
+well known > famous
+with respect to / with regard to / in regard to / in regards to / concerning / in relation to > about
+with the exception of / other than / save for > except
+within walking distance > near
+worth it > worth
+side effects / side effect / adverse effects > sideeffect
+in other countries / in another country / in foreign countries / outside the country / outside my country > abroad
+out of the country > abroad
+two times / 2 times > twice
+three times / 3 times > thrice
+one time > once
+or not / or no >
+written by / authored by / posted by / composed by > by
+how much is it / how much are they > what price
 """
 
 
@@ -187,11 +425,14 @@ _Entry = tuple[tuple[str, ...], tuple[str, ...]]
 def _table() -> dict[str, list[_Entry]]:
     """The phrases and what stands for each, by their first word, the longest first."""
     found: dict[str, list[_Entry]] = {}
-    for line in _LIST.strip().splitlines():
+    for line in (_LIST.strip() + compounds.LIST).splitlines():
         phrases, _, words = line.partition(">")
         for phrase in phrases.split(" / "):
             parts = tuple(phrase.replace("-", " - ").split())
-            found.setdefault(parts[0], []).append((parts, tuple(words.split())))
+            found.setdefault("#" if parts[0].isdigit() else parts[0], []).append((parts, tuple(words.split())))
+            if len(parts) == 2 and all(map(str.isalpha, parts)):
+                # "Check in", "check-in".
+                found[parts[0]].append(((parts[0], "-", parts[1]), tuple(words.split())))
     return {first: sorted(rest, key=lambda entry: -len(entry[0])) for first, rest in found.items()}
 
 
@@ -222,7 +463,7 @@ def _phrase_at(tokens: Sequence[Token], place: int, entries: Sequence[_Entry]) -
         # Most are told by their second word.
         if end <= len(tokens) and (len(parts) == 1 or _is(tokens[place + 1], parts[1])):
             following = tokens[place + 2 : end]
-            if all(map(_is, following, parts[2:])):
+            if all(map(_is, following, parts[2:])) and (tokens[place].value is None or _is(tokens[place], parts[0])):
                 return len(parts), words
     return 0, ()
 

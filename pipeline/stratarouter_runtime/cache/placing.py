@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from stratarouter_runtime.cache.features import Features
+from stratarouter_runtime.cache.features import LOOSE_CONNECTORS, Features
 from stratarouter_runtime.cache.likeness import SAME_TEMPLATE, are_free, likeness, middles
 from stratarouter_runtime.cache.words import canonical
 
@@ -16,11 +16,6 @@ OPPOSED_CONNECTORS = (("to", "from"), ("by", "about"), ("for", "against"), ("ove
 """What they say of one word is not the same: "books by him", "books about him"."""
 TELLING_CONNECTORS = frozenset({"with", "without", "from", "by", "about", "against", "over", "under", "via"})
 """Put before a word they change what is asked: "install pip", "install with pip"."""
-LOOSE_CONNECTORS = frozenset(
-    {"in", "by", "about", "against", "of", "for", "with", "behind", "under", "above", "below", "via"}
-)
-"""They stand for each other and go in paraphrases: the words behind them changed places only where each stands alone in
-the other text."""
 MAX_ROLES = 16
 """Content words among which changed sides are looked for."""
 _NONE: frozenset[str] = frozenset()
@@ -82,6 +77,8 @@ def _are_named(moved: list[str], back: list[str], asked: Features, stored: Featu
 def sides_changed(asked: Features, stored: Features) -> str | None:
     """Two words that changed sides of a third: "did Anna lend Ben her car", "did Ben lend Anna his car"."""
     ours, theirs = asked.content[:MAX_ROLES], stored.content[:MAX_ROLES]
+    if asked.searches and stored.searches:
+        return None
     if not _is_reordered(ours, theirs) or COMPARED in ours:
         return None
     turned = {triple[::-1] for triple in zip(theirs, theirs[1:], theirs[2:], strict=False)}
@@ -95,6 +92,16 @@ def sides_changed(asked: Features, stored: Features) -> str | None:
     )
 
 
+def roles_changed(asked: Features, stored: Features) -> str | None:
+    """What the speaker does in one text is done to him in the other: "can I call you", "can you call me"."""
+    if are_free(asked, stored):
+        return None
+    for ours, theirs in ((asked, stored), (stored, asked)):
+        if (ours.by_me & theirs.to_me) - ours.to_me - theirs.by_me:
+            return "guard:direction"
+    return None
+
+
 def _is_bare(word: str, asked: Features, stored: Features) -> bool:
     """Whether the word stands behind no connector in either text."""
     return _stands_alone(word, asked) and _stands_alone(word, stored)
@@ -103,6 +110,8 @@ def _is_bare(word: str, asked: Features, stored: Features) -> bool:
 def other_order(asked: Features, stored: Features) -> str | None:
     """The very same words in another order ("man bites dog"), unless one clause moved as a whole."""
     ours, theirs = asked.words, stored.words
+    if asked.searches and stored.searches:
+        return None
     if not _is_reordered(ours, theirs) or COMPARED in asked.content or asked.content == stored.content:
         return None
     if len(ours) >= KEYWORDS and len(asked.content) >= len(ours):

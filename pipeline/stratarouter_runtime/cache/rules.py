@@ -5,6 +5,7 @@ A refusal costs one call to a provider, a wrong pass a wrong answer: where a rul
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
@@ -12,7 +13,14 @@ from itertools import combinations
 from stratarouter_runtime.cache import opposites
 from stratarouter_runtime.cache.features import Features, letters_of
 from stratarouter_runtime.cache.likeness import SAME_TEMPLATE, are_free, likeness
-from stratarouter_runtime.cache.placing import is_turned, other_connector, other_direction, other_order, sides_changed
+from stratarouter_runtime.cache.placing import (
+    is_turned,
+    other_connector,
+    other_direction,
+    other_order,
+    roles_changed,
+    sides_changed,
+)
 from stratarouter_runtime.cache.quantities import Number
 
 FEW_WORDS = 20
@@ -23,6 +31,7 @@ WAYS = tuple({"way", other} for other in ("where", "how"))
 """Where one can do something is how one does it."""
 
 _NONE: frozenset[str] = frozenset()
+_PUNCTUATION = re.compile(r"[\s.,:;!?'’()-]")  # noqa: RUF001 - the typographic apostrophe is meant
 WHAT_OR_OTHER = tuple({"what", other} for other in ("when", "where", "why", "whom"))
 _PRESENT = frozenset({"today"})
 """Whoever names no day means it."""
@@ -105,7 +114,7 @@ def _spare(extra: Counter[Number], features: Features, other: Features) -> bool:
         return True
     if len(features.words) <= FEW_WORDS:
         # "In an hour" is "in 1 hour".
-        return extra.keys() == {1} and 1 in features.units
+        return extra.keys() == {1} and (1 in features.units or other.says_one)
     return all(value in other.numbers or value in features.spoken or value == 1 for value in extra)
 
 
@@ -155,8 +164,10 @@ def _quotes_lacking(asked: Features, stored: Features) -> bool:
 
 def _quoted(text: str, other: Features) -> bool:
     """Whether ``other`` has the quotation, with its marks or without."""
-    letters = "".join(text.split())
-    return text in other.quotes or (letters.isalnum() and letters.lower() in other.squashed)
+    if text in other.quotes:
+        return True
+    letters = _PUNCTUATION.sub("", text)
+    return letters.isalnum() and letters.lower() in other.squashed
 
 
 def _lacking(asked: Features, stored: Features) -> frozenset[str]:
@@ -195,6 +206,9 @@ def _question(asked: Features, stored: Features) -> str | None:
     if {asked.question, stored.question} in WAYS:
         return None
     kinds = {asked.question, stored.question}
+    if kinds == {"amount", "when"} and "wait" in {asked.sought_time, stored.sought_time}:
+        # "How long does it take", "when will it come".
+        return "guard:question" if "" in {asked.sought_time, stored.sought_time} else None
     differ = len(kinds) == 2 and kinds.isdisjoint({"", "what"})
     if kinds in WHAT_OR_OTHER and asked.asked_by == stored.asked_by and asked.asked_by in {"did", "does", "do"}:
         # "What did he win", "when did he win".
@@ -244,6 +258,7 @@ RULES: tuple[Rule, ...] = (
     _direction,
     other_connector,
     sides_changed,
+    roles_changed,
     _tense,
     other_order,
 )

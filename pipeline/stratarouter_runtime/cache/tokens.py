@@ -44,6 +44,8 @@ _WORK_FORMS = frozenset(
         "accepted",
     }
 )
+SENTENCE = 3
+"""Words from which a quotation is read as words."""
 FAULT_REACH = 5
 """Words up to which a denial before "working" denies it."""
 MAX_SUM = 20
@@ -57,9 +59,9 @@ def read_tokens(text: str) -> list[Token]:
 
 
 def _tokens(text: str) -> list[Token]:
-    if any(sign in text for sign in '`"“') or _OPENING_QUOTE.search(text):
+    if _may_quote(text):
         # A quotation may go over several words.
-        return [_token(match) for match in _TOKEN.finditer(text)]
+        return [token for match in _TOKEN.finditer(text) for token in _quoted_or_single(match)]
     tokens: list[Token] = []
     for chunk in text.split():
         # Most of a text is plain words, which need not be tried as anything else.
@@ -69,6 +71,22 @@ def _tokens(text: str) -> list[Token]:
         else:
             tokens += [_token(match) for match in _TOKEN.finditer(chunk)]
     return tokens
+
+
+def _may_quote(text: str) -> bool:
+    return any(sign in text for sign in '`"“') or _OPENING_QUOTE.search(text) is not None
+
+
+def quotations(text: str) -> list[str]:
+    """Quoted strings and inline code of ``text``, without their marks."""
+    return [match[0][1:-1] for match in _TOKEN.finditer(text) if match.lastgroup == "quote"] if _may_quote(text) else []
+
+
+def _quoted_or_single(match: re.Match[str]) -> list[Token]:
+    """The words of a quoted sentence, which reads the same without its marks; or the one token."""
+    if match.lastgroup == "quote" and match[0][0] != "`" and len(match[0].split()) >= SENTENCE:
+        return _tokens(match[0][1:-1])
+    return [_token(match)]
 
 
 def _token(match: re.Match[str]) -> Token:

@@ -5,7 +5,7 @@ The costs are in cosine similarity of all-MiniLM-L6-v2, fitted by ops/train_guar
 
 from __future__ import annotations
 
-from stratarouter_runtime.cache.align import Difference, denies, difference
+from stratarouter_runtime.cache.align import Difference, denies, difference, is_one_root
 from stratarouter_runtime.cache.features import Features
 from stratarouter_runtime.cache.likeness import are_free, middles
 
@@ -13,19 +13,19 @@ ANCHORS = 2
 """Numbers that long texts share from which their words may differ freely: chance shares one."""
 MAX_PHRASE = 3
 """Content words of a phrase that stands in the place of another."""
-COST_DIFFERENT = 0.19
+COST_DIFFERENT = 0.18
 """For any words without a counterpart."""
-COST_RELATED = 0.22
+COST_RELATED = 0.10
 """For one word standing in the place of one that means about the same, between the same words."""
 COST_INSERTION = 0.40
 """For one text being the other with content words put in."""
-COST_PHRASE = 0.51
+COST_PHRASE = 0.46
 """For a few content words standing in the place of others, between the same words."""
 COST_SUBSTITUTION = 0.67
 """For one content word standing in the place of another, between the same words."""
-COST_NAMED = 0.15
+COST_NAMED = 0.13
 """For a name among the words without a counterpart, on top of the others."""
-COST_UNSHARED = 0.24
+COST_UNSHARED = 0.20
 """For what the content words in common fall short of half."""
 KINDS = {
     "same": ("guard:wording", 0.0),
@@ -82,7 +82,7 @@ def kind_of(asked: Features, stored: Features, left: Difference) -> str:
     ours, theirs = middles(asked.content, stored.content)
     single = len(ours) == len(theirs) == 1
     if not (left.ours or left.theirs):
-        return "related" if single and ours != theirs else "same"
+        return "related" if single and ours != theirs and not is_one_root(ours[0], theirs[0]) else "same"
     if single and left.swapped == 1:
         return "substitution"
     if left.swapped and _is_phrase(ours, left.ours, asked) and _is_phrase(theirs, left.theirs, stored):
