@@ -78,6 +78,12 @@ from stratarouter_runtime.cache.normalise import conversation_text
         ("guard:token", "what does grep -r do", "what does grep -R do"),
         ("guard:unit", "are there trains at 8 am", "are there trains at 8 pm"),
         ("guard:entity", "are you open on Christmas Eve", "are you open on New Year's Eve"),
+        ("guard:direction", "can I call you", "can you call me"),
+        ("guard:category", "send a GET request with curl", "send a PUT request with curl"),
+        ("guard:polarity", "what time is check-in", "what time is check-out"),
+        ("guard:negation", "physical cards", "non-physical cards"),
+        ("guard:substitution", "a for loop in C", "a while loop in C"),
+        ("guard:question", "how long is the tunnel", "when is the tunnel open"),
     ],
 )
 def test_what_embeddings_blur_is_refused_both_ways(reason: str, asked: str, stored: str) -> None:
@@ -118,6 +124,15 @@ def test_what_embeddings_blur_is_refused_both_ways(reason: str, asked: str, stor
         ("release notes of version 2.1", "release notes of v2.1"),
         ("cook for one hour", "cook for 1 hour"),
         ("do you accept Visa or Mastercard", "do you accept Mastercard or Visa"),
+        ("how do I add a user", "adding a user"),
+        ("how long do refunds take", "when will I get my refund"),
+        ("what caused 'no module named requests'", "what caused no module named requests"),
+        ("rent of a one bedroom flat", "rent of a 1 bedroom flat"),
+        ("python memory leak in requests", "memory leak in python requests"),
+        ("in:title dark mode css", "css dark mode in:title"),
+        ("how do I make a payment abroad", "paying in other countries"),
+        ("I'm having trouble logging in", "I can't log in"),
+        ("restuarant with a terrace", "restaurant with a terrace"),
     ],
 )
 def test_a_paraphrase_passes(asked: str, stored: str) -> None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from stratarouter_runtime.cache import opposites
 from stratarouter_runtime.cache.families import KIN
 from stratarouter_runtime.cache.features import Features
-from stratarouter_runtime.cache.fillers import REDUNDANT
+from stratarouter_runtime.cache.fillers import REDUNDANT, TELLING
 from stratarouter_runtime.cache.thesaurus import RELATED
 from stratarouter_runtime.cache.words import canonical, stem
 
@@ -63,6 +63,12 @@ def difference(asked: Features, stored: Features) -> Difference:
     if max(len(ours), len(theirs)) > MAX_LEFT:
         return _counted(ours[:MAX_LEFT], theirs[:MAX_LEFT], (len(ours), len(theirs)), sum(common.values()))
     ours, theirs, related = _matched(ours, theirs)
+    if {asked.sought_time, stored.sought_time} == {"wait", "moment"}:
+        # "How long do refunds take", "when will I get my refund".
+        ours, theirs = ([word for word in side if word not in _WAIT] for side in (ours, theirs))
+    if (asked.negations > 0) != (stored.negations > 0):
+        # "I can't log in", "trouble logging in".
+        ours, theirs = (ours, _not_denied(theirs, stored)) if asked.negations else (_not_denied(ours, asked), theirs)
     # Names that both sides add are two names: "Christmas Eve", "New Year's Eve".
     added = not (ours and theirs)
     fewer = _not_doubled(ours, asked, common, names=added), _not_doubled(theirs, stored, common, names=added)
@@ -83,6 +89,11 @@ def difference(asked: Features, stored: Features) -> Difference:
     return _counted(ours, theirs, (len(heavy[0]), len(heavy[1])), sum(common.values()) + related)
 
 
+def is_empty(left: Difference) -> bool:
+    """Whether no word without a counterpart may tell two questions apart."""
+    return not left.swapped and not left.added and _EMPTY.issuperset(left.ours) and _EMPTY.issuperset(left.theirs)
+
+
 def _counted(ours: Sequence[str], theirs: Sequence[str], counts: tuple[int, int], same: int) -> Difference:
     swapped = min(counts)
     shared = same / max(same + sum(counts), 1)
@@ -100,6 +111,12 @@ def _not_doubled(words: list[str], features: Features, common: Counter[str], *, 
     return [
         word for word in words if not any((word, other) in full_names or are_related(word, other) for other in common)
     ]
+
+
+def _not_denied(words: list[str], features: Features) -> list[str]:
+    """Without the words that say what the other text says by a denial."""
+    faults = set(map(canonical, features.faults)) if features.faults else ()
+    return [word for word in words if word not in faults]
 
 
 def _matched(ours: Sequence[str], theirs: Sequence[str]) -> tuple[list[str], list[str], int]:
@@ -200,6 +217,8 @@ def _forms(words: Iterator[str]) -> set[str]:
 
 
 _LIGHT = frozenset(_forms(iter(REDUNDANT)))
+_WAIT = frozenset(map(canonical, ("long", "take")))
+_EMPTY = _LIGHT - _forms(iter(TELLING))
 
 
 def _table(near: dict[str, frozenset[str]]) -> dict[str, set[str]]:

@@ -6,6 +6,9 @@ A line is ``phrase / phrase > words``.
 from __future__ import annotations
 
 LIST = """
+payment method / payment methods / forms of payment / form of payment / payment options > paymentmethod
+ways to pay / methods of payment / modes of payment / means of payment > paymentmethod
+order history / past orders / previous orders > orderhistory
 gift card / gift cards / gift voucher / gift vouchers / gift certificate / gift certificates > giftcard
 promo code / promo codes / promotion code / promotional code / discount code / discount codes / coupon code > coupon
 voucher code / voucher codes > coupon
@@ -134,7 +137,7 @@ high priced / high cost > expensive
 best selling / best-selling > bestselling
 kid friendly / kid-friendly / child friendly / child-friendly / family friendly / family-friendly > for family
 with kids / with children > for family
-dog friendly / dogs allowed / pets allowed / pet friendly / pet-friendly > petfriendly
+dog friendly / pet friendly / pet-friendly > petfriendly
 left over / left overs / left-over > leftover
 sun rise > sunrise
 sun set > sunset

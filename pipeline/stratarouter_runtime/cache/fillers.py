@@ -29,24 +29,35 @@ yourself
 
 REDUNDANT = frozenset(
     words_in("""
-ability able abroad absolute accessible activity actual additional along alternative another anybody anymore anything
-anywhere apart app appear application appropriate approximate approximately area aspect assistance associate available
-away awhile basically basics become best bit bring bunch called carry case cause caused causes certain choice
-circumstance city code come command common complete completely concept condition considered content conversion convert
-country couple current currently date deal decent detail determine different directly discovery distinct easiest
-easily easy effective effectively efficient efficiently effort else entire entirely especially everything everywhere
-exact existing experience explanation extra face fact favorite favourite feasible feature field finally form former
-frequently fully function general generally give go group happen happening happens hello helpful hold home idea ideal
-immediate immediately individual instance interested introduction involve item keep kind kinds language latest level
-list lot main mainly make manage many matter method moment mostly much multiple name necessary new normal nothing
+ability able abroad absolute accessible account activity actual additional along alternative another anybody anymore
+anything anywhere apart app appear application apply appropriate approximate approximately area aspect assistance
+associate available away awhile back basically basics become best bit bring bunch called carry case cause caused
+causes certain choice circumstance city code come command common complete completely concept condition considered
+conversion convert country couple current currently date deal decent detail determine different directly discovery
+distinct easiest easily easy effective effectively efficient efficiently effort else ensure entire entirely especially
+everything everywhere exact existing experience explanation extra face fact favorite favourite feasible feature
+finally form former frequently fully function general generally give go happen happening happens hello helpful hold
+home idea ideal immediate immediately interested introduction involve item keep kind kinds language latest level list
+lot main mainly make manage many matter method moment mostly much multiple name necessary new normal nothing notice
 number obtain occur off ongoing opinion opportunity option order ordinary other out overall overview own part
-particular particularly people percentage permissible person personally piece place plenty point popular position
-possibility practical procedure process program programming proper properly provide provider purpose put range real
-reason receive recent recently recommended regarding regular regularly relevant remain require required respective
-result safely section see set several similar site situation someone something sometimes somewhere sort specific start
-state stay stuff subject successful suggestion suitable sum supposed take task technology term thing those through
-time top total totally toward translate translation try type typical up urgent urgently useful user usual usually
-value various version via view visit watch website while whole word words work working works world write year
+particular particularly people percentage permissible person personal personally piece place plenty point popular
+position possibility practical procedure process program programming proper properly provide provider purpose put real
+reason receive recent recently recommended regarding regular regularly relevant remain request require required
+respective result safely see send several similar site situation someone something sometimes somewhere sort specific
+start state status stay stuff subject successful suggestion suitable sum supposed sure take task technology term thing
+those through time top total totally toward translate translation try type typical up urgent urgently useful user
+usual usually value various version via view visit watch website while whole word words work working works world write
+year
 """)
 )
 """Words that a paraphrase adds beside a word they describe: "the capital (city) of Canada"."""
+
+TELLING = frozenset(
+    words_in("""
+another become best city code command condition country current currently date different easiest easy favorite
+favourite idea language latest level list main many much name new nothing number other part popular program
+programming recent recently state subject suggestion top translate translation type value version way website world
+write year
+""")
+)
+"""Those of them that may tell two questions apart: "restaurants near me", "the best restaurants near me"."""

@@ -217,7 +217,7 @@ small little tiny
 error bug issue problem fault broken failing
 function method
 explain describe clarify explanation
-use utilise utilize using usage
+use utilise utilize using usage redeem
 change modify alter edit update
 fast quick rapid quickly speedy
 picture image photo

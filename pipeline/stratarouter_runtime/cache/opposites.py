@@ -16,7 +16,9 @@ def _pairs(text: str) -> dict[str, frozenset[str]]:
     return {word: frozenset(words) for word, words in table.items()}
 
 
-NEGATIONS = frozenset(words_in("not no never cannot neither nor none nobody nothing nowhere without unable dont cant"))
+NEGATIONS = frozenset(
+    words_in("not no never cannot neither nor none nobody nothing nowhere without unable dont cant non")
+)
 
 FAULTS = frozenset(
     words_in("""

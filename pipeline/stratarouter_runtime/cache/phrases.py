@@ -412,6 +412,10 @@ out of the country > abroad
 two times / 2 times > twice
 three times / 3 times > thrice
 one time > once
+don't recognize / do not recognize / don't recognise / do not recognise / didn't recognize > unrecognized
+i didn't do / i did not do / did not make / didn't make / never made > unrecognized
+did not authorize / didn't authorize / did not authorise / didn't authorise > unrecognized
+is not mine / isn't mine / am not familiar with / not familiar with / unsure of / don't remember making > unrecognized
 or not / or no >
 written by / authored by / posted by / composed by > by
 how much is it / how much are they > what price

@@ -5,7 +5,7 @@ The costs are in cosine similarity of all-MiniLM-L6-v2, fitted by ops/train_guar
 
 from __future__ import annotations
 
-from stratarouter_runtime.cache.align import Difference, denies, difference, is_one_root
+from stratarouter_runtime.cache.align import Difference, denies, difference, is_empty, is_one_root
 from stratarouter_runtime.cache.features import Features
 from stratarouter_runtime.cache.likeness import are_free, middles
 
@@ -13,15 +13,17 @@ ANCHORS = 2
 """Numbers that long texts share from which their words may differ freely: chance shares one."""
 MAX_PHRASE = 3
 """Content words of a phrase that stands in the place of another."""
-COST_DIFFERENT = 0.18
+COST_DIFFERENT = 0.19
 """For any words without a counterpart."""
-COST_RELATED = 0.10
+COST_EMPTY = 0.12
+"""For words without a counterpart that say nothing of their own."""
+COST_RELATED = 0.11
 """For one word standing in the place of one that means about the same, between the same words."""
-COST_INSERTION = 0.40
+COST_INSERTION = 0.42
 """For one text being the other with content words put in."""
-COST_PHRASE = 0.46
+COST_PHRASE = 0.48
 """For a few content words standing in the place of others, between the same words."""
-COST_SUBSTITUTION = 0.67
+COST_SUBSTITUTION = 0.71
 """For one content word standing in the place of another, between the same words."""
 COST_NAMED = 0.13
 """For a name among the words without a counterpart, on top of the others."""
@@ -30,6 +32,7 @@ COST_UNSHARED = 0.20
 KINDS = {
     "same": ("guard:wording", 0.0),
     "different": ("guard:wording", COST_DIFFERENT),
+    "empty": ("guard:wording", COST_EMPTY),
     "related": ("guard:substitution", COST_RELATED),
     "insertion": ("guard:insertion", COST_INSERTION),
     "phrase": ("guard:substitution", COST_PHRASE),
@@ -83,6 +86,8 @@ def kind_of(asked: Features, stored: Features, left: Difference) -> str:
     single = len(ours) == len(theirs) == 1
     if not (left.ours or left.theirs):
         return "related" if single and ours != theirs and not is_one_root(ours[0], theirs[0]) else "same"
+    if is_empty(left):
+        return "empty"
     if single and left.swapped == 1:
         return "substitution"
     if left.swapped and _is_phrase(ours, left.ours, asked) and _is_phrase(theirs, left.theirs, stored):
