@@ -335,6 +335,8 @@ class Engine:
             self._spawn(self._fills.done(execution), "fill done")
 
     async def _lead(self, execution: Execution, candidate: Candidate, story: Story, manner: Manner) -> Response:
+        if self._closing:
+            raise shutting_down()
         timeout_s = self._config.execution_timeout
         work = Work(execution, candidate.key, self._due(execution), timeout_s, timings_ms=story.timings_ms)
         work.spoken = None if manner.on_text is None else Spoken(manner.on_text)
@@ -344,19 +346,15 @@ class Engine:
         if candidate.key not in self._leading:
             self._leading[candidate.key] = leader
             self._leaders.add(candidate)
-        # The call belongs to the engine: a requester that gives up takes nothing from the followers.
-        if self._closing:
-            leader.fail(shutting_down())
-        elif manner.deferred and execution.request.deadline_ms is None:
-            # Nothing ends this request but the engine itself, so it may make the call itself, a task the less.
+        if execution.request.deadline_ms is None:
+            # Nothing ends this task but the engine itself, so it may make the call itself, a task the less.
             outcome = await self._perform_here(leader)
-            self._compare(work, story, outcome)
-            return respond.from_outcome(execution, outcome, story)
         else:
+            # The call belongs to the engine: a requester that gives up takes nothing from the followers.
             self._performing.add(leader)
             leader.task = self._spawn(self._perform(leader), f"perform {candidate.key.request_id}")
             leader.task.add_done_callback(lambda _: self._ended(leader))
-        outcome = await asyncio.shield(leader.outcome)
+            outcome = await asyncio.shield(leader.outcome)
         story.from_journal = work.from_journal
         self._compare(work, story, outcome)
         return respond.from_outcome(execution, outcome, story)

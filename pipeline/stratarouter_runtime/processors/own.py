@@ -6,6 +6,8 @@ many as it has partitions; the rest is forgotten.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from stratarouter_runtime import validation as check
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Execution
@@ -22,7 +24,7 @@ class OwnExecutions:
     """The last executions written, the oldest of which goes first."""
 
     def __init__(self) -> None:
-        self._kept: dict[bytes, Execution] = {}
+        self._kept: OrderedDict[bytes, Execution] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -35,19 +37,15 @@ class OwnExecutions:
         self._kept[value] = execution
         self._bytes += len(value)
         while len(self._kept) > MAX_KEPT or self._bytes > MAX_BYTES:
-            oldest = next(iter(self._kept))
-            self._forget(oldest)
+            oldest, _ = self._kept.popitem(last=False)
+            self._bytes -= len(oldest)
 
     def take(self, record: Record) -> Execution | None:
         """The execution that ``record`` holds, if this process wrote it and has not taken it yet."""
         value = record.value
-        execution = None if value is None else self._kept.get(value)
+        execution = None if value is None else self._kept.pop(value, None)
         if value is None or execution is None:
             return None
-        self._forget(value)
+        self._bytes -= len(value)
         # The one thing that stands beside the value.
         return execution if execution.request.traceparent == check.traceparent(record.headers) else None
-
-    def _forget(self, value: bytes) -> None:
-        del self._kept[value]
-        self._bytes -= len(value)
