@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import orjson
@@ -21,6 +21,15 @@ MAX_WORDS_CHARS = 1_000
 _PLAIN = ("query", "request_id", "decision", "context")
 """The fields of a request that says nothing out of the ordinary."""
 QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context"
+
+
+class Words(NamedTuple):
+    """A question in plain words; ``mode`` is the cache's, "" where nothing is said of it."""
+
+    route_id: str
+    query: str
+    tenant: str
+    mode: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +70,17 @@ class Draft:
         return cls(known, not request_id, fields, vector)
 
     @property
-    def words(self) -> tuple[str, str, str] | None:
-        """Route, question and tenant: what two requests share that differ in their id, vector and context alone.
+    def words(self) -> Words | None:
+        """What two requests share that differ in their id, vector and context alone.
 
         None for a request that says more, or in another form.
         """
         fields, query, decision = self.fields, self.fields.get("query"), self.fields["decision"]
-        if len(fields) != len(_PLAIN) or type(query) is not str or type(decision) is not str:
+        mode: object = ""
+        if "cache" in fields:
+            cache = fields["cache"]
+            mode = cache.get("mode") if type(cache) is dict and len(cache) == 1 else None
+        if len(fields) != len(_PLAIN) + ("cache" in fields) or type(query) is not str or type(decision) is not str:
             return None
         room = MAX_WORDS_CHARS - len(query)
         for value in fields["context"].values():
@@ -75,7 +88,9 @@ class Draft:
             if type(value) is not str or not value.isprintable():
                 return None
             room -= len(value)
-        return (decision, query, fields["context"].get("tenant", "")) if room >= 0 else None
+        if room < 0 or type(mode) is not str:
+            return None
+        return Words(decision, query, fields["context"].get("tenant", ""), mode)
 
     def record(self) -> bytes:
         """The whole request as a record's value. Raises SchemaViolationError."""

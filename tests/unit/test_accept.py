@@ -82,7 +82,7 @@ MORE = st.fixed_dictionaries(
     optional={
         "embedding": st.sampled_from([[1.0, 0.0], [0.0, -3.0]]),
         "params": st.just({"temperature": 0}),
-        "cache": st.just({"mode": "refresh"}),
+        "cache": st.sampled_from([{"mode": "refresh"}, {"mode": "read_only"}, {"mode": "default", "ttl": 60}, {}]),
     },
 )
 DECISIONS = st.sampled_from(["a", "a", "a", "b", {"route_id": "a", "confidence": 0.5}])
@@ -177,6 +177,18 @@ def test_what_is_no_question_is_refused_beside_others_of_its_route(query: str) -
     for _ in range(3):
         with pytest.raises(SchemaViolationError, match=r"query|JSON"):
             acceptor.accept_draft(draft("a", {}, {"query": query}, None), ())
+
+
+def test_a_mode_that_there_is_not_is_refused_every_time() -> None:
+    acceptor = Acceptor(RuntimeConfig(), table())
+    acceptor.accept_draft(draft("a", {}, {"query": "q"}, None), ())
+    for mode in ("read_only", "never", "never", 1, None):
+        asked = draft("a", {}, {"query": "q", "cache": {"mode": mode}}, None)
+        if mode in ("read_only", None):
+            assert acceptor.accept_draft(asked, ()).request.cache.mode == (mode or "default")
+        else:
+            with pytest.raises(SchemaViolationError, match="mode"):
+                acceptor.accept_draft(asked, ())
 
 
 def test_a_draft_is_held_to_the_smallest_limit_on_bytes() -> None:

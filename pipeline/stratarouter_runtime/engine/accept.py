@@ -11,13 +11,13 @@ from stratarouter_runtime import validation as check
 from stratarouter_runtime import wire
 from stratarouter_runtime.cache.normalise import content_key
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.drafts import Draft
+from stratarouter_runtime.drafts import Draft, Words
 from stratarouter_runtime.errors import DeadlineExceededError
 from stratarouter_runtime.records import Context, Coordinates, Execution, Request, Target, Vector
 from stratarouter_runtime.routes import Route, RouteTable, check_confidence, order_targets
 
 MAX_SCOPES = 10_000
-"""Digests kept, one for each route and tenant: some 2 MB."""
+"""Digests kept, one for each route and tenant, and patterns of requests: some 20 MB."""
 MAX_KNOWN = 4_096
 """Questions noted, and kept as they were read (some 3 kB) when they have come twice. When there is no room they are all
 forgotten: one that comes often is back at once, and keeping count of the others would cost more than reading them."""
@@ -33,8 +33,8 @@ class Acceptor:
         self._routes = routes
         self._limits = wire.Limits.of(config)
         self._scopes: dict[tuple[str, str], str] = {}
-        self._known: dict[tuple[str, str, str], Execution | None] = {}
-        self._patterns: dict[tuple[str, str], Execution] = {}
+        self._known: dict[Words, Execution | None] = {}
+        self._patterns: dict[Words, Execution] = {}
         self._has_patterns = config.max_request_bytes >= ROOMY_BYTES
 
     def update(self, routes: RouteTable) -> None:
@@ -56,13 +56,12 @@ class Acceptor:
         known = self._known.get(words)
         if known is not None:
             return self._like(known, draft, headers, known.request.messages, known.content_hash)
-        route_id, query, tenant = words
-        pattern = self._patterns.get((route_id, tenant))
-        if pattern is None or not _is_plain(query):
+        pattern = self._patterns.get(_pattern(words))
+        if pattern is None or not _is_plain(words.query):
             execution = self._read(draft, headers)
-            self._keep_pattern((route_id, tenant), execution)
+            self._keep_pattern(_pattern(words), execution)
         else:
-            messages = ({"role": "user", "content": query},)
+            messages = ({"role": "user", "content": words.query},)
             execution = self._like(pattern, draft, headers, messages, content_key(pattern.scope, messages))
         self._know(words, execution)
         return execution
@@ -70,20 +69,20 @@ class Acceptor:
     def _read(self, draft: Draft, headers: tuple[tuple[str, bytes], ...]) -> Execution:
         return self.accept(self.decode(draft.body(), headers, None, draft.vector), None)
 
-    def _keep_pattern(self, place: tuple[str, str], execution: Execution) -> None:
+    def _keep_pattern(self, place: Words, execution: Execution) -> None:
         """A weighted route's first target hangs on the request's id, so there is no pattern for it."""
         if self._has_patterns and not self._routes.resolve(execution.request.decision).weighted:
             if len(self._patterns) >= MAX_SCOPES:
                 self._patterns.clear()
             self._patterns[place] = replace(execution, request=replace(execution.request, messages=(), embedding=None))
 
-    def _know(self, words: tuple[str, str, str], execution: Execution) -> None:
+    def _know(self, words: Words, execution: Execution) -> None:
         """The first time only the words are noted: most never come again."""
         if words not in self._known:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known[words] = None
-        elif words[::2] in self._patterns:
+        elif _pattern(words) in self._patterns:
             self._known[words] = replace(wire.hashed(execution), request=replace(execution.request, embedding=None))
 
     def _like(
@@ -104,6 +103,7 @@ class Acceptor:
             asked.params,
             context,
             None if vector is None else check.embedding(vector, "$.embedding", self._limits.dimension),
+            cache=asked.cache,
             traceparent=check.traceparent(headers) if headers else None,
         )
         same_payload = messages is asked.messages and context.user == asked.context.user
@@ -190,6 +190,11 @@ class Acceptor:
 
     def _threshold(self, route: Route, request: Request) -> float:
         return request.cache.threshold or route.cache.threshold or self._config.least_similarity
+
+
+def _pattern(words: Words) -> Words:
+    """What has a pattern of its own: ``words`` without the question."""
+    return words._replace(query="")
 
 
 def _is_plain(query: str) -> bool:
