@@ -180,9 +180,10 @@ class Worker:
 
     async def _start_intakes(self) -> None:
         await self._patiently(self.assembly.start)
+        learnt = [self._require_deltas]
         if self.config.cache_control != "off":
-            await self._patiently(self.assembly.follow_control)
-        await self._patiently(self._require_deltas)
+            learnt.append(self.assembly.follow_control)
+        await asyncio.gather(*(self._patiently(learn) for learn in learnt))
         await asyncio.gather(*(self._patiently(intake.start) for intake in self.intakes))
         self._tasks = [
             asyncio.create_task(self._checkpoint_loop(), name="checkpoints"),

@@ -81,11 +81,11 @@ class ControlReader:
         Raises BrokerError, and TopicContractError for a topic of several partitions.
         """
         self._control.followed = True
-        self._consumer = consumer = kafka_client.consumer(self._config, self._place.topic, group=None)
+        self._consumer = consumer = kafka_client.consumer(self._config, group=None)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await consumer.start()
-            self._check_partitions(consumer)
+                self._check_there(await consumer.topics())
             async with asyncio.timeout(REPLAY_TIMEOUT_S):
                 await self._replay(consumer)
         except UnknownTopicOrPartitionError as exc:
@@ -115,6 +115,10 @@ class ControlReader:
             except CLIENT_ERRORS as exc:
                 event(log, logging.INFO, "consumer closed with an error", cause=repr(exc))
 
+    def _check_there(self, present: set[str]) -> None:
+        if self._place.topic not in present:
+            raise self._missing()
+
     def _check_partitions(self, consumer: AIOKafkaConsumer) -> None:
         topic = self._place.topic
         partitions = consumer.partitions_for_topic(topic)
@@ -131,10 +135,13 @@ class ControlReader:
 
     async def _replay(self, consumer: AIOKafkaConsumer) -> None:
         began = self._clock.monotonic()
-        await consumer.seek_to_beginning(self._place)
+        # Asked before anything is fetched: an answer waits behind a fetch that waits for records.
         first = int((await consumer.beginning_offsets([self._place]))[self._place])
-        self._control.forget_before(first)
         end = await self._end(consumer)
+        self._check_partitions(consumer)
+        self._control.forget_before(first)
+        consumer.assign([self._place])
+        consumer.seek(self._place, first)
         count = 0
         while await consumer.position(self._place) < end:
             count += self._take(await self._poll(consumer), replayed=True)

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 from pydantic import SecretStr
@@ -20,9 +21,11 @@ from pydantic import SecretStr
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import RuntimeSystemError
 from stratarouter_runtime.journal.usage import UsageAccounts
-from stratarouter_runtime.processors.usage import UsageProcessor
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.telemetry.logs import configure_logging, event
+
+if TYPE_CHECKING:
+    from stratarouter_runtime.processors.usage import UsageProcessor
 
 log = logging.getLogger("stratarouter.usage")
 
@@ -47,6 +50,9 @@ def _plain(value: object) -> str:
 
 async def serve(config: RuntimeConfig) -> None:
     """Count until standard input ends or SIGTERM or SIGINT comes."""
+    # Here, because the worker that starts this process needs the name of the module and nothing of Faust.
+    from stratarouter_runtime.processors.usage import UsageProcessor  # noqa: PLC0415
+
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
