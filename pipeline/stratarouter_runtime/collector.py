@@ -15,8 +15,8 @@ the next. Larger numbers leave more garbage lying in cycles. Python's default is
 
 A miss holds some 400 objects while it is in flight, so with 5,000 of them the number made and not yet freed goes up and
 down by as much as a hundred thousand: at 50,000 a tenth of a worker's processor time (67 of 640 us a miss) went into
-searches that found nothing, at 200,000 14 us. Hits, which hold little, were a tenth slower at 300,000 than at 50,000: what
-lies in cycles meanwhile drives the rest out of the processor's caches."""
+searches that found nothing, at 200,000 14 us. Hits, which hold little, were a tenth slower at 300,000 than at 50,000:
+what lies in cycles meanwhile drives the rest out of the processor's caches."""
 
 
 def settle() -> None:
