@@ -7,6 +7,7 @@ the broker's own clock says when the last answer was appended.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import tempfile
 import time
@@ -199,8 +200,10 @@ class Answers:
         return taken
 
 
-async def rate(start: Start, warm: Sequence[bytes], values: Sequence[bytes], *, committed: bool = True) -> float:
-    """Answers a second to ``values``, after those to ``warm`` are in.
+async def rate(
+    start: Start, warm: Sequence[bytes], values: Sequence[bytes], *, committed: bool = True, share: float = 1.0
+) -> float:
+    """Answers a second to ``values``, after those to ``warm`` are in, until ``share`` of them are there.
 
     ``committed`` False: for a contender that reads uncommitted records, and so began before the commit. It is timed
     once the first part of its answers is there, which may have been held back in its buffers and come in one burst.
@@ -212,7 +215,8 @@ async def rate(start: Start, warm: Sequence[bytes], values: Sequence[bytes], *, 
         shown_ms = await send(pipe, values)
         appended = await answers.take(len(values))
         if committed:
-            return len(values) / (max(appended) - shown_ms) * 1000
+            count = math.ceil(len(values) * share)
+            return count / (sorted(appended)[count - 1] - shown_ms) * 1000
         settled = sorted(appended)[len(appended) // WARM_UP_PART :]
         return (len(settled) - 1) / (settled[-1] - settled[0]) * 1000
 
