@@ -4,54 +4,76 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Self, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from stratarouter_runtime.cache.trips import AT_ONCE, MAX_COMMANDS, Trips
 
 
 class Server:
-    """Stands in for the client: echoes what is asked once ``answer`` lets it."""
+    """Stands in for the client and its pool: echoes what is asked once ``answer`` lets it."""
 
     def __init__(self, answer: Callable[[], Awaitable[object]]) -> None:
         self.answer = answer
-        self.trips: list[list[tuple[Any, ...]]] = []
+        self.trips: list[Sequence[tuple[Any, ...]]] = []
         self.at_once = self.most_at_once = 0
+        self.connections: list[Connection] = []
+        self.connection_pool = self
 
-    def pipeline(self, *, transaction: bool) -> Pipeline:
-        assert not transaction
-        return Pipeline(self)
+    def make_connection(self) -> Connection:
+        self.connections.append(Connection(self))
+        return self.connections[-1]
 
 
-class Pipeline:
+class Connection:
+    """One of the client's: as much of it as a trip needs."""
+
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.commands: list[tuple[Any, ...]] = []
+        self.is_connected = False
+        self.connects = 0
+        self.has_ended = False
+        self.replies: list[Any] = []
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def connect(self) -> None:
+        self.is_connected, self.has_ended = True, False
+        self.connects += 1
 
-    async def __aexit__(self, *exc: object) -> None:
-        return None
+    async def disconnect(self, *, nowait: bool = False) -> None:
+        assert nowait in (True, False)
+        self.is_connected = False
+        self.replies.clear()
 
-    def execute_command(self, *command: Any) -> None:
-        self.commands.append(command)
+    async def can_read(self) -> bool:
+        return self.has_ended
 
-    async def execute(self, *, raise_on_error: bool) -> list[Any]:
-        assert not raise_on_error
+    def pack_commands(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        return commands
+
+    async def send_packed_command(self, packed: Sequence[tuple[Any, ...]], *, check_health: bool) -> None:
+        assert self.is_connected
+        assert not check_health
+        assert not self.replies, "what an earlier trip did not read"
+        self.server.trips.append(packed)
+        self.replies += [command[1] for command in packed]
+
+    async def read_response(self) -> Any:
         server = self.server
-        server.trips.append(self.commands)
         server.at_once += 1
         server.most_at_once = max(server.most_at_once, server.at_once)
         try:
             await server.answer()
         finally:
             server.at_once -= 1
-        return [command[1] for command in self.commands]
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
 
 def trips_to(server: Server, timeout_s: float = 5.0) -> tuple[Trips, list[Exception]]:
@@ -60,7 +82,7 @@ def trips_to(server: Server, timeout_s: float = 5.0) -> tuple[Trips, list[Except
 
 
 async def test_what_is_asked_at_once_shares_a_few_trips_and_each_gets_its_own_replies() -> None:
-    server = Server(lambda: asyncio.sleep(0.01))
+    server = Server(lambda: asyncio.sleep(0))
     trips, failures = trips_to(server)
     asked = [[("GET", f"{n}-{m}") for m in range(n % 3 + 1)] for n in range(1000)]
     replies = await asyncio.gather(*map(trips.ask, asked))
@@ -128,6 +150,38 @@ async def test_who_gives_up_before_the_trip_is_not_asked_for() -> None:
     gate.set()
     assert await asyncio.gather(*asked[:-1]) == [[n] for n in range(AT_ONCE + 1)]
     assert [("GET", AT_ONCE + 1)] not in server.trips
+
+
+async def test_a_connection_is_used_again_and_one_that_ended_meanwhile_is_opened_anew() -> None:
+    server = Server(lambda: asyncio.sleep(0))
+    trips, failures = trips_to(server)
+    for n in range(3):
+        assert await trips.ask([("GET", n)]) == [n]
+    [connection] = server.connections
+    assert connection.connects == 1
+    connection.has_ended = True
+    assert await trips.ask([("GET", "after")]) == ["after"]
+    assert (connection.connects, len(server.connections), failures) == (2, 1, [])
+    await trips.stop()
+    assert not connection.is_connected
+
+
+async def test_a_refused_command_is_a_reply_like_the_others() -> None:
+    server = Server(lambda: asyncio.sleep(0))
+    trips, failures = trips_to(server)
+    refused = ResponseError("WRONGTYPE")
+    assert await trips.ask([("GET", "a"), ("GET", refused), ("GET", "c")]) == ["a", refused, "c"]
+    assert failures == []
+    assert server.connections[0].connects == 1
+
+
+async def test_a_connection_whose_trip_broke_off_brings_no_reply_to_the_next() -> None:
+    server = Server(asyncio.Event().wait)
+    trips, _ = trips_to(server, timeout_s=0.05)
+    assert await trips.ask([("GET", "late")]) is None
+    assert not server.connections[0].is_connected
+    server.answer = lambda: asyncio.sleep(0)
+    assert await trips.ask([("GET", "next")]) == ["next"]
 
 
 async def test_stopping_leaves_nobody_waiting() -> None:
