@@ -24,7 +24,6 @@ from stratarouter_runtime.processors.enrich import Enrich
 from stratarouter_runtime.processors.execute import Execute
 from stratarouter_runtime.processors.intake import Intake
 from stratarouter_runtime.processors.lane import Lane
-from stratarouter_runtime.processors.own import OwnExecutions
 from stratarouter_runtime.processors.placement import witness
 from stratarouter_runtime.processors.usage_supervisor import UsageSupervisor
 from stratarouter_runtime.routes import RouteTable
@@ -89,7 +88,7 @@ class Worker:
         self.console = Console(config, config.http_host, self.live) if config.console_enabled else None
 
     def _build(self, processors: Sequence[str]) -> None:
-        assembly, config, own = self.assembly, self.config, OwnExecutions()
+        assembly, config = self.assembly, self.config
         if "enrich" in processors:
             enrich = Enrich(
                 config,
@@ -100,11 +99,10 @@ class Worker:
                 list_topics=lambda: self.intakes[0].topics(),  # noqa: PLW0108 - the intake is made below
                 spans=self._spans,
                 trials=assembly.trials,
-                own=own,
             )
             self._add(enrich, config.requests_topic)
         if "execute" in processors:
-            execute = Execute(config, engine=assembly.engine, metrics=assembly.metrics, spans=self._spans, own=own)
+            execute = Execute(config, engine=assembly.engine, metrics=assembly.metrics, spans=self._spans)
             self._add(execute, config.executions_topic)
 
     def _add(self, handler: Enrich | Execute, topic: str) -> None:

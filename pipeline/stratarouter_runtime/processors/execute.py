@@ -13,7 +13,6 @@ from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, PoisonRecordError, ShuttingDownError
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Instead, Lane
-from stratarouter_runtime.processors.own import OwnExecutions
 from stratarouter_runtime.processors.publish import Outputs
 from stratarouter_runtime.records import Execution, Outbound, Response
 from stratarouter_runtime.telemetry.logs import event
@@ -29,17 +28,7 @@ class Execute:
 
     name = "execute"
 
-    def __init__(
-        self,
-        config: RuntimeConfig,
-        *,
-        engine: Engine,
-        metrics: Metrics,
-        spans: Spans | None = None,
-        own: OwnExecutions | None = None,
-    ) -> None:
-        """``own``: what enrich in this process has written."""
-        self._own = own or OwnExecutions()
+    def __init__(self, config: RuntimeConfig, *, engine: Engine, metrics: Metrics, spans: Spans | None = None) -> None:
         self._spans = spans or Spans()
         self._config = config
         self._engine = engine
@@ -59,7 +48,7 @@ class Execute:
     def _decode(self, lane: Lane, record: Record) -> Execution | None:
         """The execution in ``record``; None where it became a dead letter."""
         try:
-            return self._own.take(record) or wire.decode_execution(record.value, record.headers)
+            return wire.decode_execution(record.value, record.headers)
         except InvalidRecordError as exc:
             problem = exc
         except Exception as exc:
