@@ -5,6 +5,8 @@ In the same place they ask the same, as forms of one word do.
 
 from __future__ import annotations
 
+from stratarouter_runtime.cache.lexicon import grouped
+
 _GROUPS = """
 ability able / absence absent / accuracy accurate / addition add additional / admission admit / advice advise / age
 aging ageing old / allergy allergic / analysis analyze analyse analytical / anger angry / appearance appear /
@@ -93,15 +95,5 @@ wasteful / weakness weak weaken / wealth wealthy / wed wedding / weight weigh / 
 / worth worthy / write writer writing / year yearly / young youth youthful
 """
 
-
-def _table() -> dict[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
-    for group in _GROUPS.split("/"):
-        words = group.split()
-        for word in words:
-            found.setdefault(word, set()).update(words)
-    return {word: frozenset(words) for word, words in found.items()}
-
-
-KIN = _table()
+KIN = grouped(_GROUPS)
 """Each word to the words of all its families, itself among them."""

@@ -19,6 +19,19 @@ def words_in(text: str) -> list[str]:
     return text.split()
 
 
+def grouped(text: str) -> dict[str, frozenset[str]]:
+    """Each word of a list of groups, with a slash between them, to the words of all its groups, itself among them.
+
+    A word that stands in no company is left out.
+    """
+    found: dict[str, set[str]] = {}
+    for group in text.split("/"):
+        words = words_in(group)
+        for word in words:
+            found.setdefault(word, set()).update(words)
+    return {word: frozenset(words) for word, words in found.items() if len(words) > 1}
+
+
 _SMALL = words_in(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"

@@ -6,6 +6,8 @@ English, words in lower case and in plain form.
 
 from __future__ import annotations
 
+from stratarouter_runtime.cache.lexicon import grouped
+
 _GROUPS = """
 abandon leave quit / ability capability capacity skill / able capable / abnormal unusual irregular / absent missing
 away / absorb soak / abuse misuse / academic scholarly / accelerate speed hasten quicken / accent pronunciation /
@@ -380,15 +382,5 @@ term / work function operate / working work / workload work / workplace office j
 compose author / wrong incorrect / year yearly annual / yearn desire
 """
 
-
-def _table() -> dict[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
-    for group in _GROUPS.split("/"):
-        words = group.split()
-        for word in words:
-            found.setdefault(word, set()).update(words)
-    return {word: frozenset(words) for word, words in found.items() if len(words) > 1}
-
-
-RELATED = _table()
+RELATED = grouped(_GROUPS)
 """Each word to the words of all its groups, itself among them."""
