@@ -144,7 +144,7 @@ async def _redisvl(
             rounds = await alternate(contenders, ROUNDS)
     except peers.PeerError as exc:
         return NotRun(REDISVL, str(exc))
-    note = f"both on one Redis Stack; {_note(shares)}"
+    note = f"both on one Redis Stack; the answers came before, ours has copies of them; {_note(shares)}"
     return rounds.against("redisvl", REDISVL, unit="us", at_least=3.0, lower_is_better=True, note=note)
 
 

@@ -33,13 +33,13 @@ class ManualClock:
     """Time that moves when told; sleeping gives way for real, so that background tasks do not spin."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.began = self.now = 1000.0
 
     def monotonic(self) -> float:
         return self.now
 
     def wall_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        return time.time_ns() // 1_000_000 + int(1000 * (self.now - self.began))
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds

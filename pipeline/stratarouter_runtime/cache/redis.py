@@ -1,7 +1,8 @@
 """The cache that workers share: answers in Redis with their time to live, and in each worker what finds them.
 
-A lookup is one round trip for all its queries, with a short deadline. Whatever goes wrong with Redis is a bypass: the
-request goes on as if there were no cache. Needs Redis 6.2 or anything that speaks its protocol; no modules.
+A lookup is one round trip for all its queries, with a short deadline; none for what this process has fetched before and
+Redis has not called changed since. Whatever goes wrong with Redis is a bypass: the request goes on as if there were no
+cache. Needs Redis 6.2 or anything that speaks its protocol; no modules.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from stratarouter_runtime.cache import sweep
 from stratarouter_runtime.cache.connect import close, connect
+from stratarouter_runtime.cache.copies import Copies
 from stratarouter_runtime.cache.follow import READ_TIMEOUT_S, Follower
 from stratarouter_runtime.cache.index import unit
 from stratarouter_runtime.cache.keys import Keys
@@ -32,6 +34,7 @@ from stratarouter_runtime.cache.values import (
     encode_answer,
     encode_findable,
 )
+from stratarouter_runtime.cache.watch import Watch
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
 from stratarouter_runtime.records import Vector
 from stratarouter_runtime.state.cache_control import Origin
@@ -50,6 +53,9 @@ so a short trouble must not become a long one."""
 
 STREAM_LENGTH = 10_000
 """Stream entries kept (about 1 MB). A worker further behind than this scans Redis anew."""
+
+COPIES_SHARE = 4
+"""The part of ``local_bytes``, one in so many, that copies of answers may take."""
 
 LOCAL_ENTRIES = 50_000
 LOCAL_BYTES = 256 * 1024 * 1024
@@ -70,6 +76,7 @@ class Counters:
         unstorable: entries that JSON cannot hold.
         lost_stores: entries not kept because Redis was away.
         vanished: entries found by likeness whose answer was gone.
+        copied: hits without a round trip.
     """
 
     bypassed: int = 0
@@ -78,11 +85,12 @@ class Counters:
     unstorable: int = 0
     lost_stores: int = 0
     vanished: int = 0
+    copied: int = 0
 
 
 @dataclass(slots=True)
 class _Fetched:
-    """The values of one lookup's round trip, decoded; garbage is listed and counts as absent."""
+    """Values of one lookup, decoded; garbage is listed and counts as absent."""
 
     answers: dict[Place, Found] = field(default_factory=dict)
     garbage: list[Place] = field(default_factory=list)
@@ -98,7 +106,7 @@ class RedisCache:
         prefix: begins every key; workers share a cache where they share it.
         timeout_s: deadline of a round trip, in seconds.
         local_entries: entries this worker can find by likeness, at most.
-        local_bytes: their bytes, at most.
+        local_bytes: their bytes, at most; and once more a quarter of it for copies of answers.
 
     Attributes:
         counters: what went by or wrong.
@@ -124,6 +132,8 @@ class RedisCache:
         self._shelf = Shelf(max_entries=local_entries, max_bytes=local_bytes)
         self._client: Redis | None = None
         self._trips: Trips | None = None
+        self._copies = Copies(local_bytes // COPIES_SHARE)
+        self._watch: Watch | None = None
         self._pause_s = 0.0
         self._follower: Follower | None = None
         self._follower_client: Redis | None = None
@@ -152,7 +162,11 @@ class RedisCache:
         if self._client is not None:
             return
         self._client = connect(self._url, MAX_WAIT * self._timeout_s, AT_ONCE, bounded=False)
-        self._trips = Trips(self._client, self._timeout_s, self._failed)
+        self._watch = Watch(self._client, self._copies)
+        self._trips = Trips(
+            self._client, self._timeout_s, self._failed, listener=self._listener, refused=self._watch.refused
+        )
+        self._watch.start()
         self._follower_client = connect(self._url, READ_TIMEOUT_S, 1)
         self._follower = Follower(self._follower_client, self._keys, self._shelf, self._clock, self._worker)
         self._follower.start()
@@ -160,7 +174,9 @@ class RedisCache:
     async def stop(self) -> None:
         """Join the follower and close the connections. Idempotent."""
         await self._leases.stop()
-        trips, self._trips = self._trips, None
+        trips, watch, self._trips, self._watch = self._trips, self._watch, None, None
+        if watch is not None:
+            await watch.stop()
         if trips is not None:
             await trips.stop()
         clients, follower = (self._client, self._follower_client), self._follower
@@ -172,28 +188,33 @@ class RedisCache:
                 await close(client)
 
     def lookup_now(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss] | None:
-        """Bypass at once while Redis is left alone; else None: it takes a round trip."""
-        return self._bypass(queries) if self._is_away() else None
+        """What needs no round trip: the same words, where this process has copies of all their answers; a bypass where
+        it has none and Redis is left alone. Else None.
+        """
+        if not len(self._copies):
+            return self._bypass(queries) if self._is_away() else None
+        now = self._clock.monotonic()
+        found: list[CacheHit | CacheMiss] = []
+        for query in queries:
+            same = self._same(query, now)
+            if same is None:
+                return None
+            found.append(same)
+        self.counters.copied += len(found)
+        return found
 
     async def lookup(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss]:
-        """Look up many at once, in one round trip: exact first, then by likeness."""
+        """Look up many at once, in one round trip at most: exact first, then by likeness."""
         if not queries:
             return []
-        if self._is_away():
+        if not len(self._copies) and self._is_away():
             return self._bypass(queries)
-        # 1. What this worker finds by likeness, guard and all.
         now = self._clock.monotonic()
-        nears = [self._near(query, now) for query in queries]
-        # 2. The answers of both kinds, in one round trip: what Redis no longer holds is never served.
-        places = {(query.scope, query.content_hash) for query in queries}
-        places |= {near.item.place for near in nears if isinstance(near, Near)}
-        fetched = await self._fetch(list(places))
-        if fetched is None:
-            return self._bypass(queries, self._failure)
-        found = [self._decide(query, near, fetched) for query, near in zip(queries, nears, strict=True)]
-        # 3. Away with what nobody can read.
-        await self._delete(fetched.garbage)
-        return found
+        here = [self._here(query, now) for query in queries]
+        asked = [(query, one) for query, one in zip(queries, here, strict=True) if not isinstance(one, CacheHit)]
+        self.counters.copied += len(here) - len(asked)
+        there = iter(await self._there(asked) if asked else ())
+        return [one if isinstance(one, CacheHit) else next(there) for one in here]
 
     async def store(self, entries: Sequence[CacheEntry]) -> None:
         """Keep answers; failures are counted, not raised."""
@@ -212,6 +233,7 @@ class RedisCache:
         """Take single entries out, here and in Redis; failures are counted, not raised."""
         for place in places:
             self._shelf.remove(place)
+            self._changed(place)
         await self._ask(sweep.removals(self._keys, places))
 
     async def drop(self, is_stale: Callable[[Origin], bool], turn: str) -> int:
@@ -219,6 +241,7 @@ class RedisCache:
 
         This worker's own copy loses them when they are found and their answer is gone.
         """
+        self._copies.clear()
         return 0 if self._is_away() else await sweep.drop(self._ask, self._keys, is_stale, turn)
 
     async def kept(self) -> AsyncIterator[sweep.Kept]:
@@ -234,42 +257,82 @@ class RedisCache:
         self.counters.bypassed += len(queries)
         return [CacheMiss(reason, bypassed=True) for _ in queries]
 
-    def _near(self, query: CacheQuery, now: float) -> Near | CacheMiss:
+    def _same(self, query: CacheQuery, now: float) -> CacheHit | None:
+        """A hit by the same words, where there is a copy of their answer."""
+        found = self._copies.get((query.scope, query.content_hash), now)
+        if found is None:
+            return None
+        self._shelf.exact(query, now)  # counts as use
+        return _exact(found)
+
+    def _here(self, query: CacheQuery, now: float) -> CacheHit | Near | CacheMiss:
+        """A hit, where there is a copy of its answer; else what was found by likeness, guard and all, and why not."""
+        same = self._same(query, now)
+        if same is not None:
+            return same
         # The same words are known here: the search (0.2 ms of this process's time) would be for nothing.
-        same = self._shelf.exact(query, now)
-        return self._shelf.nearest(query, self._guard, now) if same is None else Near(same, 1.0)
+        item = self._shelf.exact(query, now)
+        near = self._shelf.nearest(query, self._guard, now) if item is None else Near(item, 1.0)
+        # Their own answer may lie in Redis without a vector, as an alias does: what is alike is as good.
+        found = None if item is not None or isinstance(near, CacheMiss) else self._copies.get(near.item.place, now)
+        return near if found is None or isinstance(near, CacheMiss) else _alike(found, near.similarity)
+
+    async def _there(self, asked: Sequence[tuple[CacheQuery, Near | CacheMiss]]) -> list[CacheHit | CacheMiss]:
+        """The answers of both kinds, in one round trip: what Redis no longer holds is never served."""
+        queries = [query for query, _ in asked]
+        if self._is_away():
+            return self._bypass(queries)
+        places = {(query.scope, query.content_hash) for query in queries}
+        places |= {near.item.place for _, near in asked if isinstance(near, Near)}
+        fetched = await self._fetch(list(places))
+        if fetched is None:
+            return self._bypass(queries, self._failure)
+        found = [self._decide(query, near, fetched) for query, near in asked]
+        # Away with what nobody can read.
+        await self._delete(fetched.garbage)
+        return found
 
     def _decide(self, query: CacheQuery, near: Near | CacheMiss, fetched: _Fetched) -> CacheHit | CacheMiss:
         place = (query.scope, query.content_hash)
         same = fetched.answers.get(place)
         if same is not None:
-            return CacheHit("exact", 1.0, same.entry_id, same.answer, same.origin, likeness=same.likeness)
+            return _exact(same)
         if place in fetched.garbage and (isinstance(near, CacheMiss) or near.item.place not in fetched.answers):
             return CacheMiss("garbage", bypassed=True)
         if isinstance(near, CacheMiss):
             return near
         like = fetched.answers.get(near.item.place)
         if like is not None:
-            alike = near.similarity
-            return CacheHit("semantic", alike, like.entry_id, like.answer, like.origin, likeness=alike)
+            return _alike(like, near.similarity)
         self._shelf.remove(near.item.place)
         self.counters.vanished += 1
         return CacheMiss("vanished", near.similarity, near.item.entry_id)
 
     async def _fetch(self, places: list[Place]) -> _Fetched | None:
         """The answers at ``places``; None where Redis did not give them."""
-        replies = await self._ask([("GET", self._keys.answer(place)) for place in places])
+        names = [self._keys.answer(place) for place in places]
+        listener, changes = self._listener(), self._copies.changes
+        replies = await self._ask([("GET", name) for name in names])
         if replies is None:
             return None
+        # Copied is only what the server says it will tell of: while the same connection listens as when it was asked.
+        is_told = listener is not None and listener == self._listener()
         fetched = _Fetched()
-        for place, reply in zip(places, replies, strict=True):
+        for place, name, reply in zip(places, names, replies, strict=True):
             if reply is None:
                 continue
             try:
-                fetched.answers[place] = _read(reply, place)
+                found = fetched.answers[place] = _read(reply, place)
             except GarbageError:
                 fetched.garbage.append(place)
+                continue
+            if is_told and found.expires_ms:
+                expires_at = self._clock.monotonic() + (found.expires_ms - self._clock.wall_ms()) / 1000
+                self._copies.put(place, name.encode(), found, len(reply), expires_at, since=changes)
         return fetched
+
+    def _listener(self) -> int | None:
+        return None if self._watch is None else self._watch.listener
 
     async def _delete(self, places: Sequence[Place]) -> None:
         if not places:
@@ -291,6 +354,8 @@ class RedisCache:
         if self._is_away() or not _all_done(await self._ask(writes)):
             self.counters.lost_stores += len(kept)
             return
+        for entry, _ in kept:
+            self._changed((entry.scope, entry.content_hash))
         # Named on the stream only once they are there: on a cluster, one pipeline has no order across nodes.
         likely = [(entry, vector) for entry, vector in kept if vector is not None]
         await self._ask([self._news(entry) for entry, _ in likely])
@@ -316,16 +381,20 @@ class RedisCache:
 
     def _write(self, entry: CacheEntry, vector: Vector | None, wall_ms: int) -> list[tuple[Any, ...]]:
         place, ttl_ms = (entry.scope, entry.content_hash), entry.ttl * 1000
-        answer = ("SET", self._keys.answer(place), encode_answer(entry), "PX", ttl_ms)
+        expires_ms = wall_ms + ttl_ms
+        answer = ("SET", self._keys.answer(place), encode_answer(entry, expires_ms), "PX", ttl_ms)
         if vector is None:
             return [answer, ("UNLINK", self._keys.findable(place))]
-        findable = encode_findable(entry, vector, wall_ms + ttl_ms)
+        findable = encode_findable(entry, vector, expires_ms)
         return [answer, ("SET", self._keys.findable(place), findable, "PX", ttl_ms)]
 
     def _news(self, entry: CacheEntry) -> tuple[Any, ...]:
         name = self._keys.findable((entry.scope, entry.content_hash))
         limits = ("MAXLEN", "~", STREAM_LENGTH)
         return ("XADD", self._keys.stream, *limits, "*", "key", name, "worker", self._worker)
+
+    def _changed(self, place: Place) -> None:
+        self._copies.changed(self._keys.answer(place).encode())
 
     def _keep(self, entry: CacheEntry, vector: Vector | None, now: float) -> None:
         size = size_of(entry.text, vector)
@@ -358,6 +427,14 @@ class RedisCache:
         self._pause_s = min(RETRY_AFTER_S, max(FIRST_RETRY_AFTER_S, 2 * self._pause_s))
         self._away_until = self._clock.monotonic() + self._pause_s
         event(log, logging.WARNING, "cache bypassed", cause=type(exc).__name__, for_s=self._pause_s)
+
+
+def _exact(found: Found) -> CacheHit:
+    return CacheHit("exact", 1.0, found.entry_id, found.answer, found.origin, likeness=found.likeness)
+
+
+def _alike(found: Found, similarity: float) -> CacheHit:
+    return CacheHit("semantic", similarity, found.entry_id, found.answer, found.origin, likeness=similarity)
 
 
 def _read(reply: Any, place: Place) -> Found:

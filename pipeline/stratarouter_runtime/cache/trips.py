@@ -43,11 +43,23 @@ class Trips:
         timeout_s: of one trip, not counting what this thread worked meanwhile: a reply that lies here unread is not
             late.
         failed: told why a trip came to nothing.
+        listener: which connection is told of changes to what trips read, by its id (``cache/watch.py``); None: none is.
+        refused: told of a listener that the server would not tell, and why.
     """
 
-    def __init__(self, client: Redis, timeout_s: float, failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        timeout_s: float,
+        failed: Callable[[Exception], None],
+        *,
+        listener: Callable[[], int | None] = lambda: None,
+        refused: Callable[[int, Exception], None] = lambda _, __: None,
+    ) -> None:
         self._pool = client.connection_pool
-        self._idle: list[AbstractConnection] = []
+        self._idle: list[tuple[AbstractConnection, int | None]] = []
+        self._listener = listener
+        self._refused = refused
         self._timeout_s = timeout_s
         self._failed = failed
         self._waiting: deque[Asked] = deque()
@@ -71,7 +83,7 @@ class Trips:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._turn_away()
         idle, self._idle = self._idle, []
-        await disconnect(*idle)
+        await disconnect(*(connection for connection, _ in idle))
 
     def _set_out(self) -> None:
         task = asyncio.create_task(self._go(), name="cache trip")
@@ -119,24 +131,38 @@ class Trips:
         return together
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
-        connection: Any = self._idle.pop() if self._idle else self._pool.make_connection()  # type: ignore[no-untyped-call]
+        connection: Any
+        connection, told = self._idle.pop() if self._idle else (self._pool.make_connection(), None)  # type: ignore[no-untyped-call]
         try:
+            # The server may have closed it since, or have said what nobody asked.
+            if connection.is_connected and await connection.can_read():
+                await connection.disconnect(nowait=True)
+            if not connection.is_connected:
+                await connection.connect()
+                told = None
+            if told != self._listener():
+                told = await self._tell(connection)
             replies = await _exchange(connection, commands)
         except BaseException:
             # What is still to come on it would be taken for the next trip's replies.
             await connection.disconnect(nowait=True)
             raise
-        self._idle.append(connection)
+        self._idle.append((connection, told))
         return replies
+
+    async def _tell(self, connection: Any) -> int | None:
+        """Have the listener told of changes to what ``connection`` reads from now on; which listener that is."""
+        listener = self._listener()
+        off = ("CLIENT", "TRACKING", "OFF")
+        on = () if listener is None else (("CLIENT", "TRACKING", "ON", "REDIRECT", listener),)
+        for reply in await _exchange(connection, (off, *on)):
+            if isinstance(reply, Exception) and listener is not None:
+                self._refused(listener, reply)
+        return listener
 
 
 async def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
     """The replies to ``commands``, refusals among them. Any: what redis-py says of its connections' types is not so."""
-    # The server may have closed it since, or have said what nobody asked.
-    if connection.is_connected and await connection.can_read():
-        await connection.disconnect(nowait=True)
-    if not connection.is_connected:
-        await connection.connect()
     await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
     replies: list[Any] = []
     for _ in commands:

@@ -28,12 +28,16 @@ class UnstorableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an entry's value says; ``likeness`` as ``CacheEntry``'s."""
+    """What an entry's value says; ``likeness`` as ``CacheEntry``'s.
+
+    ``expires_ms`` by the wall; 0 where whoever wrote it did not say.
+    """
 
     entry_id: str
     answer: Answer
     origin: Origin
     likeness: float = 1.0
+    expires_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Findable:
     vector: Vector
 
 
-def encode_answer(entry: CacheEntry) -> bytes:
+def encode_answer(entry: CacheEntry, expires_ms: int) -> bytes:
     """The value of an entry. Raises UnstorableError."""
     return _dumps(
         {
@@ -63,6 +67,7 @@ def encode_answer(entry: CacheEntry) -> bytes:
             "begun": entry.origin.begun,
             "labels": entry.origin.labels,
             "likeness": entry.likeness,
+            "expires_ms": expires_ms,
             "answer": asdict(entry.answer),
         }
     )
@@ -75,7 +80,8 @@ def decode_answer(raw: bytes, place: Place) -> Found:
         raise GarbageError("another entry's")
     try:
         entry_id, answer = _text(fields["entry_id"]), _answer(fields["answer"])
-        return Found(entry_id, answer, origin_of(fields), float(fields.get("likeness", 1.0)))
+        likeness, expires_ms = float(fields.get("likeness", 1.0)), int(fields.get("expires_ms", 0))
+        return Found(entry_id, answer, origin_of(fields), likeness, expires_ms)
     except (KeyError, TypeError, ValueError) as exc:
         raise GarbageError(f"an entry without a readable answer: {type(exc).__name__}") from exc
 
