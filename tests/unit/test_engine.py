@@ -79,6 +79,23 @@ async def test_a_follower_is_not_failed_with_its_leader() -> None:
     assert answered.batch.role == "leader"
 
 
+async def test_a_leader_whose_task_is_cancelled_takes_no_follower_with_it() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        leader = bench.engine.submit(execution("leader", "hello"))
+        followers = [bench.engine.submit(execution(f"follower {n}", "hello")) for n in range(3)]
+        while not provider.calls:
+            await asyncio.sleep(0)
+        leader.cancel()
+        provider.gate.set()
+        responses = await asyncio.gather(*followers)
+    assert leader.cancelled()
+    assert [response.text for response in responses] == ["answer to hello"] * 3
+    assert [response.batch.role for response in responses].count("leader") == 1
+    assert len(provider.calls) == 2
+
+
 async def test_an_outage_does_not_make_followers_queue_for_ever() -> None:
     provider = Provider(*(ProviderUnavailableError("503") for _ in range(100)))
     async with Bench(provider, max_retries=0) as bench:

@@ -370,10 +370,12 @@ class Engine:
         try:
             outcome = await self._performer.perform(leader.work)
         except BaseException as exc:
-            problem = as_exception(exc)
+            # A task that somebody else cancelled takes nobody with it: who follows goes on without it.
+            gave_up = isinstance(exc, asyncio.CancelledError) and not self._closing
+            problem = RuntimeError("who led gave up") if gave_up else as_exception(exc)
             leader.fail(problem)
             self._ended(leader)
-            if problem is exc or (isinstance(exc, asyncio.CancelledError) and not self._closing):
+            if gave_up or problem is exc:
                 raise
             raise problem from exc
         leader.outcome.set_result(outcome)
