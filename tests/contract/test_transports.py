@@ -20,10 +20,10 @@ from stratarouter_runtime.errors import (
     RuntimeSystemError,
 )
 from stratarouter_runtime.ports import HttpCall
-from stratarouter_runtime.providers import create_transport, http, http_aiohttp, http_direct
-from stratarouter_runtime.providers.http import HttpxTransport
+from stratarouter_runtime.providers import create_transport, http, http_aiohttp, http_direct, http_httpx
 from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport
 from stratarouter_runtime.providers.http_direct import DirectTransport
+from stratarouter_runtime.providers.http_httpx import HttpxTransport
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
 from stratarouter_runtime.testing.simulator_endpoints import expected_answer
 
@@ -407,7 +407,7 @@ async def test_hundred_streams_at_once_all_get_their_own_text(transport):
 def test_every_error_of_the_clients_is_mapped():
     """Fails when a client library grows an exception outside the families that the transports catch."""
     families = {
-        httpx: http.FAILURES,
+        httpx: http_httpx.FAILURES,
         aiohttp: http_aiohttp.FAILURES,
         httptools: (*http_direct.FAILURES, httptools.HttpParserUpgrade),
     }

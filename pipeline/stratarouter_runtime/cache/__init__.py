@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from stratarouter_runtime.cache.controlled import ControllableCache
-from stratarouter_runtime.cache.evidence import RedisEvidence
 from stratarouter_runtime.cache.guard import SETTINGS, create_guard
 from stratarouter_runtime.cache.keys import Keys
 from stratarouter_runtime.cache.memory import MemoryCache
-from stratarouter_runtime.cache.redis import RedisCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.ports import Clock, Guard
+
+if TYPE_CHECKING:
+    from stratarouter_runtime.cache.evidence import RedisEvidence
 
 __all__ = ["CacheConfig", "create_cache", "create_evidence"]
 
@@ -71,6 +72,8 @@ def create_cache(config: CacheConfig, *, clock: Clock | None = None, guard: Guar
             max_bytes=config.cache_max_bytes,
             eviction=config.cache_eviction,
         )
+    from stratarouter_runtime.cache.redis import RedisCache  # noqa: PLC0415 - slow import
+
     return RedisCache(
         config.redis_url,
         clock=clock,
@@ -86,6 +89,8 @@ def create_evidence(config: CacheConfig, *, clock: Clock, eager: bool) -> RedisE
     """Where workers share what they learn of hits, beside the cache they share; None where they share none."""
     if config.cache_backend == "memory":
         return None
+    from stratarouter_runtime.cache.evidence import RedisEvidence  # noqa: PLC0415 - slow import
+
     return RedisEvidence(config.redis_url, Keys(_prefix(config)).evidence, clock, eager=eager)
 
 

@@ -70,7 +70,7 @@ def create_transport(kind: TransportKind = "auto", *, max_connections: int | Non
         from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport  # noqa: PLC0415 - may be absent
 
         return AiohttpTransport(**bounds)
-    from stratarouter_runtime.providers.http import HttpxTransport  # noqa: PLC0415 - slow import
+    from stratarouter_runtime.providers.http_httpx import HttpxTransport  # noqa: PLC0415 - slow import
 
     return HttpxTransport(**bounds)
 

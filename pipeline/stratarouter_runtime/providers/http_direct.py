@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import ssl
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, urlsplit
 
 import httptools
@@ -25,10 +27,13 @@ from stratarouter_runtime.providers.http import (
     MAX_CONNECTIONS,
     MAX_REPLY_BYTES,
     CallProgress,
+    StreamedReply,
     interruption,
     too_large,
 )
-from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport
+
+if TYPE_CHECKING:
+    from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport
 
 SWEEP_S = 1.0
 """How often idle connections are looked through."""
@@ -197,7 +202,7 @@ Handed = _Connection | None
 """What a call that waited is given: a connection to its server, or room to open one."""
 
 
-class DirectTransport(AiohttpTransport):
+class DirectTransport:
     """Sends calls through one pool. Follows no redirect, keeps no cookie, takes no proxy from the process.
 
     Args:
@@ -206,8 +211,8 @@ class DirectTransport(AiohttpTransport):
     """
 
     def __init__(self, *, max_connections: int = MAX_CONNECTIONS) -> None:
-        super().__init__(max_connections=max_connections)
-        self._room = max_connections
+        self._max_connections = self._room = max_connections
+        self._over_aiohttp: AiohttpTransport | None = None
         self._idle: dict[tuple[str, str, int], deque[_Connection]] = {}
         self._open: set[_Connection] = set()
         self._waiting: deque[tuple[tuple[str, str, int], asyncio.Future[Handed]]] = deque()
@@ -218,7 +223,6 @@ class DirectTransport(AiohttpTransport):
 
     async def start(self) -> None:
         """Open the pool. Idempotent."""
-        await super().start()
         self._deadlines = Deadlines()
         self._started = True
 
@@ -231,20 +235,40 @@ class DirectTransport(AiohttpTransport):
         for connection in list(self._open):
             connection.abort()
         self._idle.clear()
-        await super().stop()
+        over_aiohttp, self._over_aiohttp = self._over_aiohttp, None
+        if over_aiohttp is not None:
+            await over_aiohttp.stop()
 
     async def send(self, call: HttpCall) -> HttpReply:
         """Send one call and read its whole reply within ``call.timeout_s``. Raises as ``ports.Transport`` says."""
         if not self._started:
             raise ProviderConnectionError("the transport is not started")
         if "@" in call.url:
-            return await super().send(call)  # a user in the URL, which aiohttp makes a header of
+            return await (await self._aiohttp()).send(call)  # a user in the URL, which aiohttp makes a header of
         progress = CallProgress()
         try:
             return await self._exchange(call, progress)
         except FAILURES as exc:
             problem = interruption(call, progress, exc)
         raise problem
+
+    @asynccontextmanager
+    async def stream(self, call: HttpCall) -> AsyncIterator[StreamedReply]:
+        """Send one call and read its reply as it comes, within ``call.timeout_s``. Raises as ``send`` does."""
+        async with (await self._aiohttp()).stream(call) as reply:
+            yield reply
+
+    async def _aiohttp(self) -> AiohttpTransport:
+        """Loaded when it is needed first, on another thread: it takes 0.2 s, and most workers never need it."""
+        load = importlib.import_module
+        if self._over_aiohttp is None:
+            module = await asyncio.to_thread(load, "stratarouter_runtime.providers.http_aiohttp")
+        if not self._started:
+            raise ProviderConnectionError("the transport is not started")
+        if self._over_aiohttp is None:
+            self._over_aiohttp = module.AiohttpTransport(max_connections=self._max_connections)
+            await self._over_aiohttp.start()
+        return self._over_aiohttp
 
     async def _exchange(self, call: HttpCall, progress: CallProgress) -> HttpReply:
         place = _place(call.url)

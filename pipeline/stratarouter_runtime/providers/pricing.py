@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-
-import genai_prices
-from genai_prices.types import ModelPrice, PriceCalculation
+from typing import TYPE_CHECKING
 
 from stratarouter_runtime.records import Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice, PriceCalculation
 
 TOKENS_PER_RATE = 1_000_000
 DECIMALS = 9
@@ -66,7 +67,10 @@ class Pricer:
         self._base_urls = dict(base_urls or {})
 
     def load(self) -> None:
-        """Read the bundled prices, a few hundred milliseconds once, so that the first answer need not wait."""
+        """Read the bundled prices, a few hundred milliseconds once, so that the first answer need not wait.
+
+        From any thread.
+        """
         self._find("openai", "gpt-4o-mini")
 
     def cost_usd(self, provider: str, model: str, usage: Usage) -> float | None:
@@ -103,12 +107,16 @@ class Pricer:
             if listed is None or listed.provider.id != provider.lower():
                 # The library also matches parts of names: "local-mistral" is not Mistral and has not its prices.
                 return None
+        from genai_prices.types import ModelPrice  # noqa: PLC0415 - slow import
+
         prices = listed.model.prices
         flat = _flat_rates(prices) if isinstance(prices, ModelPrice) else None
         return flat or _Listed(listed.provider.id, model)
 
 
 def _ask_library(model: str, *, api_url: str | None = None, provider_id: str | None = None) -> PriceCalculation | None:
+    import genai_prices  # noqa: PLC0415 - slow import
+
     usage = genai_prices.Usage(input_tokens=1, output_tokens=1)
     try:
         if api_url is not None:
@@ -132,6 +140,8 @@ def _flat_rates(prices: ModelPrice) -> Rates | None:
 
 
 def _listed_cost_usd(listed: _Listed, usage: Usage) -> float | None:
+    import genai_prices  # noqa: PLC0415 - slow import
+
     counted = genai_prices.Usage(
         input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cache_read_tokens=usage.cached_tokens
     )

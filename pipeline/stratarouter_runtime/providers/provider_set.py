@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from stratarouter_runtime.errors import ProviderRejectedError
@@ -31,16 +32,24 @@ class ProviderSet:
         self._takes_many: frozenset[str] = frozenset()
         self._transport = transport
         self._pricer = pricer
+        self._loading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Read the keys and the prices, open the transport. Raises ConfigurationError where a key is missing."""
+        """Read the keys, open the transport, have prices read meanwhile: an answer that comes before them waits.
+
+        Raises ConfigurationError where a key is missing.
+        """
         self._take_up(self._make_adapters())
-        self._pricer.load()
+        if self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(self._pricer.load), name="read prices")
         await self._transport.start()
 
     async def stop(self) -> None:
         """Close the transport. Idempotent."""
         await self._transport.stop()
+        loading, self._loading = self._loading, None
+        if loading is not None:
+            await loading
 
     def update(self, adapters: Adapters, pricer: Pricer) -> None:
         """Take a changed configuration up. Names that it lacks stay: records resolved before may still name them."""

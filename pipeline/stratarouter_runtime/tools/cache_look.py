@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,6 @@ from stratarouter_runtime.cache import create_cache, create_evidence
 from stratarouter_runtime.cache.controlled import ControlledCache
 from stratarouter_runtime.cache.guard import SETTINGS, create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
-from stratarouter_runtime.cache.redis import RedisCache
-from stratarouter_runtime.cache.sweep import Kept
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders import create_embedder
@@ -30,6 +28,10 @@ from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.cache_control import CacheControl
 from stratarouter_runtime.state.error_bound import ErrorBound, Observation
 from stratarouter_runtime.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from stratarouter_runtime.cache.redis import RedisCache
+    from stratarouter_runtime.cache.sweep import Kept
 
 TIMEOUT_S = 5.0
 """Of one step in Redis: nobody waits behind it."""
@@ -126,6 +128,8 @@ async def search(settings: RuntimeConfig, fits: Callable[[Kept], bool], limit: i
 async def _redis(settings: RuntimeConfig) -> AsyncIterator[RedisCache]:
     """The shared cache to look into. Raises ConfigurationError for another backend, CacheUnavailableError."""
     cache = create_cache(settings.model_copy(update={"cache_timeout_ms": round(TIMEOUT_S * 1000)}))
+    from stratarouter_runtime.cache.redis import RedisCache  # noqa: PLC0415 - slow import
+
     if not isinstance(cache, RedisCache):
         raise ConfigurationError("the cache is in the workers' memory", remedy=IN_MEMORY)
     await cache.start()
