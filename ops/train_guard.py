@@ -32,22 +32,24 @@ from stratarouter_runtime.cache.features import Features, features
 from stratarouter_runtime.cache.guard import STRICT
 from stratarouter_runtime.cache.pairs import Pair, Question, read
 from stratarouter_runtime.cache.rules import refusal
-from stratarouter_runtime.cache.wording import KINDS, is_named, kind_of, opposed, unshared
+from stratarouter_runtime.cache.wording import KINDS, is_lone, is_named, kind_of, opposed, unshared
 from stratarouter_runtime.embedders import LocalEmbedder
 
 Floats = NDArray[np.float64]
 
 OWN_PAIRS = Path(__file__).parent.parent / "tests/data/cache_pairs.csv"
 KIND_NAMES = tuple(name for name in KINDS if name != "same")
-NAMES = (*(name.upper() for name in KIND_NAMES), "NAMED", "UNSHARED")
+NAMES = (*(name.upper() for name in KIND_NAMES), "NAMED", "UNSHARED", "LONE")
 EVERY = 8
 """Of the banking queries one in so many is taken: about as many pairs as the labelled set gives."""
 STEPS = 20_000
 RATE = 0.05
 RIDGE = 1.0
 """Strength of the penalty on large weights, in pairs: it keeps rare differences from large costs."""
-LEAST = {"UNSHARED": 0.2}
-"""Costs that are held at this or above: the sets have hardly a text that shares no word with what it is near to."""
+LEAST = {"UNSHARED": 0.2, "LONE": 0.12}
+"""Costs that are held at this or above: the sets have hardly a text that shares no word with what it is near to, and by
+its nearest among all the others a text of one content word is found right, by its nearest among the few that a young
+cache holds it is not."""
 PRECISION = 0.98
 """Where recall is told of a set that the costs were not fitted on."""
 
@@ -74,7 +76,8 @@ def row(cosine: float, asked: Features, stored: Features) -> list[float]:
     """One row of ``Judged.rows``."""
     left = difference(asked, stored)
     kind = kind_of(asked, stored, left)
-    return [cosine, *(kind == name for name in KIND_NAMES), is_named(asked, stored, left), unshared(left)]
+    kinds = (kind == name for name in KIND_NAMES)
+    return [cosine, *kinds, is_named(asked, stored, left), unshared(left), is_lone(asked, stored)]
 
 
 def judged(pairs: list[Pair], similarities: NDArray[np.float32], share: float) -> Judged:

@@ -148,6 +148,13 @@ def test_the_less_alike_two_texts_are_the_less_their_words_may_differ() -> None:
     assert guard.differs(asked, stored, 0.81) == "guard:wording"
 
 
+def test_texts_of_one_content_word_must_be_nearer_than_those_of_more() -> None:
+    guard = create_guard()
+    assert guard.differs("where can I use my card", "where can I get my card", 0.70) == "guard:wording"
+    assert guard.differs("where can I use my card", "where can I get my card", 0.80) is None
+    assert guard.differs("how do I reset my password", "what is the way to reset a password", 0.70) is None
+
+
 def test_the_lenient_setting_lets_more_pass() -> None:
     asked, stored = "posts with polls about remote work", "threads with surveys about remote work"
     refused = {

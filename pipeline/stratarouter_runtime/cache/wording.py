@@ -29,6 +29,9 @@ COST_NAMED = 0.13
 """For a name among the words without a counterpart, on top of the others."""
 COST_UNSHARED = 0.20
 """For what the content words in common fall short of half."""
+COST_LONE = 0.12
+"""For a text of one content word: that two questions share it says little ("where can I use my card", "where can I get
+my card")."""
 KINDS = {
     "same": ("guard:wording", 0.0),
     "different": ("guard:wording", COST_DIFFERENT),
@@ -77,7 +80,8 @@ def _anchored(asked: Features, stored: Features) -> bool:
 def wording_cost(asked: Features, stored: Features, left: Difference) -> tuple[str, float]:
     """What the differing words (``left``) cost in similarity, and the reason that says most of it."""
     reason, cost = KINDS[kind_of(asked, stored, left)]
-    return reason, cost + COST_NAMED * is_named(asked, stored, left) + COST_UNSHARED * unshared(left)
+    cost += COST_NAMED * is_named(asked, stored, left) + COST_UNSHARED * unshared(left)
+    return reason, cost + COST_LONE * is_lone(asked, stored)
 
 
 def kind_of(asked: Features, stored: Features, left: Difference) -> str:
@@ -109,3 +113,8 @@ def unshared(left: Difference) -> float:
 def is_named(asked: Features, stored: Features, left: Difference) -> bool:
     """Whether a name is among the words without a counterpart."""
     return not asked.entities.isdisjoint(left.ours) or not stored.entities.isdisjoint(left.theirs)
+
+
+def is_lone(asked: Features, stored: Features) -> bool:
+    """Whether one of the texts has a single content word, or none."""
+    return min(len(asked.content), len(stored.content)) <= 1
