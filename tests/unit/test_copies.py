@@ -5,7 +5,7 @@ from __future__ import annotations
 from stratarouter_runtime.cache.copies import MAX_LATEST, OVERHEAD_BYTES, PER_BYTE, Copies
 from stratarouter_runtime.cache.values import Found
 from stratarouter_runtime.records import Answer
-from stratarouter_runtime.state.cache_control import UNKNOWN
+from stratarouter_runtime.state.cache_control import UNKNOWN, Origin
 
 ONE = OVERHEAD_BYTES + PER_BYTE * 100
 """What a copy of a value of 100 bytes takes."""
@@ -57,6 +57,16 @@ def test_what_changed_is_dropped_and_what_was_on_its_way_meanwhile_is_not_kept()
     assert kept(copies, "a", "b") == ["b"]
     put(copies, "a")
     assert kept(copies, "a") == ["a"]
+
+
+def test_what_was_invalidated_is_taken_out_and_the_rest_stays() -> None:
+    copies = Copies(10 * ONE)
+    put(copies, "a")
+    old = Found("b", Answer("b", "openai", "m"), Origin(3, ()))
+    copies.put(("s", "b"), b"b", old, 100, 10.0, since=copies.changes)
+    copies.drop(lambda origin: origin.begun == 3)
+    assert kept(copies, "a", "b") == ["a"]
+    assert copies.bytes == ONE
 
 
 def test_nothing_outlives_the_loss_of_the_one_who_tells() -> None:

@@ -7,10 +7,12 @@ While nobody listens to that, nothing is copied. Pure: ``now`` is an argument.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from stratarouter_runtime.cache.shelf import Place
 from stratarouter_runtime.cache.values import Found
 from stratarouter_runtime.plain import dataclass
+from stratarouter_runtime.state.cache_control import Origin
 
 OVERHEAD_BYTES = 1_000
 """What a copy costs beside its value's length: the objects it is read into, the place, the name."""
@@ -83,6 +85,11 @@ class Copies:
             _, self._unknown = self._latest.popitem(last=False)
         place = self._places.get(name)
         if place is not None:
+            self._drop(place)
+
+    def drop(self, is_stale: Callable[[Origin], bool]) -> None:
+        """Take out what ``is_stale`` names."""
+        for place in [place for place, copy in self._copies.items() if is_stale(copy.found.origin)]:
             self._drop(place)
 
     def clear(self) -> None:

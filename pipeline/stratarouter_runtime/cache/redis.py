@@ -239,9 +239,9 @@ class RedisCache:
     async def drop(self, is_stale: Callable[[Origin], bool], turn: str) -> int:
         """Take out of Redis what ``is_stale`` names, where no other worker does it this ``turn``; returns how many.
 
-        This worker's own copy loses them when they are found and their answer is gone.
+        What this worker finds by likeness loses them when they are found and their answer is gone.
         """
-        self._copies.clear()
+        self._copies.drop(is_stale)
         return 0 if self._is_away() else await sweep.drop(self._ask, self._keys, is_stale, turn)
 
     async def kept(self) -> AsyncIterator[sweep.Kept]:

@@ -76,6 +76,9 @@ class Watch:
                     event(log, logging.INFO, "cache copies off", cause=str(exc))
                     return
                 event(log, logging.INFO, "cache copies dropped", cause=type(exc).__name__)
+            except Exception:
+                # What nobody foresaw costs the copies, not the cache.
+                log.exception("cache copies dropped")
             finally:
                 self._lost(None)
                 await disconnect(connection)
@@ -93,13 +96,14 @@ class Watch:
             asyncio.create_task(self._read(connection), name="cache watch reader"),
             asyncio.create_task(self._beat(connection), name="cache watch heartbeat"),
         ]
+        ends = [*tasks, self._end]
         try:
-            ended, _ = await asyncio.wait([*tasks, self._end], return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._end.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            for end in ends:
+                end.cancel()
+            # Several may have failed of one cause, of which one is told.
+            await asyncio.gather(*ends, return_exceptions=True)
         ended.pop().result()
 
     async def _read(self, connection: Any) -> None:
