@@ -340,6 +340,10 @@ async def _fill_and_find(config: RuntimeConfig) -> None:
                     await asyncio.sleep(0.05)
                     [found] = await other.lookup([query])
                 assert found.kind == kind
+            # It is told what changes, so that it may keep copies of what it fetched.
+            while other.lookup_now([exact]) is None:
+                await asyncio.sleep(0.05)
+                await other.lookup([exact])
     finally:
         await ours.stop()
         await other.stop()
