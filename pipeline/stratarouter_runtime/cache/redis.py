@@ -272,10 +272,14 @@ class RedisCache:
             return same
         # The same words are known here: the search (0.2 ms of this process's time) would be for nothing.
         item = self._shelf.exact(query, now)
-        near = self._shelf.nearest(query, self._guard, now) if item is None else Near(item, 1.0)
+        if item is not None:
+            return Near(item, 1.0)
+        near = self._shelf.nearest(query, self._guard, now)
+        if isinstance(near, CacheMiss):
+            return near
         # Their own answer may lie in Redis without a vector, as an alias does: what is alike is as good.
-        found = None if item is not None or isinstance(near, CacheMiss) else self._copies.get(near.item.place, now)
-        return near if found is None or isinstance(near, CacheMiss) else _alike(found, near.similarity)
+        found = self._copies.get(near.item.place, now)
+        return near if found is None else _alike(found, near.similarity)
 
     async def _there(self, asked: Sequence[tuple[CacheQuery, Near | CacheMiss]]) -> list[CacheHit | CacheMiss]:
         """The answers of both kinds, in one round trip: what Redis no longer holds is never served."""

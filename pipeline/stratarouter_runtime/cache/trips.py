@@ -153,11 +153,10 @@ class Trips:
     async def _tell(self, connection: Any) -> int | None:
         """Have the listener told of changes to what ``connection`` reads from now on; which listener that is."""
         listener = self._listener()
-        off = ("CLIENT", "TRACKING", "OFF")
-        on = () if listener is None else (("CLIENT", "TRACKING", "ON", "REDIRECT", listener),)
-        for reply in await _exchange(connection, (off, *on)):
-            if isinstance(reply, Exception) and listener is not None:
-                self._refused(listener, reply)
+        state = ("OFF",) if listener is None else ("ON", "REDIRECT", listener)
+        [reply] = await _exchange(connection, [("CLIENT", "TRACKING", *state)])
+        if isinstance(reply, Exception) and listener is not None:
+            self._refused(listener, reply)
         return listener
 
 

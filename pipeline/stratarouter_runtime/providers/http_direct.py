@@ -260,14 +260,14 @@ class DirectTransport:
 
     async def _aiohttp(self) -> AiohttpTransport:
         """Loaded when it is needed first, on another thread: it takes 0.2 s, and most workers never need it."""
-        load = importlib.import_module
+        if self._over_aiohttp is None and self._started:
+            module = await asyncio.to_thread(importlib.import_module, "stratarouter_runtime.providers.http_aiohttp")
+            # Meanwhile another call may have opened it, or the transport was stopped.
+            if self._over_aiohttp is None and self._started:
+                self._over_aiohttp = module.AiohttpTransport(max_connections=self._max_connections)
+                await self._over_aiohttp.start()
         if self._over_aiohttp is None:
-            module = await asyncio.to_thread(load, "stratarouter_runtime.providers.http_aiohttp")
-        if not self._started:
             raise ProviderConnectionError("the transport is not started")
-        if self._over_aiohttp is None:
-            self._over_aiohttp = module.AiohttpTransport(max_connections=self._max_connections)
-            await self._over_aiohttp.start()
         return self._over_aiohttp
 
     async def _exchange(self, call: HttpCall, progress: CallProgress) -> HttpReply:
