@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -64,22 +64,6 @@ class Bench:
             left = await self.redis.pttl(name)
             if left >= 0:
                 await self.redis.pexpire(name, left - seconds * 1000)
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """A server of this module's own: tests here kill it."""
-    stack = EmbeddedStack(tmp_path_factory.mktemp("cache"), kafka=False, postgres=False, redis=True)
-    stack.start_sync()
-    yield stack
-    stack.stop_sync()
-
-
-@pytest.fixture
-def url(valkey: EmbeddedStack) -> str:
-    address = valkey.start_sync().redis_url
-    assert address is not None
-    return address
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.stack)])

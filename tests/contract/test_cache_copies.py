@@ -8,7 +8,7 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,22 +40,6 @@ def towards(x: float, y: float) -> Vector:
 ENTRY = CacheEntry("e1", "s", "h1", "What is the capital of France?", Answer("Paris", "openai", "m"), towards(1.0, 0.0))
 SAME = CacheQuery("s", "h1", "What is the capital of France?", towards(1.0, 0.0))
 ALIKE = CacheQuery("s", "h2", "what is the capital city of France", towards(1.0, 0.05))
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """A server of this module's own: tests here stop it, and count what it is asked."""
-    stack = EmbeddedStack(tmp_path_factory.mktemp("copies"), kafka=False, postgres=False, redis=True)
-    stack.start_sync()
-    yield stack
-    stack.stop_sync()
-
-
-@pytest.fixture
-def url(valkey: EmbeddedStack) -> str:
-    address = valkey.start_sync().redis_url
-    assert address is not None
-    return address
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -68,14 +68,6 @@ async def ask(cache: ControlledCache, query: CacheQuery) -> CacheHit | CacheMiss
     found = cache.lookup_now([query])
     [one] = await cache.lookup([query]) if found is None else found
     return one
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    stack = EmbeddedStack(tmp_path_factory.mktemp("cache"), kafka=False, postgres=False, redis=True)
-    stack.start_sync()
-    yield stack
-    stack.stop_sync()
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.stack)])

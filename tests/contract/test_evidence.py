@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,21 +15,11 @@ from stratarouter_runtime.cache import create_evidence
 from stratarouter_runtime.cache.evidence import READ_COUNT, RedisEvidence
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.embedded import EmbeddedStack
 from stratarouter_runtime.state.error_bound import Observation
 
 pytestmark = pytest.mark.stack
 
 DEADLINE_S = 20.0
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    stack = EmbeddedStack(tmp_path_factory.mktemp("evidence"), kafka=False, postgres=False, redis=True)
-    address = stack.start_sync().redis_url
-    assert address is not None
-    yield address
-    stack.stop_sync()
 
 
 class Workers:
