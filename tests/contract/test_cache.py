@@ -110,6 +110,26 @@ async def ask(cache: Cache, *queries: CacheQuery) -> list[CacheHit | CacheMiss]:
 # -- every backend ----------------------------------------------------------------------------------------------
 
 
+async def test_answers_that_repeat_and_contradict_a_hit_make_it_a_miss(bench: Bench) -> None:
+    def classified(name: str, text: str, label: str, *numbers: float) -> CacheEntry:
+        answer = replace(ANSWER, text=label, tool_calls=())
+        return replace(ENTRY, entry_id=name, content_hash=name, text=text, answer=answer, vector=vector(*numbers))
+
+    near = classified("n1", "How do I top up my card?", "top_up", 1.0, 0.05)
+    other = classified("n2", "How do I top up my new card", "card_linking", 1.0, 0.1)
+    far = classified("n3", "Please link this to my account", "card_linking", 0.0, 1.0)
+    query = replace(ALIKE, text="How do I top up a card?")
+    await bench.cache.store([near, other])
+    [hit] = await ask(bench.cache, query)
+    assert isinstance(hit, CacheHit)
+    assert hit.entry_id == "n1"
+    # From here on one of the two is an answer of a kind that repeats.
+    await bench.cache.store([far])
+    [miss] = await ask(bench.cache, query)
+    assert about(miss)[0] == "guard:disputed"
+    assert about(miss)[2] == "n1"
+
+
 async def test_a_hit_says_how_alike_its_question_was_to_the_one_that_was_answered(bench: Bench) -> None:
     """Also where the words are found exactly: an alias's answer was given to other words."""
     alias = replace(ENTRY, content_hash="h3", text="what is the capital city", vector=None, likeness=0.875)

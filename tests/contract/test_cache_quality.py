@@ -185,9 +185,22 @@ class NoGuard:
 
 
 async def _stream(
-    queries: list[tuple[str, str]], vectors: Matrix, order: Sequence[int], guard: Guard, threshold: float
+    queries: list[tuple[str, str]],
+    vectors: Matrix,
+    order: Sequence[int],
+    guard: Guard,
+    threshold: float,
+    *,
+    votes: bool = True,
 ) -> tuple[int, int, int]:
-    """Exact hits, semantic hits and wrong ones of them: those whose answer was given to another intent."""
+    """Exact hits, semantic hits and wrong ones of them: those whose answer was given to another intent.
+
+    ``votes`` False: each answer is unlike all others, as free text is, so that neighbours say nothing.
+    """
+
+    def mark(at: int) -> str:
+        return "" if votes else f"#{at}"
+
     cache = MemoryCache(clock=SystemClock(), guard=guard)
     exact = semantic = wrong = 0
     for at in order:
@@ -196,8 +209,8 @@ async def _stream(
         found = cache.lookup_now([CacheQuery("s", key, text, vectors[at], threshold)])[0]
         if isinstance(found, CacheHit):
             exact, semantic = exact + (found.kind == "exact"), semantic + (found.kind == "semantic")
-            wrong += found.answer.text != intent
-        answer = found.answer if isinstance(found, CacheHit) else Answer(text=intent, provider="p", model="m")
+            wrong += found.answer.text.partition("#")[0] != intent
+        answer = found.answer if isinstance(found, CacheHit) else Answer(f"{intent}{mark(at)}", "p", "m")
         if not isinstance(found, CacheHit) or found.kind == "semantic":
             # A paraphrase that was served leaves an alias, as the engine does, and with it its wrong answer.
             vector = None if isinstance(found, CacheHit) else vectors[at]
@@ -222,21 +235,23 @@ async def test_a_stream_of_customer_queries_saves_with_few_wrong_hits(bench_data
     settings = {"strict": STRICT, "lenient": LENIENT}
     for name, threshold in [("none", t) for t in BARE_THRESHOLDS] + [(n, s.floor) for n, s in settings.items()]:
         guard: Guard = NoGuard() if name == "none" else RuleGuard(settings[name])
-        exact, semantic, wrong = curve[name, threshold] = await _stream(queries, vectors, order, guard, threshold)
-        saved = (exact + semantic) / STREAM
-        show(
-            f"guard {name:8} threshold {threshold:.2f}: saved {saved:.4f} (exact {exact / STREAM:.4f}), "
-            f"wrong {wrong} = {wrong / STREAM:.4%} of all"
-        )
-    exact, semantic, wrong = curve["strict", STRICT.floor]
-    assert semantic > 0
-    assert (exact + semantic) / STREAM >= 0.85
-    # Intents do not tell what the guard tells apart: here it is only held to be no worse than cosine at the threshold
-    # that saves as much, which nobody knows beforehand.
+        for votes in (False,) if name == "none" else (False, True):
+            found = await _stream(queries, vectors, order, guard, threshold, votes=votes)
+            called = f"{name}, votes" if votes else name
+            exact, semantic, wrong = curve[called, threshold] = found
+            show(
+                f"guard {called:14} threshold {threshold:.2f}: saved {(exact + semantic) / STREAM:.4f} "
+                f"(exact {exact / STREAM:.4f}), wrong {wrong} = {wrong / STREAM:.4%} of all"
+            )
     bare = sorted((sum(curve["none", at][:2]), curve["none", at][2]) for at in BARE_THRESHOLDS)
-    as_much = float(np.interp(exact + semantic, [hits for hits, _ in bare], [missed for _, missed in bare]))
-    show(f"strict: {wrong} wrong, cosine that saves as much: {as_much:.0f}")
-    assert wrong <= 1.25 * as_much
+    for name in settings:
+        exact, semantic, wrong = curve[f"{name}, votes", settings[name].floor]
+        # Cosine alone at the threshold that saves as much, which nobody knows beforehand.
+        as_much = float(np.interp(exact + semantic, [hits for hits, _ in bare], [missed for _, missed in bare]))
+        show(f"{name}: {wrong} wrong, cosine that saves as much: {as_much:.0f}")
+        assert semantic > 0
+        assert (exact + semantic) / STREAM >= 0.88
+        assert wrong <= 0.8 * as_much
 
 
 def test_the_guard_costs_at_most_a_tenth_of_a_millisecond_a_candidate(bench_data: Path) -> None:

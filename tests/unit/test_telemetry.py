@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
-from stratarouter_runtime.cache import shelf
+from stratarouter_runtime.cache import shelf, votes
 from stratarouter_runtime.errors import OverloadedError
 from stratarouter_runtime.processors.lane import LaneState
 from stratarouter_runtime.records import CacheVerdictKind, Status
@@ -113,8 +113,9 @@ def test_two_instances_in_one_process_do_not_meet() -> None:
 def test_label_values_are_those_the_code_uses() -> None:
     cache = ROOT / "pipeline/stratarouter_runtime/cache"
     guard = "".join((cache / f"{name}.py").read_text() for name in ("guard", "rules", "placing", "wording"))
-    assert {metrics.MARKED_WRONG, *re.findall(r"guard:[a-z_]+", guard)} == metrics.GUARD_REASON.values
-    assert metrics.MARKED_WRONG == shelf.MARKED_WRONG
+    beside = {shelf.MARKED_WRONG, votes.DISPUTED}
+    assert beside == {metrics.MARKED_WRONG, metrics.DISPUTED}
+    assert beside | set(re.findall(r"guard:[a-z_]+", guard)) == metrics.GUARD_REASON.values
     assert set(get_args(LaneState)) == metrics.LANE_STATE.values
     assert set(get_args(CacheVerdictKind)) == metrics.VERDICT.values
     assert set(get_args(Status)) == metrics.STATUS.values

@@ -166,7 +166,8 @@ class Follower:
             now = self._clock.monotonic()
             expires_at = now + (found.expires_ms - self._clock.wall_ms()) / 1000
             size = size_of(found.text, found.vector)
-            item = Item(found.entry_id, found.scope, found.content_hash, found.text, expires_at, size)
+            says = found.says
+            item = Item(found.entry_id, found.scope, found.content_hash, found.text, expires_at, size, says=says)
             self.adopted += self._shelf.put(item, found.vector, now)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import orjson
 
 from stratarouter_runtime.cache.shelf import Item, Near, Place, Shelf, size_of
+from stratarouter_runtime.cache.votes import said
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
 from stratarouter_runtime.records import Answer
 from stratarouter_runtime.state.cache_control import Origin
@@ -145,6 +146,7 @@ def _item(entry: CacheEntry, now: float) -> Item:
         answer=entry.answer,
         origin=entry.origin,
         likeness=entry.likeness,
+        says=said(entry.answer),
     )
 
 

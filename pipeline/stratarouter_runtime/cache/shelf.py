@@ -12,6 +12,7 @@ import heapq
 from collections import OrderedDict
 
 from stratarouter_runtime.cache.index import ScopedIndex
+from stratarouter_runtime.cache.votes import DISPUTED, MARGIN, UNSAID, Sayings
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import CacheMiss, CacheQuery, Guard
 from stratarouter_runtime.records import Answer, Vector
@@ -37,7 +38,9 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An entry on the shelf. ``expires_at`` in monotonic seconds; ``answer`` is None where it lies elsewhere."""
+    """An entry on the shelf. ``expires_at`` in monotonic seconds; ``answer`` is None where it lies elsewhere; ``says``
+    is ``votes.said`` of it.
+    """
 
     entry_id: str
     scope: str
@@ -48,6 +51,7 @@ class Item:
     answer: Answer | None = None
     origin: Origin = UNKNOWN
     likeness: float = 1.0
+    says: int = UNSAID
 
     @property
     def place(self) -> Place:
@@ -94,6 +98,7 @@ class Shelf:
         self._items: OrderedDict[Place, Item] = OrderedDict()
         self._index: ScopedIndex[Place] = index or ScopedIndex()
         self._expiries: list[tuple[float, Place]] = []
+        self._sayings = Sayings()
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self.bytes = 0
@@ -122,8 +127,8 @@ class Shelf:
         self.bytes += item.size_bytes
         if self._eviction is not None:
             self._eviction.add(place, None if item.answer is None else item.answer.cost_usd, item.size_bytes)
-        if vector is not None:
-            self._index.add(place, item.scope, vector)
+        if vector is not None and self._index.add(place, item.scope, vector):
+            self._sayings.add(item.scope, item.says)
         heapq.heappush(self._expiries, (item.expires_at, place))
         self._make_room()
         return place in self._items
@@ -133,7 +138,9 @@ class Shelf:
         item = self._items.pop(place, None)
         if item is not None:
             self.bytes -= item.size_bytes
-            self._index.remove(place)
+            if place in self._index:
+                self._index.remove(place)
+                self._sayings.remove(item.scope, item.says)
             if self._eviction is not None:
                 self._eviction.remove(place)
 
@@ -171,7 +178,10 @@ class Shelf:
         if query.vector is None:
             return CacheMiss()
         found = self._index.search(query.scope, query.vector, CANDIDATES)
-        near = choose([(self._items[place], similarity) for place, similarity in found], query, guard)
+        candidates = [(self._items[place], similarity) for place, similarity in found]
+        near = choose(candidates, query, guard)
+        if isinstance(near, Near) and _is_disputed(near.item, candidates, query, guard, self._sayings):
+            return CacheMiss(DISPUTED, near.similarity, near.item.entry_id)
         if isinstance(near, Near):
             self._used(near.item.place)
         return near
@@ -209,3 +219,23 @@ def choose(candidates: list[tuple[Item, float]], query: CacheQuery, guard: Guard
         if not above:
             break
     return miss
+
+
+def _is_disputed(
+    hit: Item, candidates: list[tuple[Item, float]], query: CacheQuery, guard: Guard, sayings: Sayings
+) -> bool:
+    """Whether other near entries that would nearly answer as well say something else than ``hit`` does."""
+    others = [
+        (item, similarity)
+        for item, similarity in candidates
+        if item is not hit and similarity >= query.threshold and item.content_hash not in query.vetoed
+    ]
+    # Nearly always nobody differs, and the guard need not be asked again.
+    if not sayings.contradict(hit.scope, hit.says, [item.says for item, _ in others]):
+        return False
+    votes = [
+        item.says
+        for item, similarity in others
+        if guard.differs(query.text, item.text, min(1.0, similarity + MARGIN)) is None
+    ]
+    return sayings.outvoted(hit.scope, hit.says, votes)

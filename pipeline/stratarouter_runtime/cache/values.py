@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from stratarouter_runtime.cache.shelf import Place
+from stratarouter_runtime.cache.votes import UNSAID, said
 from stratarouter_runtime.ports import CacheEntry
 from stratarouter_runtime.records import Answer, Usage, Vector
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, Origin
@@ -42,7 +43,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Findable:
-    """What a worker needs to find an entry by likeness; the answer lies beside it. ``expires_ms`` by the wall."""
+    """What a worker needs to find an entry by likeness; the answer lies beside it. ``expires_ms`` by the wall, ``says``
+    as ``votes.said``; UNSAID where whoever wrote it did not say.
+    """
 
     entry_id: str
     scope: str
@@ -50,6 +53,7 @@ class Findable:
     text: str
     expires_ms: int
     vector: Vector
+    says: int = UNSAID
 
 
 def encode_answer(entry: CacheEntry, expires_ms: int) -> bytes:
@@ -108,6 +112,7 @@ def encode_findable(entry: CacheEntry, vector: Vector, expires_ms: int) -> bytes
             "content_hash": entry.content_hash,
             "text": entry.text,
             "expires_ms": expires_ms,
+            "says": said(entry.answer),
             "vector": base64.b64encode(row.tobytes()).decode("ascii"),
         }
     )
@@ -125,6 +130,7 @@ def decode_findable(raw: bytes) -> Findable:
             text=_text(fields["text"]),
             expires_ms=int(fields["expires_ms"]),
             vector=np.frombuffer(packed, dtype="<f4").astype(np.float32),
+            says=int(fields.get("says", UNSAID)),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise GarbageError(f"an entry without a readable vector: {type(exc).__name__}") from exc

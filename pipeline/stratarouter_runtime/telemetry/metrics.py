@@ -74,6 +74,8 @@ GUARD_RULES = (
 """The rules of ``cache.guard``, as it names them after ``guard:``."""
 MARKED_WRONG = "guard:marked_wrong"
 """What is said of a counter-example that somebody gave."""
+DISPUTED = "guard:disputed"
+"""What is said of a hit that other near entries speak against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ CODE_OR_OK = _label("code", ERROR_CODES | {"ok"})
 STATUS = _label("status", {"ok", "error"})
 VERDICT = _label("verdict", {"exact", "semantic", "miss", "bypass"})
 NEAR = _label("verdict", {"semantic", "miss"})
-GUARD_REASON = _label("reason", {MARKED_WRONG, *(f"guard:{rule}" for rule in GUARD_RULES)})
+GUARD_REASON = _label("reason", {MARKED_WRONG, DISPUTED, *(f"guard:{rule}" for rule in GUARD_RULES)})
 OUTCOME = _label("outcome", {"ok", "given_up"} | ERROR_CODES)
 TOKEN_KIND = _label("kind", {"input", "output", "cached", "reasoning"})
 SAVED_BY = _label("by", {"exact", "semantic", "coalesced", "journal"})

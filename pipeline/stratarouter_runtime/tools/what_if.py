@@ -13,6 +13,7 @@ import orjson
 from pydantic import ValidationError
 
 from stratarouter_runtime import wire
+from stratarouter_runtime.cache import votes
 from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
@@ -20,7 +21,7 @@ from stratarouter_runtime.ports import Embedder
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publish import coordinates
 from stratarouter_runtime.providers import create_pricer
-from stratarouter_runtime.records import Usage
+from stratarouter_runtime.records import Answer, Usage
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.tools.ranges import RangeReader, Span
 from stratarouter_runtime.tools.replay import HEADER
@@ -246,6 +247,7 @@ def _outcome(said: Mapping[str, Any]) -> dict[str, Any]:
         "usage": Usage(**{name: usage.get(name) or 0 for name in Usage.__slots__}),
         "cost_usd": cost if kind == "paid" else saved,
         "duration_s": sum(took_ms) / 1000 if took_ms else None,
+        "says": votes.said(Answer(said.get("text") or "", "", "", tool_calls=tuple(said.get("tool_calls") or ()))),
     }
 
 

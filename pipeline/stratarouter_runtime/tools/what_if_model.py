@@ -16,6 +16,7 @@ from typing import Literal
 from stratarouter_runtime.cache.guard import SETTINGS, create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.cache.normalise import conversation_text
+from stratarouter_runtime.cache.votes import UNSAID
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup
 from stratarouter_runtime.engine.accept import Acceptor
@@ -44,6 +45,7 @@ class Observed:
         provider, model, usage: of its answer.
         cost_usd: what a call for it costs: its own, or that of the answer it was given; None: unknown.
         duration_s: how long its call took; None where it made none.
+        says: ``cache.votes.said`` of the answer.
         counts: False for one that only warms the cache up.
     """
 
@@ -55,6 +57,7 @@ class Observed:
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = None
     duration_s: float | None = None
+    says: int = UNSAID
     counts: bool = True
 
 
@@ -233,7 +236,9 @@ class World:
         self._count(seen, "paid", name, usd)
         self._texts[execution.content_hash] = text
         candidate = Candidate.of(execution, text)
-        answer = Answer("", target.provider, target.model, seen.usage, cost_usd=usd)
+        # Whether two answers say the same is all that matters of their words; what is not known never does.
+        words = seen.request.request_id if seen.says == UNSAID else f"{seen.says:x}"
+        answer = Answer(words, target.provider, target.model, seen.usage, cost_usd=usd)
         call = _Call(execution, candidate, answer)
         if candidate.key not in self._calls:
             self._calls[candidate.key] = call
