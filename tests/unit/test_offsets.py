@@ -60,6 +60,16 @@ def test_metadata_committed_with_another_offset_is_refused() -> None:
         decode(11, text)
 
 
+@given(maps())
+def test_a_map_in_the_other_form_is_refused(state: OffsetMap) -> None:
+    text = encode(state)
+    if text == VERSION_TAG:
+        return
+    other = {"b": "d", "d": "b"}[text[5]]
+    with pytest.raises(OffsetMetadataError):
+        decode(state.watermark, f"{text[:5]}{other}{text[6:]}")
+
+
 @given(maps(), st.data())
 def test_one_flipped_character_never_reads_as_another_map(state: OffsetMap, data: st.DataObject) -> None:
     text = encode(state)

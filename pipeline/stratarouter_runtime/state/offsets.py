@@ -71,6 +71,9 @@ def decode(watermark: int, metadata: str) -> OffsetMap:
         unfinished = _from_deltas(payload, start, watermark)
     else:
         raise OffsetMetadataError(f"the metadata at offset {watermark} has the unknown form {body[0]!r}")
+    if watermark not in unfinished and (unfinished or body[0] == "b"):
+        # The checksum does not cover the form; bytes of one read as the other begin with another offset, or with none.
+        raise OffsetMetadataError(f"the metadata at offset {watermark} is damaged (it is not unfinished itself)")
     if any(not watermark <= offset < watermark + span for offset in unfinished):
         raise OffsetMetadataError(f"the metadata at offset {watermark} names offsets outside its span")
     return OffsetMap(watermark, watermark + span, frozenset(unfinished))
