@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.processors.intake import SLICE_RECORDS, Intake
+from stratarouter_runtime.processors.intake import SLICE_RECORDS, TOGETHER_S, Intake
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.processors.placement import Checkpoints
@@ -130,3 +131,55 @@ async def test_nothing_of_a_poll_is_passed_over_where_the_map_has_no_room() -> N
         await lane.drained()
     assert lane.committed.watermark == first_left
     await lane.close(0)
+
+
+# -- lanes that open side by side -------------------------------------------------------------------------------
+
+
+class Opening:
+    """A consumer that notes what is resumed, and a placement that takes its time over each partition."""
+
+    def __init__(self, took_s: dict[int, float]) -> None:
+        self.took_s = took_s
+        self.placed = 0
+        self.resumed: list[tuple[int, int]] = []
+        """Each partition, and how many had their place by then."""
+
+    async def decide(self, _: object, partition: TopicPartition, stored: OffsetMap) -> tuple[OffsetMap, int]:
+        await asyncio.sleep(self.took_s[partition.partition])
+        self.placed += 1
+        return stored, 0
+
+    def pause(self, _: TopicPartition) -> None:
+        return
+
+    def seek(self, _: TopicPartition, __: int) -> None:
+        return
+
+    def resume(self, partition: TopicPartition) -> None:
+        self.resumed.append((partition.partition, self.placed))
+
+
+async def _opened(took_s: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    first = await _lane()
+    intake, _ = _intake(first, lambda _, __: None)
+    intake.lanes.clear()
+    opening = Opening(took_s)
+    monkeypatch.setattr(intake, "_consumer", opening)
+    monkeypatch.setattr(intake, "_placement", opening)
+    monkeypatch.setattr("stratarouter_runtime.processors.intake.TransactionalPublisher", lambda *_: Kept())
+    await intake.on_partitions_assigned([TopicPartition("requests", number) for number in took_s])
+    await asyncio.gather(*intake._openings)
+    assert {lane.state for lane in intake.lanes.values()} == {"running"}
+    await asyncio.gather(first.close(0), *(lane.close(0) for lane in intake.lanes.values()))
+    return opening.resumed
+
+
+async def test_partitions_that_open_side_by_side_are_resumed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fetch that began with the first alone would keep the others' records waiting until it ends."""
+    resumed = await _opened({0: 0.0, 1: TOGETHER_S / 10}, monkeypatch)
+    assert sorted(resumed) == [(0, 2), (1, 2)]
+
+
+async def test_one_that_takes_long_holds_the_others_up_no_longer_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await _opened({0: 0.0, 1: 5 * TOGETHER_S}, monkeypatch) == [(0, 1), (1, 2)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from stratarouter_runtime.cache import opposites
 from stratarouter_runtime.cache.families import KIN
@@ -138,14 +138,14 @@ def are_related(one: str, other: str) -> bool:
         return True
     if _opposed(one, other):
         return False
-    near = _RELATED.get(one)
+    near = _related().get(one)
     return (near is not None and other in near) or is_one_root(one, other)
 
 
 @lru_cache(maxsize=32_768)
 def is_one_root(one: str, other: str) -> bool:
     """Whether two canonical words are forms or spellings of one word, by their letters."""
-    near = _KIN.get(one)
+    near = _kin().get(one)
     if near is not None and other in near:
         return True
     shorter, longer = sorted((one, other), key=len)
@@ -229,5 +229,14 @@ def _table(near: dict[str, frozenset[str]]) -> dict[str, set[str]]:
     return found
 
 
-_RELATED = _table(RELATED)
-_KIN = _table(KIN)
+# Made when they are first asked for: 25 ms, which a worker's start does not need.
+
+
+@cache
+def _related() -> dict[str, set[str]]:
+    return _table(RELATED)
+
+
+@cache
+def _kin() -> dict[str, set[str]]:
+    return _table(KIN)

@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stratarouter_runtime.native import Index
 from stratarouter_runtime.records import Vector
 from stratarouter_runtime.similarity import products
 
@@ -190,4 +189,6 @@ class _Rows(Generic[Key]):
 
 
 def _graph(dimension: int) -> Any:
+    from stratarouter_runtime.native import Index  # noqa: PLC0415 - 80 ms, which a worker's start does not need
+
     return Index(ndim=dimension, metric="cos", dtype="i8", connectivity=NEIGHBOURS, expansion_search=EXPANSIONS)

@@ -6,6 +6,7 @@ Takes no more than lanes and the worker have room for: a partition without room 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -35,6 +36,9 @@ SLICE_RECORDS = 64
 few turns; without them all that was fetched is handled first, and then the broker works while this process waits."""
 POLL_TIMEOUT_MS = 200
 """How long a poll waits for records; also how soon a partition with room again is asked."""
+TOGETHER_S = 0.1
+"""How long a lane that is ready waits for those that open beside it: a fetch and a poll under way know nothing of a
+partition that is resumed after them, and last up to 200 ms each."""
 FENCED_REOPEN_S = 5.0
 """A fenced lane whose partition is still ours is taken anew after this; a zombie hears of its loss earlier."""
 POLL_RETRY_S = 0.5
@@ -90,6 +94,8 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self._ends: dict[TopicPartition, int] = {}
         self._silence: str | None = None
         self._openings: set[asyncio.Task[None]] = set()
+        self._unplaced: set[Lane] = set()
+        self._all_placed = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._draining = False
@@ -197,6 +203,8 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
     def _open(self, partition: TopicPartition) -> None:
         lane = self._new_lane(partition)
         self.lanes[partition] = lane
+        self._unplaced.add(lane)
+        self._all_placed.clear()
         task = asyncio.create_task(self._open_lane(partition, lane), name=f"open {lane.name}")
         self._openings.add(task)
         task.add_done_callback(self._openings.discard)
@@ -231,6 +239,8 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         async def resume(stored: OffsetMap) -> OffsetMap:
             assert self._consumer is not None
             place, lane.backlog_end = await self._placement.decide(self._consumer, partition, stored)
+            self._placed(lane)
+            await _wait(self._all_placed, TOGETHER_S)
             if self.lanes.get(partition) is lane and self._consumer is not None:
                 self._consumer.seek(partition, place.watermark)
                 self._consumer.resume(partition)
@@ -246,6 +256,14 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             if not isinstance(exc, InfrastructureError):
                 log.exception("lane failed to open", extra={"fields": {"lane": lane.name}})
             lane.fence(exc)
+        finally:
+            self._placed(lane)
+
+    def _placed(self, lane: Lane) -> None:
+        """``lane`` knows where it begins, or will not begin: nobody waits for it any more."""
+        self._unplaced.discard(lane)
+        if not self._unplaced:
+            self._all_placed.set()
 
     async def _close_lanes(self, grace_s: float) -> None:
         for task in list(self._openings):
@@ -383,7 +401,6 @@ def _lane_problem(lane: Lane) -> str | None:
 
 async def _wait(changed: asyncio.Event, timeout_s: float) -> None:
     """Until ``changed`` or the time is up."""
-    task = asyncio.ensure_future(changed.wait())
-    _, pending = await asyncio.wait([task], timeout=timeout_s)
-    for late in pending:
-        late.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await changed.wait()
