@@ -12,6 +12,7 @@ from typing import Protocol
 from stratarouter_runtime.cache import create_cache, create_evidence
 from stratarouter_runtime.cache.controlled import ControlledCache
 from stratarouter_runtime.cache.guard import SETTINGS, create_guard
+from stratarouter_runtime.cache.shelf import Held
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders import create_embedder
@@ -83,6 +84,7 @@ class Assembly:
         self.clock = SystemClock()
         self.control = CacheControl()
         self.cache = self._new_cache()
+        self._held = Held(0, 0, 0)
         self.control_writer = ControlWriter(config)
         self._max_prompts = config.batch_max_size if config.batch_enabled else 1
         self.embedder = self._gathered(create_embedder(config))
@@ -246,7 +248,18 @@ class Assembly:
                 await self.journal.heartbeat()
             except InfrastructureError as exc:
                 event(log, logging.WARNING, "heartbeat failed", cause=str(exc))
+            self._tell_of_cache()
             await asyncio.sleep(self.config.heartbeat_ttl_s / BEATS_PER_TTL)
+
+    def _tell_of_cache(self) -> None:
+        if self.cache is None:
+            return
+        held, before = self.cache.backend.held, self._held
+        self.metrics.cache_entries.set(held.entries)
+        self.metrics.cache_bytes.set(held.bytes)
+        self.metrics.cache_evicted_total.inc(held.evicted - before.evicted)
+        self.metrics.cache_copied_hits_total.inc(held.copied - before.copied)
+        self._held = held
 
 
 def _limits(config: RuntimeConfig, routes: RouteTable) -> dict[str, Limits]:

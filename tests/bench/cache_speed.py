@@ -79,7 +79,9 @@ async def _in_memory(entries: Sequence[CacheEntry]) -> list[Result]:
         for kind, times in took.items():
             asked = [hit_query(chance.choice(entries), kind) for _ in range(LOOKUPS)]
             times.append(percentile([await _time_us(cache, query) for query in asked], 0.5))
-    note = f"{per_entry:.0f} bytes an entry in Python's and numpy's memory; the cache counts {cache.bytes // ENTRIES}"
+    note = (
+        f"{per_entry:.0f} bytes an entry in Python's and numpy's memory; the cache counts {cache.held.bytes // ENTRIES}"
+    )
     return [
         at_most(
             f"{kind} hit in memory, {ENTRIES} entries of {DIMENSION} dimensions, p50",

@@ -231,14 +231,14 @@ async def test_asking_for_nothing_gives_nothing(bench: Bench) -> None:
 async def test_the_bounds_on_what_is_found_by_likeness_hold() -> None:
     cache = MemoryCache(clock=ManualClock(), guard=create_guard(), max_entries=3)
     await cache.store([replace(ENTRY, content_hash=f"h{number}", entry_id=f"e{number}") for number in range(10)])
-    assert (cache.entries, cache.evicted) == (3, 7)
+    assert (cache.held.entries, cache.held.evicted) == (3, 7)
     small = MemoryCache(clock=ManualClock(), guard=create_guard(), max_bytes=10_000)
     await small.store([replace(ENTRY, content_hash=f"h{number}") for number in range(10)])
-    assert small.bytes <= 10_000
-    assert 0 < small.entries < 10
+    assert small.held.bytes <= 10_000
+    assert 0 < small.held.entries < 10
     tiny = MemoryCache(clock=ManualClock(), guard=create_guard(), max_bytes=10)
     await tiny.store([ENTRY])
-    assert (tiny.entries, tiny.refused) == (0, 1)
+    assert (tiny.held.entries, tiny.refused) == (0, 1)
 
 
 async def test_starting_and_stopping_twice_is_harmless(bench: Bench) -> None:

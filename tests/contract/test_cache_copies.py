@@ -116,6 +116,8 @@ async def test_a_repeated_hit_asks_redis_nothing(start: Starting, redis: Redis) 
         assert (alike.kind, alike.entry_id, alike.answer) == ("semantic", "e1", ENTRY.answer)
         assert alike.likeness == alike.similarity < 1.0
     assert await gets(redis) == before
+    assert cache.held.copied >= 300
+    assert (cache.held.entries, cache.held.evicted) == (1, 0)
 
 
 async def test_what_has_no_copy_is_asked_beside_what_has(start: Starting) -> None:

@@ -122,15 +122,15 @@ async def test_a_topic_made_anew_empties_the_cache_and_is_followed(
         await writer.send(command("invalidate", "ann", "because", tag=f"t{number}"))
     async with reading(config) as process:
         await process.cache.store([kept("fresh", 4)])
-        assert process.backend.entries == 1
+        assert process.backend.held.entries == 1
         await make_anew(config, config.topic(config.cache_control_topic))
         again = ControlWriter(config)
         assert await again.send(command("invalidate", "ann", "because", tag="other")) == 0
         await until(lambda: process.control.position == 0, "the new topic to be read")
-        await until(lambda: process.backend.entries == 0, "the cache to be emptied")
+        await until(lambda: process.backend.held.entries == 0, "the cache to be emptied")
         await process.cache.store([kept("fresh", 0)])
         await again.send(command("invalidate", "ann", "because", tag="fresh"))
-        await until(lambda: process.backend.entries == 0, "the new topic to be followed")
+        await until(lambda: process.backend.held.entries == 0, "the new topic to be followed")
         await again.stop()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from stratarouter_runtime.cache.shelf import Held
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock
 from stratarouter_runtime.records import Answer, CacheCommand
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Correction, Origin, labels_of
@@ -30,6 +31,10 @@ Place = tuple[str, str]
 
 class ControllableCache(Cache, Protocol):
     """A backend that can take entries out."""
+
+    @property
+    def held(self) -> Held:
+        """What this process keeps."""
 
     async def discard(self, places: Sequence[Place]) -> None:
         """Take single entries out; failures are counted, not raised."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import pairwise
 
 from stratarouter_runtime.cache import asking, lexicon, opposites
@@ -13,6 +13,7 @@ from stratarouter_runtime.cache.normalise import PART, ROLE_END, TURN
 from stratarouter_runtime.cache.quantities import Number, Token, units_of
 from stratarouter_runtime.cache.tokens import quotations, read_tokens
 from stratarouter_runtime.cache.words import UNIT_CATEGORIES, canonical, content_key, denies, is_filler, stem
+from stratarouter_runtime.plain import cached_property
 
 _REFERRING_WORDS = frozenset({"both"})
 SMALL_COUNT = 12

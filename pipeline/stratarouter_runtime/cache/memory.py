@@ -8,7 +8,7 @@ from typing import Literal
 
 import orjson
 
-from stratarouter_runtime.cache.shelf import Item, Near, Place, Shelf, size_of
+from stratarouter_runtime.cache.shelf import Held, Item, Near, Place, Shelf, size_of
 from stratarouter_runtime.cache.votes import said
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
 from stratarouter_runtime.records import Answer
@@ -62,19 +62,9 @@ class MemoryCache:
         return False
 
     @property
-    def entries(self) -> int:
-        """Entries kept now; some may have outlived their time until the next lookup."""
-        return len(self._shelf)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes they take."""
-        return self._shelf.bytes
-
-    @property
-    def evicted(self) -> int:
-        """Entries that went for want of room."""
-        return self._shelf.evicted
+    def held(self) -> Held:
+        """What is kept, and what had to go; some may have outlived their time until the next lookup."""
+        return Held(len(self._shelf), self._shelf.bytes, self._shelf.evicted)
 
     async def start(self) -> None:
         """Nothing to connect."""

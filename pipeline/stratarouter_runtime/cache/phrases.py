@@ -422,13 +422,16 @@ how much is it / how much are they > what price
 """
 
 
-_Entry = tuple[tuple[str, ...], tuple[str, ...]]
-"""A phrase's words, and what stands for it."""
+_Entry = tuple[int, tuple[str, ...], tuple[str, ...]]
+"""A phrase's rank among those of the same first word (the longest is first), its words, and what stands for it."""
+_Phrases = dict[str, list[_Entry]]
+"""By their second word; ALONE for phrases of one word."""
+ALONE = ""
 
 
-def _table() -> dict[str, list[_Entry]]:
-    """The phrases and what stands for each, by their first word, the longest first."""
-    found: dict[str, list[_Entry]] = {}
+def _table() -> dict[str, _Phrases]:
+    """The phrases and what stands for each, by their first word and their second."""
+    found: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
     for line in (_LIST.strip() + compounds.LIST).splitlines():
         phrases, _, words = line.partition(">")
         for phrase in phrases.split(" / "):
@@ -437,7 +440,14 @@ def _table() -> dict[str, list[_Entry]]:
             if len(parts) == 2 and all(map(str.isalpha, parts)):
                 # "Check in", "check-in".
                 found[parts[0]].append(((parts[0], "-", parts[1]), tuple(words.split())))
-    return {first: sorted(rest, key=lambda entry: -len(entry[0])) for first, rest in found.items()}
+    return {first: _by_second(rest) for first, rest in found.items()}
+
+
+def _by_second(entries: list[tuple[tuple[str, ...], tuple[str, ...]]]) -> _Phrases:
+    found: _Phrases = {}
+    for rank, (parts, words) in enumerate(sorted(entries, key=lambda entry: -len(entry[0]))):
+        found.setdefault(parts[1] if len(parts) > 1 else ALONE, []).append((rank, parts, words))
+    return found
 
 
 _PHRASES = _table()
@@ -449,8 +459,8 @@ def folded(tokens: list[Token]) -> list[Token]:
     place = 0
     while place < len(tokens):
         token = tokens[place]
-        entries = _PHRASES.get(token.plain)
-        length, words = (0, ()) if entries is None else _phrase_at(tokens, place, entries)
+        phrases = _PHRASES.get(token.plain)
+        length, words = (0, ()) if phrases is None else _phrase_at(tokens, place, phrases)
         if length:
             result += [Token("word", word, word) for word in words]
             place += length
@@ -460,16 +470,27 @@ def folded(tokens: list[Token]) -> list[Token]:
     return result
 
 
-def _phrase_at(tokens: Sequence[Token], place: int, entries: Sequence[_Entry]) -> tuple[int, tuple[str, ...]]:
+def _phrase_at(tokens: Sequence[Token], place: int, phrases: _Phrases) -> tuple[int, tuple[str, ...]]:
     """How many tokens the phrase has that begins there, and its words; 0 where none begins."""
-    for parts, words in entries:
+    found = _first_at(tokens, place, phrases.get(ALONE))
+    if place + 1 < len(tokens):
+        # Nearly all are told by their second word.
+        second = tokens[place + 1]
+        for word in (second.plain,) if second.plain == second.text else (second.plain, second.text):
+            other = _first_at(tokens, place, phrases.get(word))
+            if other is not None and (found is None or other[0] < found[0]):
+                found = other
+    return (0, ()) if found is None else (len(found[1]), found[2])
+
+
+def _first_at(tokens: Sequence[Token], place: int, entries: Sequence[_Entry] | None) -> _Entry | None:
+    for entry in entries or ():
+        parts = entry[1]
         end = place + len(parts)
-        # Most are told by their second word.
-        if end <= len(tokens) and (len(parts) == 1 or _is(tokens[place + 1], parts[1])):
-            following = tokens[place + 2 : end]
-            if all(map(_is, following, parts[2:])) and (tokens[place].value is None or _is(tokens[place], parts[0])):
-                return len(parts), words
-    return 0, ()
+        is_there = end <= len(tokens) and all(map(_is, tokens[place + 2 : end], parts[2:]))
+        if is_there and (tokens[place].value is None or _is(tokens[place], parts[0])):
+            return entry
+    return None
 
 
 def _is(token: Token, part: str) -> bool:

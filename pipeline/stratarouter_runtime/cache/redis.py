@@ -24,7 +24,7 @@ from stratarouter_runtime.cache.follow import READ_TIMEOUT_S, Follower
 from stratarouter_runtime.cache.index import unit
 from stratarouter_runtime.cache.keys import Keys
 from stratarouter_runtime.cache.leases import Leases
-from stratarouter_runtime.cache.shelf import Item, Near, Place, Shelf, size_of
+from stratarouter_runtime.cache.shelf import Held, Item, Near, Place, Shelf, size_of
 from stratarouter_runtime.cache.trips import AT_ONCE, MAX_WAIT, Trips
 from stratarouter_runtime.cache.values import (
     Found,
@@ -157,6 +157,12 @@ class RedisCache:
     def indexed(self) -> int:
         """Entries this worker can find by likeness now."""
         return self._shelf.indexed
+
+    @property
+    def held(self) -> Held:
+        """What this worker keeps to find and to copy, and what had to go."""
+        kept = self._shelf.bytes + self._copies.bytes
+        return Held(len(self._shelf), kept, self._shelf.evicted, self.counters.copied)
 
     async def start(self) -> None:
         """Begin to follow the other workers. Opens connections when they are needed, so Redis may be away."""

@@ -67,6 +67,22 @@ class Near:
     similarity: float
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a process keeps of the cache.
+
+    Attributes:
+        entries, bytes: now; of a shared cache what this process can find by likeness, and its copies of answers.
+        evicted: entries that went for want of room.
+        copied: hits of a shared cache that needed no round trip.
+    """
+
+    entries: int
+    bytes: int
+    evicted: int
+    copied: int = 0
+
+
 def size_of(text: str, vector: Vector | None) -> int:
     """Bytes an entry takes: the text, the vector in float32 and again in bytes in the graph, and OVERHEAD_BYTES."""
     return OVERHEAD_BYTES + 2 * len(text) + (0 if vector is None else GRAPH_BYTES + 5 * vector.size)

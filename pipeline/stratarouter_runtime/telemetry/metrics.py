@@ -220,6 +220,12 @@ DEFINITIONS: tuple[MetricDef, ...] = (
         "Wrong ones of the served hits by likeness that were checked last, with a 95 % interval.",
     ),
     MetricDef("cache_checked_hits", "gauge", (), "hits", "Served hits that the wrong-hit rate speaks of."),
+    MetricDef(
+        "cache_entries", "gauge", (), "entries", "Kept in this process; of redis what can be found by likeness here."
+    ),
+    MetricDef("cache_bytes", "gauge", (), "bytes", "What they take, with this process's copies of answers in Redis."),
+    MetricDef("cache_evicted_total", "counter", (), "entries", "Entries that went for want of room in this process."),
+    MetricDef("cache_copied_hits_total", "counter", (), "hits", "Hits in Redis that needed no round trip."),
     MetricDef("cache_shadow_cost_usd_total", "counter", (), "US dollars", "Money spent on checking served hits."),
     MetricDef("intake_paused_total", "counter", (PAUSED,), "pauses", "Times that a processor stopped taking records."),
     MetricDef("usage_restarts_total", "counter", (), "processes", "Times that the usage process was started again."),
@@ -309,6 +315,10 @@ class Metrics:
     cache_evidence_total: Family[Counter]
     cache_wrong_hit_rate: Family[Gauge]
     cache_checked_hits: Gauge
+    cache_entries: Gauge
+    cache_bytes: Gauge
+    cache_evicted_total: Counter
+    cache_copied_hits_total: Counter
     cache_shadow_cost_usd_total: Counter
     intake_paused_total: Family[Counter]
     usage_restarts_total: Counter
