@@ -34,8 +34,11 @@ def test_calls_say_what_they_call_and_not_their_ids() -> None:
     assert said(one) != said(calling(name="refund", arguments='{"order": 8}')) != said(answer(""))
 
 
-def test_a_long_answer_says_nothing() -> None:
-    assert said(answer("x" * 2_001)) == UNSAID
+@pytest.mark.parametrize(
+    "unsaid", [answer("x" * 2_001), calling(name="refund", arguments="\ud800"), calling(name="refund", order=2**64)]
+)
+def test_what_is_too_long_or_cannot_be_written_says_nothing_and_is_no_error(unsaid: Answer) -> None:
+    assert said(unsaid) == UNSAID
 
 
 def sayings(*says: int) -> Sayings:

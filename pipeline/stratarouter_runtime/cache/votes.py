@@ -30,18 +30,23 @@ UNSAID = 0
 
 
 def said(answer: Answer) -> int:
-    """A number for what ``answer`` says, 64 bits: the same for the same words and calls. UNSAID: too long."""
+    """A number for what ``answer`` says, 64 bits: the same for the same words and calls.
+
+    UNSAID where it is too long, or has calls that JSON cannot hold.
+    """
     if len(answer.text) > MAX_CHARS:
         return UNSAID
     # The ids of calls are made up anew each time.
     calls = [call.get("function") for call in answer.tool_calls]
     words = " ".join(answer.text.split()).casefold().rstrip(".!")
-    what = orjson.dumps([words, calls], default=str, option=orjson.OPT_SORT_KEYS) if calls else _bytes(words)
+    what = words.encode("utf-8", "surrogatepass")
+    if calls:
+        try:
+            what += b"\0" + orjson.dumps(calls, option=orjson.OPT_SORT_KEYS)
+        except TypeError:
+            # Half a surrogate pair, or an integer over 64 bits: such an answer was paid for as well, and is kept.
+            return UNSAID
     return int.from_bytes(blake2b(what, digest_size=8).digest(), "big")
-
-
-def _bytes(words: str) -> bytes:
-    return words.encode("utf-8", "surrogatepass")
 
 
 class Sayings:
