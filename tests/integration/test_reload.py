@@ -36,13 +36,15 @@ async def test_a_changed_table_is_taken_up_under_load_and_a_wrong_one_is_not(
         worker = WorkerProcess(config, routes, tmp_path / "worker.log")
         await worker.start()
         values = [request(f"r{n}", f"thing {n} costs {n}") for n in range(600)]
-        producing = asyncio.create_task(produce(config, values, rate_per_s=150))
+        # The last of them once the table is taken up, however long that took.
+        producing = asyncio.create_task(produce(config, values[:450], rate_per_s=150))
         await watch.until(150, timeout_s=30)
         routes.write_text("[routes\n")
         await _reload(worker, "route table not reloaded")
         text = write_routes(routes, new.base_url).read_text()
         routes.write_text(text + '\n[routes.fresh]\ntargets = [{ provider = "openai", model = "gpt-4o" }]\n')
         await _reload(worker, "route table reloaded")
+        await produce(config, values[450:], rate_per_s=150)
         await producing
         await produce(config, [request("fresh", "who answers 77?", route="fresh")])
         seen = await watch.until(601, timeout_s=60)
