@@ -335,7 +335,9 @@ async def _spoil(redis: Redis, tenant: str) -> int:
 
 @pytest.mark.row(23)
 async def test_garbage_under_the_caches_keys_is_counted_and_never_served(bench: Bench, redis_url: str) -> None:
-    first = await bench.worker(**_redis_worker(bench))
+    # What is late is bypassed for that: here it is garbage alone that is counted, however slow the machine.
+    patient = {**_redis_worker(bench), "STRATAROUTER_CACHE_TIMEOUT_MS": "5000"}
+    first = await bench.worker(**patient)
     async with Watch(bench.config) as watch, _client(redis_url) as redis:
         desk = Desk(bench, watch)
         await _until_hits(desk)
@@ -347,7 +349,7 @@ async def test_garbage_under_the_caches_keys_is_counted_and_never_served(bench: 
         assert await first.stop() == 0
         # 2. Under one that begins by reading them.
         assert await _spoil(redis, desk.tenant) == QUESTIONS
-        await bench.worker(**_redis_worker(bench))
+        await bench.worker(**patient)
         assert _kinds(await desk.ask())["exact"] == 0
         await _until_hits(desk)
     assert set(bench.simulator.paid_by_request_id.values()) == {1}
