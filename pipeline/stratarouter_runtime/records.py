@@ -174,6 +174,11 @@ class Answer:
     cost_usd: float | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def called(self) -> list[object]:
+        """Which functions with which arguments; the ids of calls are made up anew each time."""
+        return [call.get("function", {name: call[name] for name in call if name != "id"}) for call in self.tool_calls]
+
     def priced(self, cost_usd: float | None) -> Answer:
         """The same answer with its price; ``dataclasses.replace`` takes ten times as long."""
         return Answer(self.text, self.provider, self.model, self.usage, self.finish_reason, cost_usd, self.tool_calls)

@@ -74,11 +74,15 @@ async def _lane(*, metadata_max_chars: int = 4096) -> Lane:
     return lane
 
 
-def _intake(lane: Lane, handle: Callable[[Lane, list[Record]], None], *, step: int = 1) -> tuple[Intake, OnePoll]:
-    intake = Intake(
+def _no_lanes(handle: Callable[[Lane, list[Record]], None]) -> Intake:
+    return Intake(
         RuntimeConfig(), processor="enrich", topic="requests", handle=handle, room=lambda: 1000,
         checkpoints=cast("Checkpoints", None), metrics=Metrics(),
     )  # fmt: skip
+
+
+def _intake(lane: Lane, handle: Callable[[Lane, list[Record]], None], *, step: int = 1) -> tuple[Intake, OnePoll]:
+    intake = _no_lanes(handle)
     consumer = OnePoll(step)
     intake._consumer = cast("AIOKafkaConsumer", consumer)
     intake.lanes[PLACE] = lane
@@ -161,9 +165,7 @@ class Opening:
 
 
 async def _opened(took_s: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    first = await _lane()
-    intake, _ = _intake(first, lambda _, __: None)
-    intake.lanes.clear()
+    intake = _no_lanes(lambda _, __: None)
     opening = Opening(took_s)
     monkeypatch.setattr(intake, "_consumer", opening)
     monkeypatch.setattr(intake, "_placement", opening)
@@ -171,7 +173,7 @@ async def _opened(took_s: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> 
     await intake.on_partitions_assigned([TopicPartition("requests", number) for number in took_s])
     await asyncio.gather(*intake._openings)
     assert {lane.state for lane in intake.lanes.values()} == {"running"}
-    await asyncio.gather(first.close(0), *(lane.close(0) for lane in intake.lanes.values()))
+    await asyncio.gather(*(lane.close(0) for lane in intake.lanes.values()))
     return opening.resumed
 
 

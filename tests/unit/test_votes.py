@@ -34,6 +34,14 @@ def test_calls_say_what_they_call_and_not_their_ids() -> None:
     assert said(one) != said(calling(name="refund", arguments='{"order": 8}')) != said(answer(""))
 
 
+def test_calls_of_another_kind_than_functions_are_told_apart_too() -> None:
+    one, other = (
+        replace(answer(""), tool_calls=({"id": "c", "type": "custom", "custom": {"name": "shell", "input": what}},))
+        for what in ("ls", "rm")
+    )
+    assert said(one) != said(other)
+
+
 @pytest.mark.parametrize(
     "unsaid", [answer("x" * 2_001), calling(name="refund", arguments="\ud800"), calling(name="refund", order=2**64)]
 )

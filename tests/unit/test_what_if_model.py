@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -38,4 +40,4 @@ async def test_a_hit_that_recorded_answers_speak_against_is_paid_for(said: tuple
         messages = ({"role": "user", "content": text},)
         request = Request(f"r{number}", Decision("support"), messages, embedding=row / np.linalg.norm(row))
         await world.take(Observed(request, float(number), says=says))
-    assert world.sums.kinds == {"paid": 3, **({kind: 1} if kind != "paid" else {"paid": 4})}
+    assert world.sums.kinds == Counter(["paid"] * 3 + [kind])

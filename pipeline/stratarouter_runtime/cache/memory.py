@@ -9,7 +9,7 @@ from typing import Literal
 import orjson
 
 from stratarouter_runtime.cache.shelf import Held, Item, Near, Place, Shelf, size_of
-from stratarouter_runtime.cache.votes import said
+from stratarouter_runtime.cache.votes import UNSAID, said
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
 from stratarouter_runtime.records import Answer
 from stratarouter_runtime.state.cache_control import Origin
@@ -136,7 +136,7 @@ def _item(entry: CacheEntry, now: float) -> Item:
         answer=entry.answer,
         origin=entry.origin,
         likeness=entry.likeness,
-        says=said(entry.answer),
+        says=UNSAID if entry.vector is None else said(entry.answer),
     )
 
 

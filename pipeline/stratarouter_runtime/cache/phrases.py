@@ -425,8 +425,8 @@ how much is it / how much are they > what price
 _Entry = tuple[int, tuple[str, ...], tuple[str, ...]]
 """A phrase's rank among those of the same first word (the longest is first), its words, and what stands for it."""
 _Phrases = dict[str, list[_Entry]]
-"""By their second word; ALONE for phrases of one word."""
-ALONE = ""
+"""By their second word; _ALONE for phrases of one word."""
+_ALONE = ""
 
 
 def _table() -> dict[str, _Phrases]:
@@ -446,7 +446,7 @@ def _table() -> dict[str, _Phrases]:
 def _by_second(entries: list[tuple[tuple[str, ...], tuple[str, ...]]]) -> _Phrases:
     found: _Phrases = {}
     for rank, (parts, words) in enumerate(sorted(entries, key=lambda entry: -len(entry[0]))):
-        found.setdefault(parts[1] if len(parts) > 1 else ALONE, []).append((rank, parts, words))
+        found.setdefault(parts[1] if len(parts) > 1 else _ALONE, []).append((rank, parts, words))
     return found
 
 
@@ -472,7 +472,7 @@ def folded(tokens: list[Token]) -> list[Token]:
 
 def _phrase_at(tokens: Sequence[Token], place: int, phrases: _Phrases) -> tuple[int, tuple[str, ...]]:
     """How many tokens the phrase has that begins there, and its words; 0 where none begins."""
-    found = _first_at(tokens, place, phrases.get(ALONE))
+    found = _first_at(tokens, place, phrases.get(_ALONE))
     if place + 1 < len(tokens):
         # Nearly all are told by their second word.
         second = tokens[place + 1]

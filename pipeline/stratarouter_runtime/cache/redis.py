@@ -34,7 +34,7 @@ from stratarouter_runtime.cache.values import (
     encode_answer,
     encode_findable,
 )
-from stratarouter_runtime.cache.votes import said
+from stratarouter_runtime.cache.votes import UNSAID, said
 from stratarouter_runtime.cache.watch import Watch
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
 from stratarouter_runtime.records import Vector
@@ -409,7 +409,7 @@ class RedisCache:
 
     def _keep(self, entry: CacheEntry, vector: Vector | None, now: float) -> None:
         size = size_of(entry.text, vector)
-        says = said(entry.answer)
+        says = UNSAID if vector is None else said(entry.answer)
         item = Item(entry.entry_id, entry.scope, entry.content_hash, entry.text, now + entry.ttl, size, says=says)
         self._shelf.put(item, vector, now)
 

@@ -36,13 +36,11 @@ def said(answer: Answer) -> int:
     """
     if len(answer.text) > MAX_CHARS:
         return UNSAID
-    # The ids of calls are made up anew each time.
-    calls = [call.get("function") for call in answer.tool_calls]
     words = " ".join(answer.text.split()).casefold().rstrip(".!")
     what = words.encode("utf-8", "surrogatepass")
-    if calls:
+    if answer.tool_calls:
         try:
-            what += b"\0" + orjson.dumps(calls, option=orjson.OPT_SORT_KEYS)
+            what += b"\0" + orjson.dumps(answer.called, option=orjson.OPT_SORT_KEYS)
         except TypeError:
             # Half a surrogate pair, or an integer over 64 bits: such an answer was paid for as well, and is kept.
             return UNSAID
@@ -79,12 +77,10 @@ class Sayings:
 
     def contradict(self, scope: str, one: int, others: Sequence[int]) -> bool:
         """Whether any of ``others`` speaks against ``one``: differs from it, and is of a kind that repeats."""
-        if one == UNSAID:
-            return False
         return any(self._contradicts(scope, one, other) for other in others)
 
     def _contradicts(self, scope: str, one: int, other: int) -> bool:
-        return other not in (one, UNSAID) and (self.repeats(scope, other) or self.repeats(scope, one))
+        return one != other and UNSAID not in (one, other) and (self.repeats(scope, other) or self.repeats(scope, one))
 
     def outvoted(self, scope: str, one: int, votes: Iterable[int]) -> bool:
         """Whether an answer that says ``one`` is not to be served. ``votes``: what the others say that may vote."""

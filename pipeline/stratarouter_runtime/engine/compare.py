@@ -34,7 +34,7 @@ class AnswerComparer:
     async def same(self, question: str, kept: Answer, fresh: Answer) -> bool | None:  # noqa: ARG002 - as the port
         """As the port says; never None. Raises EmbedderError."""
         if kept.tool_calls or fresh.tool_calls:
-            return _called(kept) == _called(fresh) and _words(kept) == _words(fresh)
+            return kept.called == fresh.called and _words(kept) == _words(fresh)
         if _words(kept) == _words(fresh):
             return True
         if self._embedder is None or _figures(kept.text) != _figures(fresh.text):
@@ -62,11 +62,6 @@ def load(config: RuntimeConfig) -> Comparer:
 
 def _words(answer: Answer) -> str:
     return normalise_messages([{"role": "assistant", "content": answer.text}])
-
-
-def _called(answer: Answer) -> list[object]:
-    """Which functions with which arguments; the ids of calls are made up anew each time."""
-    return [call.get("function", {name: call[name] for name in call if name != "id"}) for call in answer.tool_calls]
 
 
 def _figures(text: str) -> set[str]:
