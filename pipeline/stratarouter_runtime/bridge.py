@@ -252,7 +252,8 @@ class CoreRuntimeBridge(Feedback):
             embedding: the query's vector, shape (dimension,), any float type; used for likeness only.
             params: ``temperature``, ``max_tokens`` and so on.
             request_id: makes the call idempotent: the same id is never paid for twice, and its start is durable before
-                the call. By default a new one, which nobody can ask for again: it is journaled after the answer.
+                the call. By default a new one, which nobody can ask for again: it is journaled a tenth of a second
+                after the answer.
             timeout_s: seconds to wait; by default ``execution_timeout``.
             cache: ``{"mode": "default|bypass|refresh|read_only", "ttl": seconds, "threshold": similarity}``.
 
@@ -427,9 +428,9 @@ class InlineCarrier:
                 raise draft.late(bound_s) from exc
             if followed is not None:
                 return followed
-        task = engine.submit(execution, deferred=draft.made_up, on_text=on_text, looked=looked)
         # The work belongs to the engine: it goes on where its caller is late or gives up.
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = engine.submit(execution, deferred=draft.made_up, on_text=on_text, looked=looked, ended=ended)
         task.add_done_callback(partial(_tell, ended))
         try:
             await self._deadlines.wait(ended, due - clock.monotonic())

@@ -331,6 +331,18 @@ async def test_a_failure_in_the_middle_of_a_stream_is_final() -> None:
     assert len(provider.calls) == 1
 
 
+async def test_who_waits_for_a_response_goes_on_before_the_tasks_callbacks() -> None:
+    order: list[str] = []
+    async with Bench(Provider()) as bench:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ended.add_done_callback(lambda _: order.append("caller"))
+        task = bench.engine.submit(execution("r0", "words"), deferred=True, ended=ended)
+        task.add_done_callback(lambda _: order.append("callback"))
+        response = await task
+    assert response.status == "ok"
+    assert order == ["caller", "callback"]
+
+
 # --- following in the caller's own task --------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.engine.trials import Trials
-from stratarouter_runtime.engine.work import Leader, Manner, OnText, Spoken, Work, as_exception, shutting_down
+from stratarouter_runtime.engine.work import Leader, Manner, OnText, Spoken, Work, as_exception, key_of, shutting_down
 from stratarouter_runtime.errors import (
     DeadlineExceededError,
     IdempotencyConflictError,
@@ -132,18 +132,18 @@ class Engine:
             A hit's response, or what ``submit`` is to be told of a miss. None where that cannot be: it has to be waited
             for, it is not to be asked, or the request's id is under way.
         """
-        return None if _key_of(execution) in self._running else self._asking.now(execution)
+        return None if key_of(execution) in self._running else self._asking.now(execution)
 
     async def look(self, execution: Execution) -> Response | Looked | None:
         """As ``look_now``, with a round trip where the cache needs one."""
-        return None if _key_of(execution) in self._running else await self._asking.look(execution)
+        return None if key_of(execution) in self._running else await self._asking.look(execution)
 
     async def same_words(self, execution: Execution) -> Response | None:
         """A hit's response where these very words are kept: asked before a vector is made, which may then be spared.
 
         None also where the request's id is under way.
         """
-        return None if _key_of(execution) in self._running else await self._asking.same_words(execution)
+        return None if key_of(execution) in self._running else await self._asking.same_words(execution)
 
     def is_led(self, execution: Execution) -> bool:
         """Whether a request of the very same words is in flight, whom this one follows without a vector."""
@@ -182,6 +182,7 @@ class Engine:
         deferred: bool = False,
         on_text: OnText | None = None,
         looked: Looked | None = None,
+        ended: asyncio.Future[None] | None = None,
     ) -> asyncio.Task[Response]:
         """Start (or join) the execution of a request.
 
@@ -192,16 +193,17 @@ class Engine:
             on_text: hears the answer's text in pieces as they come from the provider; called with the rest, or all of
                 it, where the answer comes from elsewhere. Must not block.
             looked: what ``look_now`` has just returned for it.
+            ended: done as soon as there is a response, a turn of the event loop before the task's callbacks run.
 
         Returns:
             A task with the response. It raises IdempotencyConflictError where the id stands for another payload.
         """
         execution = wire.hashed(execution)
-        key = _key_of(execution)
+        key = key_of(execution)
         running = self._running.get(key)
         if running is not None:
             return self._spawn(self._same_id(running, execution), f"repeat {key.request_id}")
-        work = self._execute(execution, key, Manner(check_journal, deferred, on_text, looked))
+        work = self._execute(execution, key, Manner(check_journal, deferred, on_text, looked, ended))
         task = asyncio.create_task(work, name=key.request_id)
         self._running[key] = _Running(execution.payload_hash, task)
         task.add_done_callback(partial(self._answered, key))
@@ -226,6 +228,7 @@ class Engine:
         remaining_s = self._remaining_s(execution)
         response = await (finding if remaining_s is None else _before(remaining_s, finding, execution, story))
         response.timings_ms["execute"] = milliseconds(self._clock.monotonic() - began)
+        manner.tell()
         return response
 
     async def _find_or_lead(self, execution: Execution, key: JournalKey, story: Story, manner: Manner) -> Response:
@@ -481,10 +484,6 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _key_of(execution: Execution) -> JournalKey:
-    return JournalKey(execution.request.context.tenant, execution.request.request_id)
 
 
 async def _before(

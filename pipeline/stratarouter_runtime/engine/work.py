@@ -30,6 +30,12 @@ class Manner:
     deferred: bool
     on_text: OnText | None
     looked: Looked | None
+    ended: asyncio.Future[None] | None = None
+
+    def tell(self) -> None:
+        """There is a response: whoever waits for the end goes on in the event loop's next turn."""
+        if self.ended is not None and not self.ended.done():
+            self.ended.set_result(None)
 
 
 class Spoken:
@@ -119,6 +125,11 @@ class Leader:
         """There is no outcome. It may have nobody left who waits for one."""
         self.outcome.set_exception(problem)
         self.outcome.exception()
+
+
+def key_of(execution: Execution) -> JournalKey:
+    """What the request is called in the journal."""
+    return JournalKey(execution.request.context.tenant, execution.request.request_id)
 
 
 def as_exception(exc: BaseException) -> Exception:

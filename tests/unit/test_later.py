@@ -1,0 +1,45 @@
+"""Rows that are journaled after their callers went on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from stratarouter_runtime.engine.later import ROWS_AT_ONCE, Later
+from stratarouter_runtime.journal.grouped import GroupedJournal
+from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
+from stratarouter_runtime.ports import Begin, Finish, JournalKey
+from stratarouter_runtime.records import Answer, Usage
+from unit.engine_bench import FIRST
+
+
+class Noting(MemoryJournal):
+    """Notes how many rows came in one call."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store, owner=FIRST, heartbeat_ttl_s=5)
+        self.sizes: list[int] = []
+
+    async def record_new(self, items: Sequence[tuple[Begin, Finish]]) -> None:
+        self.sizes.append(len(items))
+        await super().record_new(items)
+
+
+async def _at_once(write: Callable[[], Awaitable[None]], _doing: str) -> None:
+    await write()
+
+
+async def test_rows_are_gathered_and_written_a_few_hundred_at_once() -> None:
+    store = MemoryStore()
+    journal = Noting(store)
+    await journal.start()
+    later = Later(GroupedJournal(journal), _at_once)
+    count = 2 * ROWS_AT_ONCE + 1
+    for number in range(count):
+        key = JournalKey("acme", f"r{number}")
+        answer = Answer("yes", "openai", "small", Usage(1, 1))
+        await later.put(Begin(key, "0" * 32, "route"), Finish(key, answer, None))
+    assert journal.sizes == [], "nobody waited"
+    await later.flush(5.0)
+    assert journal.sizes == [ROWS_AT_ONCE, ROWS_AT_ONCE, 1]
+    await journal.stop()
+    assert len(store.rows) == count
