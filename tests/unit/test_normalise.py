@@ -116,3 +116,16 @@ def test_folding_again_changes_nothing(text: str) -> None:
 @given(st.text("aB1 )'%.?!…。？！-", max_size=20))  # noqa: RUF001 - full-width marks
 def test_the_short_way_to_the_end_marks_takes_off_what_the_pattern_does(text: str) -> None:
     assert normalise.without_end_marks(text) == normalise._END_MARKS.sub("", text)
+
+
+@given(st.text("abIZ \t\x1f09\"'(),;/-_.", max_size=60))
+def test_the_short_way_to_words_with_capitals_lowers_as_every_word_would_be(text: str) -> None:
+    words = normalise._WORD.sub(lambda word: normalise._lowered_word(word[0]), text)
+    assert normalise._capitals_lowered(text) == words
+
+
+@given(st.text("ab I", max_size=40))
+def test_white_space_of_one_line_is_folded_whether_there_are_runs_of_it_or_not(text: str) -> None:
+    assert normalise._spaced(text) == " ".join(text.split())
+    long = f"{text} {'x' * normalise.KEPT_CHARS}"
+    assert [normalise._spaced(long) for _ in range(2)] == [" ".join(long.split())] * 2

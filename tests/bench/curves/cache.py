@@ -6,12 +6,8 @@ tenants have them, up to a million. Each size is a process of its own, whose mem
 
 from __future__ import annotations
 
-import asyncio
-import sys
-
-import orjson
-
 from bench.curves.curve import FLAT, LINEAR, Curve, Point
+from bench.curves.process import said
 from stratarouter_runtime.cache.index import BRUTE_FORCE_MAX
 from stratarouter_runtime.embedded import StackAddresses
 
@@ -19,7 +15,6 @@ ONE_SCOPE = (1000, 10_000, 50_000)
 """To what a cache holds by default; the graph takes 1 ms and more for each addition, half an hour for a million."""
 SCOPES = (1000, 10_000, 100_000, 1_000_000)
 SCOPE_ENTRIES = 2000
-PROCESS_TIMEOUT_S = 400.0
 
 
 async def measure(addresses: StackAddresses) -> list[Curve]:
@@ -43,15 +38,4 @@ async def measure(addresses: StackAddresses) -> list[Curve]:
 
 
 async def _process(size: int, scope_entries: int) -> dict[str, list[float]]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.curves.cache_filled", str(size), str(scope_entries)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        said, _ = await asyncio.wait_for(process.communicate(), PROCESS_TIMEOUT_S)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, f"the cache of {size} entries broke"
-    return dict(orjson.loads(said))
+    return dict(await said("bench.curves.cache_filled", size, scope_entries))

@@ -1,24 +1,20 @@
 """``bridge.execute`` along the number of calls in flight: requests by second of this process's processor, and bytes.
 
-Each size is held in flight at once by a slow provider and then let go, in a bridge of its own; what this process has
-grown by at that moment, for each call, is its memory.
+For the memory each size is held in flight at once by a slow provider, in a process of its own; what that has grown by,
+for each call, is its memory.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import gc
 import resource
 import time
-import uuid
 from collections.abc import Sequence
-from pathlib import Path
 
 from bench.curves.curve import FLAT, Curve, Point
+from bench.curves.process import said
 from bench.in_flight import throughput
 from bench.parts import bridge, database, routes, simulator
-from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.embedded import StackAddresses
 
 SIZES = (10, 100, 1000, 5000, 20_000)
@@ -30,9 +26,6 @@ HELD = (1000, 5000, 15_000)
 HELD_MS = 25_000
 """Longer than it takes to start them all."""
 FILES, OTHER_FILES = 40_000, 500
-WAIT_S = 60.0
-LOOK_S, IDLE_SHARE = 0.5, 0.1
-"""How long a look at the processor's use takes, and under which share the process is at rest."""
 
 
 async def measure(addresses: StackAddresses) -> list[Curve]:
@@ -51,7 +44,7 @@ async def measure(addresses: StackAddresses) -> list[Curve]:
                         per_s[size].append(await throughput(running, size, calls))
                         per_core[size].append(calls / (time.process_time() - used))
         async with simulator("--latency-ms", str(HELD_MS)) as base_url:
-            memory = {size: await _held_bytes(url, base_url, size) for size in held}
+            memory = {size: await said("bench.curves.flight_held", size, url, base_url) for size in held}
     note = f"provider of {QUICK_MS} ms on the same cores; a few in flight wait for it"
     return [
         Curve("bridge.execute", "in flight", "requests per core second",
@@ -75,35 +68,3 @@ def _allowed(sizes: Sequence[int]) -> list[int]:
     if soft < room:
         resource.setrlimit(resource.RLIMIT_NOFILE, (room, most))
     return [size for size in sizes if size + OTHER_FILES <= room]
-
-
-async def _held_bytes(url: str, base_url: str, size: int) -> float:
-    async with bridge(url, routes(base_url, max_concurrency=40_000), max_in_flight=40_000) as running:
-        gc.collect()
-        before = _resident_bytes()
-        calls = [asyncio.create_task(_call(running, number)) for number in range(size)]
-        try:
-            async with asyncio.timeout(WAIT_S):
-                await _settled()
-            return (_resident_bytes() - before) / size
-        finally:
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
-
-
-async def _settled() -> None:
-    """Until this process has nothing to do: all calls are under way."""
-    used = -1.0
-    while time.process_time() - used > IDLE_SHARE * LOOK_S:
-        used = time.process_time()
-        await asyncio.sleep(LOOK_S)
-
-
-async def _call(running: CoreRuntimeBridge, number: int) -> None:
-    await running.execute("bench", query=f"{uuid.uuid4()} question {number}")
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()

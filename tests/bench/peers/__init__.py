@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,3 +95,33 @@ async def run(*command: str, timeout_s: float = INSTALL_TIMEOUT_S) -> str:
     if process.returncode != 0:
         raise PeerError(f"{' '.join(command[:4])} failed: {(complaint or said).decode(errors='replace')[-600:]}")
     return said.decode()
+
+
+@asynccontextmanager
+async def asked(*command: str, timeout_s: float) -> AsyncIterator[Callable[[str], Awaitable[str]]]:
+    """A command that answers each line with a line, within ``timeout_s`` seconds; else PeerError is raised."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    given, said = process.stdin, process.stdout
+
+    async def ask(line: str) -> str:
+        given.write(f"{line}\n".encode())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await given.drain()
+                answer = await said.readline()
+        except (TimeoutError, OSError) as exc:
+            raise PeerError(f"{Path(command[1]).name} gave no answer: {exc!r}") from exc
+        if not answer:
+            raise PeerError(f"{Path(command[1]).name} ended")
+        return answer.decode()
+
+    try:
+        yield ask
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

@@ -1,4 +1,4 @@
-"""LiteLLM's ``Router.acompletion``: prints calls for each second of this process's processor time."""
+"""LiteLLM's ``Router.acompletion``: for each number that is read, so many calls are made and a line is printed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 # No call home for prices: the package brings its own copy.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -15,8 +16,8 @@ import litellm
 import uvloop
 
 
-async def main(base_url: str, at_once: int, calls: int) -> None:
-    """A few calls to warm up, then ``calls`` with ``at_once`` under way."""
+async def main(base_url: str, at_once: int) -> None:
+    """Says calls for each second of this process's processor time, with ``at_once`` under way, until the input ends."""
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     parameters = {"model": "openai/gpt-4o-mini", "api_base": base_url, "api_key": "sk-none"}
@@ -26,19 +27,21 @@ async def main(base_url: str, at_once: int, calls: int) -> None:
         messages = [{"role": "user", "content": f"{time.time_ns()} question {number}"}]
         await router.acompletion(model="bench", messages=messages, timeout=120)
 
-    await asyncio.gather(*(call(number) for number in range(20)))
-    numbers = iter(range(calls))
+    for line in sys.stdin:
+        calls = int(line)
+        numbers = iter(range(calls))
 
-    async def loop() -> None:
-        for number in numbers:
-            await call(number)
+        async def loop(numbers: Iterator[int] = numbers) -> None:
+            for number in numbers:
+                await call(number)
 
-    began, wall = time.process_time(), time.perf_counter()
-    await asyncio.gather(*(loop() for _ in range(at_once)))
-    used, took = time.process_time() - began, time.perf_counter() - wall
-    sys.stdout.write(json.dumps({"calls_per_core_second": calls / used, "calls_per_s": calls / took}) + "\n")
+        began = time.process_time()
+        await asyncio.gather(*(loop() for _ in range(at_once)))
+        used = time.process_time() - began
+        sys.stdout.write(json.dumps({"calls_per_core_second": calls / used}) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
     uvloop.install()
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
