@@ -58,7 +58,7 @@ async def measure(addresses: StackAddresses) -> list[Curve]:
 
 
 def _allowed(sizes: Sequence[int]) -> list[int]:
-    """Those sizes for which this process may have files enough: each call in flight is a connection."""
+    """The sizes, none above what this process may have files for: each call in flight is a connection."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most != resource.RLIM_INFINITY and most < FILES:
         with contextlib.suppress(ValueError, OSError):  # only root may lift it
@@ -67,4 +67,4 @@ def _allowed(sizes: Sequence[int]) -> list[int]:
     room = FILES if most == resource.RLIM_INFINITY else most
     if soft < room:
         resource.setrlimit(resource.RLIMIT_NOFILE, (room, most))
-    return [size for size in sizes if size + OTHER_FILES <= room]
+    return sorted({min(size, room - OTHER_FILES) for size in sizes})
