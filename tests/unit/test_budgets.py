@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from stratarouter_runtime.journal.memory import MemoryStore
 from stratarouter_runtime.records import Response
 from stratarouter_runtime.route_file import Budget
@@ -48,9 +50,13 @@ async def test_budgets_of_other_tenants_and_routes_do_not_matter() -> None:
             assert _code(await bench.engine.submit(execution(f"r{n}", f"q {n}", threshold=None))) is None
 
 
-async def test_tokens_count_too() -> None:
+@pytest.mark.parametrize("deferred", [False, True], ids=["own id", "made-up id"])
+async def test_tokens_count_too_and_each_call_before_the_next(deferred: bool) -> None:
     async with Bench(Provider(), budgets=[Budget("small", tokens=30)]) as bench:
-        codes = [_code(await bench.engine.submit(execution(f"r{n}", f"q {n}", threshold=None))) for n in range(3)]
+        codes = []
+        for n in range(3):
+            made = bench.engine.submit(execution(f"r{n}", f"q {n}", threshold=None), deferred=deferred)
+            codes.append(_code(await made))
     assert codes == [None, None, "budget_exhausted"]
 
 

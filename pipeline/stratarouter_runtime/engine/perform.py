@@ -85,7 +85,8 @@ class Performer:
                 if refusal is not None:
                     return Recorded(None, error_info(refusal))
                 work.asked = True
-                if work.deferred:
+                # What is charged to a budget is recorded at once: the next call is held against it.
+                if work.deferred and not self._budgets.matching(work.execution):
                     return await self._call_and_record_later(work, hold)
                 # 2. Durable permission before any money is spent.
                 begun = await self._begin_once(work.execution, work.key, leader=None)
