@@ -14,10 +14,11 @@ from bench.rounds import alternate
 from bench.stream import Start, rate, record, scripted, started
 from stratarouter_runtime.embedded import StackAddresses
 
-ROUNDS = 3
-RECORDS = 20_000
+ROUNDS = 5
+RECORDS = 40_000
+"""Some seconds of them, of which the first quarter is the broker's waking up."""
 SLOW_RECORDS = 15_000
-"""For Faust, which needs seconds for these, and reads the first 4,000 into a buffer at once."""
+"""For Faust, which needs longer for these, reads the first 4,000 into a buffer at once and is timed from there."""
 QUERIES = 50
 QUERY_CHARS = 300
 DIMENSION = 384
