@@ -9,6 +9,7 @@ import re
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,6 +33,9 @@ MAX_TTL_S = 315_360_000
 """Ten years: the longest time to live, far inside what Redis's millisecond clock takes."""
 UNIT_TOLERANCE = 1e-6
 """A float32 vector this near to length 1 is left as it is, so that passing it on never changes it."""
+KEPT_VECTORS, KEPT_CHARS = 1_024, 8_192
+"""Vectors in base64 that were read last, of 1,536 numbers at most: 14 MB of those, 4 MB of 384 numbers. Reading one of
+384 takes 6 us, looking it up one."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VISIBLE = re.compile(r"\S")
@@ -307,10 +311,20 @@ def embedding(value: object, path: str, dimension: int | None) -> Vector:
 
     Raises InvalidEmbeddingError for what is no direction (NaN, infinity, all zeros) or has the wrong ``dimension``.
     """
-    if isinstance(value, np.ndarray):
-        raw = value
-    else:
-        raw = _float32_bytes(value, path) if type(value) is str else _number_array(value, path)
+    if type(value) is str:
+        return (_decoded_once if len(value) <= KEPT_CHARS else _decoded_once.__wrapped__)(value, path, dimension)
+    return _unit_of(value if isinstance(value, np.ndarray) else _number_array(value, path), path, dimension)
+
+
+@lru_cache(maxsize=KEPT_VECTORS)
+def _decoded_once(value: str, path: str, dimension: int | None) -> Vector:
+    """From base64. Words that come again come with the same vector, which nobody writes to."""
+    vector = _unit_of(_float32_bytes(value, path), path, dimension)
+    vector.flags.writeable = False
+    return vector
+
+
+def _unit_of(raw: np.ndarray[Any, Any], path: str, dimension: int | None) -> Vector:
     if not 0 < raw.size <= MAX_EMBEDDING_DIMENSION:
         raise InvalidEmbeddingError(f"{path} has {raw.size} numbers; it must have 1 to {MAX_EMBEDDING_DIMENSION}")
     if dimension is not None and raw.size != dimension:

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 
-from stratarouter_runtime import wire
+from stratarouter_runtime import validation, wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import (
     InvalidEmbeddingError,
@@ -218,6 +218,18 @@ def test_a_vector_without_a_direction_or_with_a_wrong_size_is_refused(bad: objec
 def test_a_vector_of_another_dimension_than_configured_is_refused():
     with pytest.raises(InvalidEmbeddingError, match="has 2 numbers, not embedding_dimension = 3"):
         wire.decode_request(value(embedding=[1, 2]), limits=wire.Limits(dimension=3))
+
+
+def test_a_vector_that_comes_again_is_read_once_and_nobody_writes_to_it():
+    for numbers in ((3.0, 4.0), (0.6, 0.8)):
+        first, again = (decode(embedding=float32(*numbers)).embedding for _ in range(2))
+        assert first is not None
+        assert first is again
+        assert not first.flags.writeable
+    with pytest.raises(InvalidEmbeddingError, match="has 2 numbers, not embedding_dimension = 3"):
+        wire.decode_request(value(embedding=float32(3.0, 4.0)), limits=wire.Limits(dimension=3))
+    many = float32(*([1.0] * (validation.KEPT_CHARS // 4)))
+    assert decode(embedding=many).embedding is not decode(embedding=many).embedding
 
 
 @pytest.mark.parametrize("bad", [[True], ["1"], [None], {"0": 1}, 1.0])
