@@ -8,7 +8,7 @@ from dataclasses import field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from stratarouter_runtime.plain import dataclass
-from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Vector
+from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Request, Vector
 from stratarouter_runtime.state.cache_control import UNKNOWN, Origin
 from stratarouter_runtime.state.error_bound import Observation
 from stratarouter_runtime.state.limiter import RateHint
@@ -40,6 +40,11 @@ class JournalKey(NamedTuple):
 
     tenant: str
     request_id: str
+
+    @classmethod
+    def of(cls, request: Request) -> JournalKey:
+        """A request's."""
+        return cls(request.context.tenant, request.request_id)
 
 
 @dataclass(frozen=True, slots=True)

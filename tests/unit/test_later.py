@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from stratarouter_runtime.engine.later import ROWS_AT_ONCE, Later
-from stratarouter_runtime.journal.grouped import GroupedJournal
+from stratarouter_runtime.engine.later import Later
+from stratarouter_runtime.journal.grouped import NEW_ROWS, GroupedJournal
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
 from stratarouter_runtime.ports import Begin, Finish, JournalKey
 from stratarouter_runtime.records import Answer, Usage
@@ -33,13 +33,13 @@ async def test_rows_are_gathered_and_written_a_few_hundred_at_once() -> None:
     journal = Noting(store)
     await journal.start()
     later = Later(GroupedJournal(journal), _at_once)
-    count = 2 * ROWS_AT_ONCE + 1
+    count = 2 * NEW_ROWS + 1
     for number in range(count):
         key = JournalKey("acme", f"r{number}")
         answer = Answer("yes", "openai", "small", Usage(1, 1))
         await later.put(Begin(key, "0" * 32, "route"), Finish(key, answer, None))
     assert journal.sizes == [], "nobody waited"
     await later.flush(5.0)
-    assert journal.sizes == [ROWS_AT_ONCE, ROWS_AT_ONCE, 1]
+    assert journal.sizes == [NEW_ROWS, NEW_ROWS, 1]
     await journal.stop()
     assert len(store.rows) == count

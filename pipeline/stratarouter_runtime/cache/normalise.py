@@ -15,9 +15,11 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from hashlib import blake2b
 from typing import Any
+
+Fold = Callable[[str], str]
 
 TURN = "\x1e"
 """Begins a turn. Taken out of every content, so no message can forge a turn."""
@@ -136,8 +138,25 @@ def _digests(message: Mapping[str, Any]) -> Iterator[str]:
         yield blake2b(canonical.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
-@lru_cache(maxsize=KEPT_TEXTS)
-def _spaced_once(text: str) -> str:
+def _kept(most: int, max_chars: int, *, long: int = 0) -> Callable[[Fold], Fold]:
+    """Keeps the last ``most`` results for texts of up to ``max_chars``, and ``long`` for longer ones."""
+
+    def decorate(fold: Fold) -> Fold:
+        of_short, of_long = lru_cache(most)(fold), lru_cache(long)(fold) if long else fold
+
+        @wraps(fold)
+        def folded(text: str) -> str:
+            return (of_short if len(text) <= max_chars else of_long)(text)
+
+        return folded
+
+    return decorate
+
+
+# Asked for twice for most requests, by the key and by the guard; and most questions come again.
+@_kept(KEPT_TEXTS, KEPT_CHARS, long=KEPT_LONG)
+def _spaced(text: str) -> str:
+    """White space folded outside protected spans, our separators taken out; case and end marks kept."""
     if text.isprintable() and _protects_nothing(text):
         # One line of plain words, as most texts are, whose only white space is blanks.
         return " ".join(text.split()) if "  " in text else text.strip()
@@ -146,30 +165,15 @@ def _spaced_once(text: str) -> str:
     return "".join(_spaced_span(span, layout) for span in _spans(text)).strip()
 
 
-def _spaced(text: str) -> str:
-    """White space folded outside protected spans, our separators taken out; case and end marks kept."""
-    # Asked for twice for most requests, by the key and by the guard; and most questions come again.
-    return (_spaced_once if len(text) <= KEPT_CHARS else _spaced_lately)(text)
-
-
-@lru_cache(maxsize=KEPT_LONG)
-def _spaced_lately(text: str) -> str:
-    return _spaced_once.__wrapped__(text)
-
-
-@lru_cache(maxsize=KEPT_TEXTS)
-def _folded_once(text: str) -> str:
+@_kept(KEPT_TEXTS, KEPT_CHARS)
+def _folded(text: str) -> str:
+    """What of a message's text decides whether it is the same words."""
     if _protects_nothing(text):
         return without_end_marks(_lowered(_spaced(text))).rstrip()
     text = text if text.isprintable() else text.translate(_SEPARATORS)
     layout = _has_layout(text)
     spans = [span if protected else _lowered(_spaced_span((span, False), layout)) for span, protected in _spans(text)]
     return without_end_marks("".join(spans).strip()).rstrip()
-
-
-def _folded(text: str) -> str:
-    """What of a message's text decides whether it is the same words."""
-    return (_folded_once if len(text) <= KEPT_CHARS else _folded_once.__wrapped__)(text)
 
 
 def without_end_marks(text: str) -> str:
@@ -257,12 +261,8 @@ def _capitals_lowered(text: str) -> str:
     return "".join(pieces)
 
 
+@_kept(KEPT_WORDS, KEPT_WORD_CHARS)
 def _lowered_word(word: str) -> str:
-    return (_lowered_word_once if len(word) <= KEPT_WORD_CHARS else _lowered_word_once.__wrapped__)(word)
-
-
-@lru_cache(maxsize=KEPT_WORDS)
-def _lowered_word_once(word: str) -> str:
     if word.islower() or _CASE_MATTERS.match(word):
         return word
     return _LETTERS.sub(lambda run: run[0] if run[0] in MEANING_IN_CAPITALS else run[0].lower(), word)

@@ -33,7 +33,7 @@ class Candidate:
         """From an execution and its conversation as text."""
         request = execution.request
         return cls(
-            JournalKey(request.context.tenant, request.request_id),
+            JournalKey.of(request),
             execution.scope,
             execution.content_hash,
             text,

@@ -23,7 +23,7 @@ from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.engine.trials import Trials
-from stratarouter_runtime.engine.work import Leader, Manner, OnText, Spoken, Work, as_exception, key_of, shutting_down
+from stratarouter_runtime.engine.work import Leader, Manner, OnText, Spoken, Work, as_exception, shutting_down
 from stratarouter_runtime.errors import (
     DeadlineExceededError,
     IdempotencyConflictError,
@@ -132,18 +132,18 @@ class Engine:
             A hit's response, or what ``submit`` is to be told of a miss. None where that cannot be: it has to be waited
             for, it is not to be asked, or the request's id is under way.
         """
-        return None if key_of(execution) in self._running else self._asking.now(execution)
+        return None if JournalKey.of(execution.request) in self._running else self._asking.now(execution)
 
     async def look(self, execution: Execution) -> Response | Looked | None:
         """As ``look_now``, with a round trip where the cache needs one."""
-        return None if key_of(execution) in self._running else await self._asking.look(execution)
+        return None if JournalKey.of(execution.request) in self._running else await self._asking.look(execution)
 
     async def same_words(self, execution: Execution) -> Response | None:
         """A hit's response where these very words are kept: asked before a vector is made, which may then be spared.
 
         None also where the request's id is under way.
         """
-        return None if key_of(execution) in self._running else await self._asking.same_words(execution)
+        return None if JournalKey.of(execution.request) in self._running else await self._asking.same_words(execution)
 
     def is_led(self, execution: Execution) -> bool:
         """Whether a request of the very same words is in flight, whom this one follows without a vector."""
@@ -193,13 +193,13 @@ class Engine:
             on_text: hears the answer's text in pieces as they come from the provider; called with the rest, or all of
                 it, where the answer comes from elsewhere. Must not block.
             looked: what ``look_now`` has just returned for it.
-            ended: done as soon as there is a response, a turn of the event loop before the task's callbacks run.
+            ended: done as soon as there is a response, before the task is and its callbacks run.
 
         Returns:
             A task with the response. It raises IdempotencyConflictError where the id stands for another payload.
         """
         execution = wire.hashed(execution)
-        key = key_of(execution)
+        key = JournalKey.of(execution.request)
         running = self._running.get(key)
         if running is not None:
             return self._spawn(self._same_id(running, execution), f"repeat {key.request_id}")

@@ -21,8 +21,6 @@ GATHER_S = 0.1
 """How long rows gather, to share their statements: alone, each would cost the process 0.7 ms. What a process that is
 killed loses of its journal. A statement holds the event loop: at 200 calls a second and 50 ms, callers at the 99th
 percentile waited 0.1 to 0.2 ms longer."""
-ROWS_AT_ONCE = 200
-"""In one call of the journal: packing them takes some 4 ms, and between two calls the event loop has its turn."""
 
 Row = tuple[Begin, Finish | None]
 """What was begun, and what came of it; None for a follower, whose result is its leader's."""
@@ -81,9 +79,7 @@ class Later:
             self._writer = None
 
     async def _write(self, rows: Sequence[Row]) -> None:
-        finished = [(begin, finish) for begin, finish in rows if finish is not None]
-        for start in range(0, len(finished), ROWS_AT_ONCE):
-            await self._journal.record_new(finished[start : start + ROWS_AT_ONCE])
+        await self._journal.record_new([(begin, finish) for begin, finish in rows if finish is not None])
         followers = [begin for begin, finish in rows if finish is None]
         if followers:
             await self._journal.begin_many(followers)

@@ -127,11 +127,6 @@ class Leader:
         self.outcome.exception()
 
 
-def key_of(execution: Execution) -> JournalKey:
-    """What the request is called in the journal."""
-    return JournalKey(execution.request.context.tenant, execution.request.request_id)
-
-
 def as_exception(exc: BaseException) -> Exception:
     """A future takes no CancelledError as its exception; waiters see why the call was broken off."""
     return exc if isinstance(exc, Exception) else shutting_down()

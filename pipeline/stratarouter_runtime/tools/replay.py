@@ -221,7 +221,7 @@ class Replay:
         if self._plan.re_execute:
             self.report.re_executed += len(wanted)
             return [(record.offset, self._once_more(record, request)) for record, request in wanted]
-        keys = [JournalKey(request.context.tenant, request.request_id) for _, request in wanted]
+        keys = [JournalKey.of(request) for _, request in wanted]
         found = await journal.lookup(keys)
         hashes = await journal.payload_hashes(keys)
         outbounds = []
