@@ -9,12 +9,12 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import orjson
 
 from bench.cache_speed import CENTRES, DIMENSION, SEED, hit_query, units
+from bench.curves.process import resident_bytes
 from bench.questions import made
 from stratarouter_runtime import collector
 from stratarouter_runtime.cache.guard import create_guard
@@ -31,7 +31,7 @@ def main(size: int, scope_entries: int) -> dict[str, list[float]]:
     """Fill a cache and look up in it; microseconds and bytes."""
     collector.settle()
     cache = MemoryCache(clock=SystemClock(), guard=create_guard(), max_entries=size, max_bytes=2**40)
-    before = _resident_bytes()
+    before = resident_bytes()
     kept: list[CacheEntry] = []
     chance = random.Random(SEED)
     store_s = 0.0
@@ -42,7 +42,7 @@ def main(size: int, scope_entries: int) -> dict[str, list[float]]:
         kept += chance.sample(entries, max(1, len(entries) * LOOKUPS // size))
     del entries
     gc.collect()
-    per_entry = (_resident_bytes() - before) / size
+    per_entry = (resident_bytes() - before) / size
     asked = {kind: [hit_query(entry, kind) for entry in kept] for kind in ("exact", "semantic")}
     found: dict[str, list[float]] = {"bytes": [per_entry], "store": [store_s / size * 1e6]}
     for kind, queries in asked.items():
@@ -74,11 +74,6 @@ def _chunks(size: int, scope_entries: int) -> Iterator[list[CacheEntry]]:
             )
             for number, text, vector in zip(range(start, start + CHUNK), texts, vectors, strict=False)
         ]  # fmt: skip
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import resource
 import sys
 import time
 import uuid
-from pathlib import Path
 
 import orjson
 
+from bench.curves.process import resident_bytes
 from bench.parts import bridge, routes
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 
@@ -31,12 +30,12 @@ async def held_bytes(size: int, url: str, base_url: str) -> float:
         warm = [asyncio.create_task(_call(running, number)) for number in range(WARM)]
         await _settled()
         gc.collect()
-        before = _resident_bytes()
+        before = resident_bytes()
         calls = [asyncio.create_task(_call(running, number)) for number in range(size)]
         try:
             async with asyncio.timeout(WAIT_S):
                 await _settled()
-            return (_resident_bytes() - before) / size
+            return (resident_bytes() - before) / size
         finally:
             for call in (*warm, *calls):
                 call.cancel()
@@ -53,11 +52,6 @@ async def _settled() -> None:
 
 async def _call(running: CoreRuntimeBridge, number: int) -> None:
     await running.execute("bench", query=f"{uuid.uuid4()} question {number}")
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
 
 
 if __name__ == "__main__":

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import orjson
+
+from bench.peers import run
 
 PROCESS_TIMEOUT_S = 400.0
 
 
 async def said(module: str, *arguments: object) -> Any:
-    """What ``python -m module arguments`` writes, which is JSON."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *map(str, arguments)), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        written, _ = await asyncio.wait_for(process.communicate(), PROCESS_TIMEOUT_S)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, f"{module} {arguments} broke"
-    return orjson.loads(written)
+    """What ``python -m module arguments`` writes, which is JSON. Raises PeerError where it breaks."""
+    return orjson.loads(await run(sys.executable, "-m", module, *map(str, arguments), timeout_s=PROCESS_TIMEOUT_S))
+
+
+def resident_bytes() -> int:
+    """Of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
