@@ -25,10 +25,9 @@ from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.embedded import EmbeddedStack
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery
 from stratarouter_runtime.records import Answer, Vector
+from support.waits import until
 
 pytestmark = pytest.mark.stack
-
-DEADLINE_S = 20.0
 
 
 def towards(x: float, y: float) -> Vector:
@@ -70,13 +69,6 @@ async def start(url: str, keys: Keys) -> AsyncIterator[Callable[..., Awaitable[R
 
 
 Starting = Callable[..., Awaitable[RedisCache]]
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    ends = time.monotonic() + DEADLINE_S
-    while not await condition():
-        assert time.monotonic() < ends, f"waited in vain for {what}"
-        await asyncio.sleep(0.01)
 
 
 async def copied(cache: RedisCache, query: CacheQuery = SAME) -> CacheHit:
