@@ -163,6 +163,8 @@ class Seen:
     """What a read_committed consumer saw."""
 
     responses: list[Response] = field(default_factory=list)
+    written_ms: list[int] = field(default_factory=list)
+    """When the worker wrote each of ``responses``, by its record, in epoch milliseconds."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
 
     @property
@@ -190,7 +192,9 @@ class Watch:
 
     async def poll(self) -> None:
         """Take what is there now."""
-        self.seen.responses += [wire.decode_response(r.value) for r in await self._responses.poll(0.05)]
+        for record in await self._responses.poll(0.05):
+            self.seen.responses.append(wire.decode_response(record.value))
+            self.seen.written_ms.append(record.timestamp)
         self.seen.dead_letters += [wire.decode_dead_letter(r.value) for r in await self._dead.poll(0.05)]
 
     async def until(self, count: int, timeout_s: float) -> Seen:
