@@ -8,6 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from stratarouter_runtime.collector import SELDOM
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.deadlines import Deadlines
 from stratarouter_runtime.drafts import Draft
@@ -219,14 +220,21 @@ class CoreRuntimeBridge(Feedback):
                 carrier = self._new_carrier()
                 await carrier.start()
                 self._carrier = carrier
+                if self.config.gc_threshold:
+                    SELDOM.hold(self.config.gc_threshold)
 
     async def close(self) -> None:
         """Let running executions end within ``drain_timeout_s`` seconds and release everything. Idempotent."""
         async with self._starting:
             self._closed = True
             carrier, self._carrier = self._carrier, None
-            if carrier is not None:
+            if carrier is None:
+                return
+            try:
                 await carrier.stop(self.config.drain_s)
+            finally:
+                if self.config.gc_threshold:
+                    SELDOM.let_go()
 
     async def execute(
         self,
