@@ -24,6 +24,7 @@ from stratarouter_runtime.processors.enrich import Enrich
 from stratarouter_runtime.processors.execute import Execute
 from stratarouter_runtime.processors.intake import Intake
 from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.own_executions import OwnExecutions
 from stratarouter_runtime.processors.placement import witness
 from stratarouter_runtime.processors.usage_supervisor import UsageSupervisor
 from stratarouter_runtime.routes import RouteTable
@@ -89,6 +90,7 @@ class Worker:
 
     def _build(self, processors: Sequence[str]) -> None:
         assembly, config = self.assembly, self.config
+        own = OwnExecutions() if {"enrich", "execute"} <= set(processors) else None
         if "enrich" in processors:
             enrich = Enrich(
                 config,
@@ -99,10 +101,11 @@ class Worker:
                 list_topics=lambda: self.intakes[0].topics(),  # noqa: PLW0108 - the intake is made below
                 spans=self._spans,
                 trials=assembly.trials,
+                own=own,
             )
             self._add(enrich, config.requests_topic)
         if "execute" in processors:
-            execute = Execute(config, engine=assembly.engine, metrics=assembly.metrics, spans=self._spans)
+            execute = Execute(config, engine=assembly.engine, metrics=assembly.metrics, spans=self._spans, own=own)
             self._add(execute, config.executions_topic)
 
     def _add(self, handler: Enrich | Execute, topic: str) -> None:

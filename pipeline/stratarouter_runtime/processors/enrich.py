@@ -24,6 +24,7 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery, Embedder
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.own_executions import OwnExecutions
 from stratarouter_runtime.processors.publish import Outputs, coordinates
 from stratarouter_runtime.records import Execution, Outbound
 from stratarouter_runtime.telemetry.logs import event
@@ -67,9 +68,11 @@ class Enrich:
         list_topics: Callable[[], Awaitable[frozenset[str]]],
         spans: Spans | None = None,
         trials: Trials | None = None,
+        own: OwnExecutions | None = None,
     ) -> None:
         self._spans = spans or Spans()
         self._trials = trials or Trials.alone(metrics)
+        self._own = own
         self._list_topics = list_topics
         self._topics: frozenset[str] = frozenset()
         self._config = config
@@ -281,7 +284,10 @@ class Enrich:
         if self._spans.enabled:
             trace = self._spans.enriched(execution.request, coordinates(item.record), took_s, "execution")
             execution = replace(execution, request=replace(execution.request, traceparent=trace))
-        self._finish(lane, item.record, self._outputs.execution(execution))
+        outbound = self._outputs.execution(execution)
+        if self._own is not None:
+            self._own.keep(outbound.value, execution)
+        self._finish(lane, item.record, outbound)
 
     def _finish(self, lane: Lane, record: Record, outbound: Outbound) -> None:
         self.in_flight -= 1

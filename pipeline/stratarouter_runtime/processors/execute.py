@@ -7,12 +7,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, PoisonRecordError, ShuttingDownError
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Instead, Lane
+from stratarouter_runtime.processors.own_executions import OwnExecutions, decoded
 from stratarouter_runtime.processors.publish import Outputs
 from stratarouter_runtime.records import Execution, Outbound, Response
 from stratarouter_runtime.telemetry.logs import event
@@ -28,10 +28,19 @@ class Execute:
 
     name = "execute"
 
-    def __init__(self, config: RuntimeConfig, *, engine: Engine, metrics: Metrics, spans: Spans | None = None) -> None:
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        *,
+        engine: Engine,
+        metrics: Metrics,
+        spans: Spans | None = None,
+        own: OwnExecutions | None = None,
+    ) -> None:
         self._spans = spans or Spans()
         self._config = config
         self._engine = engine
+        self._own = own
         self._metrics = metrics
         self._outputs = Outputs(config, self.name, metrics)
         self.in_flight = 0
@@ -48,7 +57,7 @@ class Execute:
     def _decode(self, lane: Lane, record: Record) -> Execution | None:
         """The execution in ``record``; None where it became a dead letter."""
         try:
-            return wire.decode_execution(record.value, record.headers)
+            return decoded(record, self._own)
         except InvalidRecordError as exc:
             problem = exc
         except Exception as exc:
