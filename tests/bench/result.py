@@ -17,14 +17,17 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """``ours`` against ``against`` in ``unit``: medians over ``rounds``; ``spread``: the lowest and highest ratio."""
+    """``ours`` against ``against`` in ``unit``: medians over ``rounds``; ``spread``: the lowest and highest ratio.
+
+    ``at_least`` is None where nothing is asked: the row is there for scale.
+    """
 
     name: str
     ours: float
     against: float
     unit: str
     ratio: float
-    at_least: float
+    at_least: float | None
     rounds: int
     spread: tuple[float, float] = field(default=(0.0, 0.0))
     note: str = ""
@@ -32,7 +35,7 @@ class Result:
     @property
     def held(self) -> bool:
         """Whether the ratio reaches what was asked."""
-        return self.ratio >= self.at_least
+        return self.at_least is None or self.ratio >= self.at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def compare(
     against: Sequence[float],
     *,
     unit: str,
-    at_least: float,
+    at_least: float | None,
     lower_is_better: bool = False,
     note: str = "",
 ) -> Result:
@@ -136,10 +139,11 @@ def show(console: Console, outcomes: Sequence[Outcome]) -> None:
 def _row(one: Outcome) -> tuple[str, ...]:
     if isinstance(one, NotRun):
         return (one.name, *["-"] * 7, "[yellow]not run[/]" if one.held else "[bold red]FAILED[/]")
-    figures = (f"{value:g}" for value in (one.ratio, one.at_least))
-    verdict = "[green]held[/]" if one.held else "[bold red]MISSED[/]"
-    spread = f"{one.spread[0]:g}..{one.spread[1]:g}"
-    return (one.name, f"{one.ours:g}", f"{one.against:g}", one.unit, *figures, spread, str(one.rounds), verdict)
+    asked, verdict = "-", "for scale"
+    if one.at_least is not None:
+        asked, verdict = f"{one.at_least:g}", "[green]held[/]" if one.held else "[bold red]MISSED[/]"
+    figures = (f"{one.ours:g}", f"{one.against:g}", one.unit, f"{one.ratio:g}", asked)
+    return (one.name, *figures, f"{one.spread[0]:g}..{one.spread[1]:g}", str(one.rounds), verdict)
 
 
 def write(path: Path, outcomes: Sequence[Outcome], **more: Any) -> None:

@@ -24,7 +24,7 @@ class Rounds:
         name: str,
         *,
         unit: str,
-        at_least: float,
+        at_least: float | None,
         ours: str = "ours",
         lower_is_better: bool = False,
         note: str = "",
