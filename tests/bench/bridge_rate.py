@@ -85,36 +85,37 @@ async def _rounds(url: str, base_url: str, at_once: int, python: str | None, mis
         for journal, settings in JOURNALS.items():
             sides[journal], bare = await ends.enter_async_context(calls(url, base_url, **settings))
         sides["aiohttp"] = bare
-        for call in sides.values():
-            await per_core_second(call, at_once, at_once)
         contenders: dict[str, Measure] = {
             name: partial(per_core_second, call, at_once, CALLS) for name, call in sides.items()
         }
         if python is not None:
             command = (python, str(peers.SCRIPTS / "litellm_router.py"), base_url, str(at_once))
             ask = await ends.enter_async_context(peers.asked(*command, timeout_s=LITELLM_TIMEOUT_S))
-            try:
-                await _litellm(ask, at_once)
-            except peers.PeerError as exc:
-                missing = missing | {"litellm": str(exc)}
-            else:
-                contenders["litellm"] = partial(_litellm, ask, max(LITELLM_CALLS, at_once))
+            contenders["litellm"] = partial(_litellm, ask, max(LITELLM_CALLS, at_once))
         return await alternate(contenders, ROUNDS, missing)
 
 
 async def per_core_second(call: Call, at_once: int, count: int) -> float:
-    """Calls for each second of this process's processor time."""
+    """Calls for each second of this process's processor time, with ``at_once`` under way.
+
+    As many go before and are not timed: they open the connections, which nobody keeps while the others are measured.
+    """
+    await _calls(call, at_once, at_once)
+    began = time.process_time()
+    await _calls(call, at_once, count)
+    return count / (time.process_time() - began)
+
+
+async def _calls(call: Call, at_once: int, count: int) -> None:
     numbers = iter(range(count))
 
     async def loop() -> None:
         for number in numbers:
             await call(number)
 
-    began = time.process_time()
     await asyncio.gather(*(loop() for _ in range(at_once)))
-    return count / (time.process_time() - began)
 
 
 async def _litellm(ask: Callable[[str], Awaitable[str]], count: int) -> float:
-    """The same in its own environment: the script says what it measured."""
+    """The same in its own environment, with as many before: the script says what it measured."""
     return float(orjson.loads(await ask(str(count)))["calls_per_core_second"])

@@ -17,7 +17,10 @@ import uvloop
 
 
 async def main(base_url: str, at_once: int) -> None:
-    """Says calls for each second of this process's processor time, with ``at_once`` under way, until the input ends."""
+    """Says calls for each second of this process's processor time, with ``at_once`` under way, until the input ends.
+
+    As many go before and are not timed.
+    """
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     parameters = {"model": "openai/gpt-4o-mini", "api_base": base_url, "api_key": "sk-none"}
@@ -27,18 +30,21 @@ async def main(base_url: str, at_once: int) -> None:
         messages = [{"role": "user", "content": f"{time.time_ns()} question {number}"}]
         await router.acompletion(model="bench", messages=messages, timeout=120)
 
+    async def loop(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            await call(number)
+
+    async def calls(count: int) -> None:
+        numbers = iter(range(count))
+        await asyncio.gather(*(loop(numbers) for _ in range(at_once)))
+
     for line in sys.stdin:
-        calls = int(line)
-        numbers = iter(range(calls))
-
-        async def loop(numbers: Iterator[int] = numbers) -> None:
-            for number in numbers:
-                await call(number)
-
+        count = int(line)
+        await calls(at_once)
         began = time.process_time()
-        await asyncio.gather(*(loop() for _ in range(at_once)))
+        await calls(count)
         used = time.process_time() - began
-        sys.stdout.write(json.dumps({"calls_per_core_second": calls / used}) + "\n")
+        sys.stdout.write(json.dumps({"calls_per_core_second": count / used}) + "\n")
         sys.stdout.flush()
 
 
