@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -439,7 +438,6 @@ class InlineCarrier:
         # The work belongs to the engine: it goes on where its caller is late or gives up.
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         task = engine.submit(execution, deferred=draft.made_up, on_text=on_text, looked=looked, ended=ended)
-        task.add_done_callback(partial(_tell, ended))
         try:
             await self._deadlines.wait(ended, due - clock.monotonic())
         except TimeoutError as exc:
@@ -472,14 +470,6 @@ class InlineCarrier:
     async def response_to(self, request_id: str) -> Response | None:  # noqa: ARG002 - nothing is kept of it here
         """None: only the bridge remembers."""
         return None
-
-
-def _tell(ended: asyncio.Future[None], task: asyncio.Task[Response]) -> None:
-    """Tell who waits; where nobody is left, mark the exception as seen."""
-    if not ended.done():
-        ended.set_result(None)
-    elif not task.cancelled():
-        task.exception()
 
 
 __all__ = ["CoreRuntimeBridge", "ExecutionResult", "InvalidRecordError", "RequestFailedError", "ResponseStream"]

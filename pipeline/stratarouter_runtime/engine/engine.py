@@ -23,14 +23,13 @@ from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.engine.trials import Trials
-from stratarouter_runtime.engine.work import Leader, Manner, OnText, Spoken, Work, as_exception, shutting_down
+from stratarouter_runtime.engine.work import Leader, Manner, OnText, Running, Spoken, Work, as_exception, shutting_down
 from stratarouter_runtime.errors import (
     DeadlineExceededError,
     IdempotencyConflictError,
     RuntimeSystemError,
     ShuttingDownError,
 )
-from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import (
     Cache,
     CacheEntry,
@@ -55,12 +54,6 @@ MAX_SHADOWS = 8
 """Hits of this process that are checked at once; more are not checked, so that checking never takes work's room."""
 FAILED_LEADERS = 2
 """After so many leaders have failed, a follower takes the last one's error: an outage must not make a queue."""
-
-
-@dataclass(slots=True)
-class _Running:
-    payload_hash: str
-    task: asyncio.Task[Response]
 
 
 class Engine:
@@ -92,7 +85,7 @@ class Engine:
         self._trials = trials or Trials.alone(metrics)
         self._leaders = Leaders(guard)
         self._leading: dict[JournalKey, Leader] = {}
-        self._running: dict[JournalKey, _Running] = {}
+        self._running: dict[JournalKey, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._performing: set[Leader] = set()
         self._asking = Asking(cache, self._trials, metrics, clock, spawn=self._spawn, served=self._check)
@@ -193,26 +186,30 @@ class Engine:
             on_text: hears the answer's text in pieces as they come from the provider; called with the rest, or all of
                 it, where the answer comes from elsewhere. Must not block.
             looked: what ``look_now`` has just returned for it.
-            ended: done as soon as there is a response, before the task is and its callbacks run.
+            ended: done as soon as there is a response, before the task is, and else with it. Where it is done before,
+                nobody waits, and what the task raises counts as seen.
 
         Returns:
             A task with the response. It raises IdempotencyConflictError where the id stands for another payload.
         """
         execution = wire.hashed(execution)
         key = JournalKey.of(execution.request)
+        manner = Manner(check_journal, deferred, on_text, looked, ended)
         running = self._running.get(key)
         if running is not None:
-            return self._spawn(self._same_id(running, execution), f"repeat {key.request_id}")
-        work = self._execute(execution, key, Manner(check_journal, deferred, on_text, looked, ended))
-        task = asyncio.create_task(work, name=key.request_id)
-        self._running[key] = _Running(execution.payload_hash, task)
-        task.add_done_callback(partial(self._answered, key))
+            repeat = self._spawn(self._same_id(running, execution), f"repeat {key.request_id}")
+            repeat.add_done_callback(manner.tell)
+            return repeat
+        task = asyncio.create_task(self._execute(execution, key, manner), name=key.request_id)
+        self._running[key] = Running(execution.payload_hash, task)
+        task.add_done_callback(partial(self._answered, key, manner))
         return task
 
-    def _answered(self, key: JournalKey, _: asyncio.Task[Response]) -> None:
+    def _answered(self, key: JournalKey, manner: Manner, task: asyncio.Task[Response]) -> None:
         del self._running[key]
+        manner.tell(task)
 
-    async def _same_id(self, running: _Running, execution: Execution) -> Response:
+    async def _same_id(self, running: Running, execution: Execution) -> Response:
         """The same request id, while the first is under way: one call, a response each."""
         if running.payload_hash != execution.payload_hash:
             request_id = execution.request.request_id

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from stratarouter_runtime.engine import lookup
 from stratarouter_runtime.engine.asking import Looked
 from stratarouter_runtime.engine.coalesce import Candidate
 from stratarouter_runtime.errors import ShuttingDownError
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import JournalKey, Recorded
-from stratarouter_runtime.records import Attempt, Execution
+from stratarouter_runtime.records import Attempt, Execution, Response
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, Origin
 
 SHARED_ERRORS = frozenset({"provider_rejected", "unsupported_parameter"})
@@ -32,10 +33,25 @@ class Manner:
     looked: Looked | None
     ended: asyncio.Future[None] | None = None
 
-    def tell(self) -> None:
-        """There is a response: whoever waits for the end goes on in the event loop's next turn."""
-        if self.ended is not None and not self.ended.done():
+    def tell(self, task: asyncio.Task[Response] | None = None) -> None:
+        """There is a response: whoever waits for the end goes on in the event loop's next turn.
+
+        With ``task``: it is done. Where nobody waits for it any more, its exception has been seen.
+        """
+        if self.ended is None:
+            return
+        if not self.ended.done():
             self.ended.set_result(None)
+        elif task is not None and not task.cancelled():
+            task.exception()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A request that was submitted and is not answered yet: what it is, and who has its response."""
+
+    payload_hash: str
+    task: asyncio.Task[Response]
 
 
 class Spoken:
