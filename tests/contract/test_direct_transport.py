@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stratarouter_runtime import deadlines
 from stratarouter_runtime.errors import ProviderConnectionError, ProviderInterruptedError
 from stratarouter_runtime.ports import HttpCall, HttpReply
 from stratarouter_runtime.providers import http_direct
@@ -205,10 +206,14 @@ async def test_no_more_connections_than_allowed_are_open_whoever_they_lead_to() 
         assert sum(len(script.requests) for script in scripts) == 61
 
 
-async def test_calls_that_give_up_waiting_take_no_room_with_them() -> None:
+@pytest.mark.parametrize("exact_below_s", [deadlines.EXACT_BELOW_S, 0.0], ids=["own timer", "shared timer"])
+async def test_calls_that_give_up_waiting_take_no_room_with_them(
+    exact_below_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "EXACT_BELOW_S", exact_below_s)
     transport = DirectTransport(max_connections=1)
     await transport.start()
-    script = Script([OK], delay_s=0.05)
+    script = Script([OK], delay_s=0.2)
     async with serving(script) as url:
         tasks = [asyncio.create_task(transport.send(call(url))) for _ in range(8)]
         await until(lambda: len(script.requests) == 1)

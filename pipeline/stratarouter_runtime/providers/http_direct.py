@@ -276,11 +276,10 @@ class DirectTransport:
         remaining_s = call.timeout_s
         connection = None if self._waiting else self._idle_to(place.server)
         if connection is None:
-            loop = asyncio.get_running_loop()
-            deadline = loop.time() + call.timeout_s
-            async with asyncio.timeout_at(deadline):
-                connection = await self._take(place)
-            remaining_s = deadline - loop.time()
+            now = asyncio.get_running_loop().time
+            deadline = now() + call.timeout_s
+            connection = await self._take(place, deadline)
+            remaining_s = deadline - now()
         try:
             # From here on something of it may have left.
             progress.sent = True
@@ -290,8 +289,8 @@ class DirectTransport:
 
     # -- the pool ----------------------------------------------------------------------------------------------
 
-    async def _take(self, place: _Place) -> _Connection:
-        """A connection of the call's own, an idle one or a new one."""
+    async def _take(self, place: _Place, deadline: float) -> _Connection:
+        """A connection of the call's own, an idle one or a new one. Raises TimeoutError at ``deadline``."""
         while True:
             if not self._waiting:
                 connection = self._idle_to(place.server)
@@ -301,10 +300,10 @@ class DirectTransport:
                     self._close_an_idle_one()
                 if self._room > 0:
                     self._room -= 1
-                    return await self._connect(place)
-            handed = await self._wait(place.server)
+                    return await self._connect(place, deadline)
+            handed = await self._wait(place.server, deadline)
             if handed is None:
-                return await self._connect(place)
+                return await self._connect(place, deadline)
             if handed.alive:
                 return handed
 
@@ -325,29 +324,31 @@ class DirectTransport:
             connection.abort()
             self.lost(connection)
 
-    async def _wait(self, server: tuple[str, str, int]) -> Handed:
-        turn: asyncio.Future[Handed] = asyncio.get_running_loop().create_future()
+    async def _wait(self, server: tuple[str, str, int], deadline: float) -> Handed:
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[Handed] = loop.create_future()
         self._waiting.append((server, turn))
         try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.remove((server, turn))
-            elif (handed := turn.result()) is not None:
-                self._hand_on(handed)
-            else:
-                self._hand_room_on()
+            return await self._deadlines.wait(turn, deadline - loop.time())
+        except (asyncio.CancelledError, TimeoutError):
+            # Its place among those that wait goes when the next turn is given.
+            if not turn.cancelled() and turn.exception() is None:
+                handed = turn.result()
+                if handed is None:
+                    self._hand_room_on()
+                else:
+                    self._hand_on(handed)
             raise
 
-    async def _connect(self, place: _Place) -> _Connection:
-        """Room for it was taken; it is given back where nothing comes of it."""
+    async def _connect(self, place: _Place, deadline: float) -> _Connection:
+        """Room for it was taken; it is given back where nothing comes of it. Raises TimeoutError at ``deadline``."""
         loop = asyncio.get_running_loop()
         try:
             self._check_started()
             if place.scheme == "https" and self._tls is None:
                 self._tls = await asyncio.to_thread(ssl.create_default_context)
             context = self._tls if place.scheme == "https" else None
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout_at(min(deadline, loop.time() + CONNECT_TIMEOUT_S)):
                 _, connection = await loop.create_connection(
                     lambda: _Connection(self, place.server), place.address, place.port, ssl=context
                 )
