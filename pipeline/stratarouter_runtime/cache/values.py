@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import orjson
 
 from stratarouter_runtime.cache.shelf import Place
 from stratarouter_runtime.cache.votes import UNSAID, said
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import CacheEntry
 from stratarouter_runtime.records import Answer, Usage, Vector
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, Origin

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from stratarouter_runtime.errors import RuntimeSystemError
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import CacheHit, Recorded
 from stratarouter_runtime.records import (
     Answer,

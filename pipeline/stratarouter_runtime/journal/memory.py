@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from stratarouter_runtime.errors import JournalUnavailableError
 from stratarouter_runtime.journal import rows
 from stratarouter_runtime.journal.held import Held
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
 
 
@@ -171,9 +172,13 @@ class MemoryJournal:
         return [before[item.key] or self._pending(item.key) for item in items]
 
     def _finish(self, item: Finish) -> Recorded:
-        row = self._store.rows.get(item.key, Row(None, self._owner))
+        row = self._store.rows.get(item.key)
+        payload_hash, owner = (None, self._owner) if row is None else (row.payload_hash, row.owner)
+        return self._keep_result(payload_hash, owner, item)
+
+    def _keep_result(self, payload_hash: str | None, owner: str, item: Finish) -> Recorded:
         result = rows.recorded_by(item)
-        self._store.rows[item.key] = replace(row, leader=None, result=result, finished_at=self._store.clock())
+        self._store.rows[item.key] = Row(payload_hash, owner, result=result, finished_at=self._store.clock())
         for window, spent in item.charges:
             before = self._store.spending.get(window, Spent())
             after = Spent(before.nano_usd + spent.nano_usd, before.tokens + spent.tokens)
@@ -187,8 +192,7 @@ class MemoryJournal:
         self._check_available("record new rows")
         for begin, finish in items:
             if begin.key not in self._store.rows:
-                self._store.rows[begin.key] = Row(begin.payload_hash, self._owner)
-                self._finish(finish)
+                self._keep_result(begin.payload_hash, self._owner, finish)
 
     def _pending(self, key: JournalKey) -> Recorded:
         row = self._store.rows.get(key)

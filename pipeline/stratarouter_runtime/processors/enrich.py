@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.config import RuntimeConfig
@@ -21,6 +21,7 @@ from stratarouter_runtime.errors import (
     PoisonRecordError,
     ReplyTopicNotAllowedError,
 )
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery, Embedder
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from stratarouter_runtime.errors import (
@@ -20,6 +19,7 @@ from stratarouter_runtime.errors import (
     OffsetRegressionError,
     OutputRefusedError,
 )
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Outbound, UsageLine
 from stratarouter_runtime.state.offsets import OffsetLedger, OffsetMap, encode

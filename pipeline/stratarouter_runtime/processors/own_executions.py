@@ -7,9 +7,9 @@ miss' processor time (40 us of 390).
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from stratarouter_runtime import wire
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Execution
 from stratarouter_runtime.validation import traceparent
