@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -37,7 +38,8 @@ class Deadlines:
         waits = self._waits.get(tick)
         if waits is None:
             waits = self._waits[tick] = set()
-            loop.call_at(tick * TICK_S, self._end, tick)
+            # Not in the context of the first wait, which would be kept until then, with all of its request.
+            loop.call_at(tick * TICK_S, self._end, tick, context=contextvars.Context())
         return waits
 
     def _end(self, tick: int) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +104,41 @@ async def test_what_is_sent_is_one_request_and_the_connection_is_used_again(tran
     said = {f"{name.lower()}:{value}" for name, _, value in (line.partition(":") for line in lines[1:])}
     assert {"authorization: Bearer k", "content-type: text/plain", "content-length: 3"} <= said
     assert "accept-encoding: identity" in lines
+
+
+async def test_a_connection_keeps_nothing_of_the_call_that_opened_it(transport: DirectTransport) -> None:
+    class Asked:
+        pass
+
+    current: ContextVar[Asked] = ContextVar("current")
+    script = Script([OK])
+    async with serving(script) as url:
+
+        async def send() -> weakref.ref[Asked]:
+            asked = Asked()
+            current.set(asked)
+            assert (await transport.send(call(url))).body == b"ok"
+            return weakref.ref(asked)
+
+        asked = await asyncio.create_task(send())
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert script.open_now == 1
+        assert asked() is None
+
+
+async def test_a_connection_that_is_open_when_its_call_gives_up_is_closed(transport: DirectTransport) -> None:
+    script = Script([OK])
+    async with serving(script) as url:
+        for turns in range(30):
+            task = asyncio.create_task(transport.send(call(url, timeout_s=20)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            # What the server has open is known here: idle, after a call that ended in time.
+            await until(lambda: script.open_now == len(transport._open))
+            assert transport._room == http_direct.MAX_CONNECTIONS - len(transport._open)
 
 
 @pytest.mark.parametrize(

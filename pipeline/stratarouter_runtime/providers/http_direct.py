@@ -6,6 +6,7 @@ Whole replies alone; those that are read as they come go over aiohttp. What it s
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import importlib
 import ssl
@@ -343,16 +344,22 @@ class DirectTransport:
     async def _connect(self, place: _Place, deadline: float) -> _Connection:
         """Room for it was taken; it is given back where nothing comes of it. Raises TimeoutError at ``deadline``."""
         loop = asyncio.get_running_loop()
+        opening: asyncio.Task[tuple[object, _Connection]] | None = None
         try:
             self._check_started()
             if place.scheme == "https" and self._tls is None:
                 self._tls = await asyncio.to_thread(ssl.create_default_context)
-            context = self._tls if place.scheme == "https" else None
+            tls = self._tls if place.scheme == "https" else None
+            # A connection keeps the context it was opened in: not its first call's, with all of that request.
+            opening = asyncio.create_task(
+                loop.create_connection(lambda: _Connection(self, place.server), place.address, place.port, ssl=tls),
+                context=contextvars.Context(),
+            )
             async with asyncio.timeout_at(min(deadline, loop.time() + CONNECT_TIMEOUT_S)):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self, place.server), place.address, place.port, ssl=context
-                )
+                _, connection = await opening
         except BaseException:
+            if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None:
+                opening.result()[1].abort()  # it was open in the very moment that it was given up
             self._hand_room_on()
             raise
         self._open.add(connection)
@@ -381,7 +388,7 @@ class DirectTransport:
         connection.idle_since = asyncio.get_running_loop().time()
         self._idle.setdefault(connection.server, deque()).append(connection)
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep, context=contextvars.Context())
 
     def _hand_room_on(self) -> None:
         for _, turn in self._turns():
