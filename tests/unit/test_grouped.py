@@ -164,6 +164,34 @@ async def test_failed_call_reaches_every_waiter_and_the_next_call_works(journal:
     await grouped.stop()
 
 
+async def test_while_the_journal_is_away_many_callers_are_few_calls(journal: GatedJournal) -> None:
+    journal.gate.set()
+    grouped = await started(journal)
+    journal._store.available = False
+    refused = 0
+
+    async def insist(n: int) -> Begun:
+        nonlocal refused
+        while True:
+            try:
+                return await grouped.begin_one(begin(n))
+            except JournalUnavailableError:
+                refused += 1
+                await asyncio.sleep(0.001 * n)
+
+    callers = spawn(*(insist(n) for n in range(50)))
+    await asyncio.sleep(0.6)
+    tried = len(journal.calls)
+    # Some five each of two writers; every caller hears of each that its row was in.
+    assert 2 <= tried < 20
+    assert refused >= 50
+    journal._store.available = True
+    async with asyncio.timeout(10):
+        assert await asyncio.gather(*callers) == [Begun("granted")] * 50
+    assert len(journal.calls) < tried + 10
+    await grouped.stop()
+
+
 async def test_journal_that_answers_too_little_fails_its_callers_instead_of_hanging(journal: GatedJournal) -> None:
     class Short(GatedJournal):
         async def begin(self, items: Sequence[Begin]) -> list[Begun]:
