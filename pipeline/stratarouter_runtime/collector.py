@@ -1,4 +1,4 @@
-"""How often Python looks for unreachable cycles: rarely, in a process that holds thousands of requests.
+"""What a process does about its memory: it looks for unreachable cycles rarely, and gives back what a burst has left.
 
 With Python's own thresholds a search starts every few requests, and the later ones walk all that is in flight. With up
 to 5,000 of them it took more than a third of a worker's processor time (11 s became 7 s for 10,000 misses). A process
@@ -7,7 +7,11 @@ of our own is settled for good (``settle``); in a caller's, the threshold is rai
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
+import functools
 import gc
+from collections.abc import Callable
 
 THRESHOLDS = (200_000, 10, 10)
 """Objects made and not freed between two searches of the youngest, and how many searches of one generation start one of
@@ -27,6 +31,36 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+
+
+TIDY_EVERY_S = 15.0
+WORTH_A_SEARCH = 20_000
+"""Objects made and not freed since the last search, below which nothing has happened that would leave much."""
+
+
+async def tidy_up(is_idle: Callable[[], bool]) -> None:
+    """Search, and give what is free back to the system, where ``is_idle`` says that nobody is kept waiting by it.
+
+    Until cancelled. Requests leave no cycles, but failures do, in tracebacks: a worker grew by some megabytes with each
+    outage until 200,000 objects had gathered. And the C library keeps what lies between pieces still in use: 20 of 130
+    MB after a burst of 4,000. Both take some milliseconds.
+    """
+    trim = _trim()
+    while True:
+        await asyncio.sleep(TIDY_EVERY_S)
+        if gc.get_count()[0] >= WORTH_A_SEARCH and is_idle():
+            gc.collect()
+            if trim is not None:
+                trim(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], int] | None:
+    """``malloc_trim``, which glibc has; None with another C library, most of which need no asking."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
 
 
 class Seldom:

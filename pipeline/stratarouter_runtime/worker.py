@@ -279,6 +279,11 @@ class Worker:
             states["usage"] = self.usage.ready()
         return ok, {name: reason for name, (_, reason) in states.items()}
 
+    @property
+    def in_flight(self) -> int:
+        """Records read and not yet answered or passed on."""
+        return sum(handler.in_flight for handler in self._handlers)
+
     def live(self) -> dict[str, Any]:
         """What this process alone knows: its lanes' states, what it holds, breakers, and its cache."""
         lanes = [

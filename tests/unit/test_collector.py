@@ -1,10 +1,13 @@
-"""The worker's garbage collector."""
+"""Cycles, and memory that a burst has left."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +114,60 @@ async def test_a_bridge_holds_it_while_it_runs(asked: int, meanwhile: tuple[int,
     assert gc.get_threshold() == PYTHONS
     await bridge.close()
     assert gc.get_threshold() == PYTHONS
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(collector._trim() is None, reason="this C library takes no request to give memory back")
+async def test_an_idle_process_gives_back_what_lies_between_pieces_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "TIDY_EVERY_S", 0.05)
+    monkeypatch.setattr(collector, "WORTH_A_SEARCH", 0)
+    pieces = [bytes(2000) for _ in range(40_000)]
+    kept = pieces[::64]
+    del pieces
+    before = resident_mib()
+    tidying = asyncio.create_task(collector.tidy_up(lambda: True))
+    async with asyncio.timeout(10):
+        while resident_mib() > before - 40:
+            await asyncio.sleep(0.05)
+    tidying.cancel()
+    assert len(kept) == 625
+
+
+@pytest.mark.parametrize("library", [lambda _: 0, None], ids=["glibc", "another"])
+async def test_cycles_wait_for_an_idle_moment_and_for_company(
+    library: Callable[[int], int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "TIDY_EVERY_S", 0.01)
+    monkeypatch.setattr(collector, "WORTH_A_SEARCH", 50_000)
+    monkeypatch.setattr(collector, "_trim", lambda: library)
+    before, idle = gc.get_threshold(), False
+    gc.collect()
+    gc.set_threshold(0)
+    try:
+        first, second = Node(), Node()
+        first.other, second.other = second, first
+        gone = weakref.ref(first)
+        del first, second
+        tidying = asyncio.create_task(collector.tidy_up(lambda: idle))
+        company: list[list[object]] = [[] for _ in range(60_000)]
+        await asyncio.sleep(0.1)
+        assert gone() is not None, "searched while busy"
+        idle = True
+        async with asyncio.timeout(10):
+            while gone() is not None:
+                await asyncio.sleep(0.01)
+        first, second = Node(), Node()
+        first.other, second.other = second, first
+        gone = weakref.ref(first)
+        del first, second
+        await asyncio.sleep(0.1)
+        assert gone() is not None, "searched although nothing had happened"
+        assert not tidying.done()
+        tidying.cancel()
+        assert len(company) == 60_000
+    finally:
+        gc.set_threshold(*before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import orjson
@@ -9,6 +10,9 @@ import typer
 from rich.console import Console
 
 from stratarouter_runtime.cli.common import ConfigOption, among, configure, run
+
+FEW = 100
+"""Requests in flight beside which a worker may stop for some milliseconds to tidy up."""
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +45,11 @@ def worker(
         configure_logging(settings.log_level)
         process = Worker(settings, [name.strip() for name in processors.split(",") if name.strip()])
         collector.settle()
-        await process.run()
+        tidying = asyncio.create_task(collector.tidy_up(lambda: process.in_flight < FEW), name="tidy up")
+        try:
+            await process.run()
+        finally:
+            tidying.cancel()
 
     run(serve())
 
