@@ -133,7 +133,7 @@ class RuntimeConfig(BaseSettings):
     """Of the requests held at once by one processor of a worker, with their responses until these are committed."""
     lane_max_in_flight: int = Field(2000, ge=1)
     """Requests held at once by one lane."""
-    gc_threshold: int = Field(20_000, ge=0)
+    gc_threshold: int = Field(50_000, ge=0)
     """In-process: while a bridge is started, Python looks for garbage in cycles once so many more objects were made
     than freed, instead of every 700; calls in flight cost up to half as much. 0: the process' own setting stays."""
     start_timeout_s: float = Field(120.0, ge=0)
