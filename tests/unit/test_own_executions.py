@@ -89,6 +89,17 @@ def test_it_holds_no_more_than_its_bounds_and_the_oldest_first(
     assert own.take(_record(_written(made[4]))) is made[4]
 
 
+def test_what_another_worker_reads_is_let_go(clock: list[float]) -> None:
+    own, made = OwnExecutions(), [_execution(n) for n in range(4)]
+    for at, execution in zip((0.0, HELD_S / 2, HELD_S), made, strict=False):
+        clock[0] = at
+        own.keep(_written(execution), execution)
+    assert [own.take(_record(_written(one))) for one in made[:3]] == [None, made[1], made[2]]
+    clock[0] = HELD_S + own_executions.SWEEP_S / 2
+    own.keep(_written(made[3]), made[3])
+    assert own.take(_record(_written(made[3]))) is made[3]
+
+
 def test_it_holds_no_more_bytes_than_its_bound(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     made = [_execution(n) for n in range(5)]
     size = len(_written(made[0]))

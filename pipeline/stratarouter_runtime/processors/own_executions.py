@@ -7,6 +7,7 @@ miss' processor time (40 us of 390).
 from __future__ import annotations
 
 import time
+from itertools import takewhile
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.plain import dataclass
@@ -18,8 +19,10 @@ MOST = 8192
 """Kept at once; the others are read like anybody's."""
 MOST_BYTES = 16 * 1024 * 1024
 """Of their records' values."""
-HELD_S = 30.0
-"""Older ones make room: another worker has their partition, or the way to it is long."""
+HELD_S = 10.0
+"""Older ones are let go: another worker has their partition, or the way to it is long."""
+SWEEP_S = 1.0
+"""Between two looks for such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +37,14 @@ class OwnExecutions:
     def __init__(self) -> None:
         self._kept: dict[bytes, _Kept] = {}
         self._bytes = 0
+        self._sweep_at = 0.0
 
     def keep(self, value: bytes, execution: Execution) -> None:
-        """Keep ``execution``, whose record has ``value``, where there is room. The oldest are those read next."""
+        """Keep ``execution``, whose record has ``value``, where there is room."""
         now = time.monotonic()
-        while not self._has_room(len(value)):
-            oldest, kept = next(iter(self._kept.items()), (b"", None))
-            if kept is None or now - kept.since_s < HELD_S:
-                return
-            self._drop(oldest)
-        if value not in self._kept:
+        if now >= self._sweep_at:
+            self._sweep(now)
+        if value not in self._kept and self._has_room(len(value)):
             self._kept[value] = _Kept(execution, now)
             self._bytes += len(value)
 
@@ -56,6 +57,12 @@ class OwnExecutions:
         if kept.execution.request.traceparent != traceparent(record.headers):
             return None
         return kept.execution
+
+    def _sweep(self, now: float) -> None:
+        self._sweep_at = now + SWEEP_S
+        old = list(takewhile(lambda value: now - self._kept[value].since_s >= HELD_S, self._kept))
+        for value in old:
+            self._drop(value)
 
     def _has_room(self, size: int) -> bool:
         return len(self._kept) < MOST and self._bytes + size <= MOST_BYTES
