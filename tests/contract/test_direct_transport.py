@@ -262,7 +262,13 @@ async def test_calls_that_give_up_waiting_take_no_room_with_them(
         late = [transport.send(call(url, timeout_s=0.02)) for _ in range(2)]
         problems = await asyncio.gather(*late, return_exceptions=True)
         assert [type(one) for one in problems] == [ProviderInterruptedError, ProviderConnectionError]
-        assert (await transport.send(call(url))).body == b"ok"
+        asked = len(script.requests)
+        under_way = asyncio.create_task(transport.send(call(url)))
+        await until(lambda: len(script.requests) > asked)
+        with pytest.raises(ProviderConnectionError):
+            await transport.send(call(url, timeout_s=0.02))
+        assert not transport._waiting, "it has given up and stands in the queue"
+        assert (await under_way).body == b"ok"
         await until(lambda: len(transport._open) + transport._room == 1)
         await transport.stop()
 

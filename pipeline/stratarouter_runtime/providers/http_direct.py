@@ -10,7 +10,7 @@ import contextvars
 import functools
 import importlib
 import ssl
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -216,7 +216,7 @@ class DirectTransport:
         self._over_aiohttp: AiohttpTransport | None = None
         self._idle: dict[tuple[str, str, int], deque[_Connection]] = {}
         self._open: set[_Connection] = set()
-        self._waiting: deque[tuple[tuple[str, str, int], asyncio.Future[Handed]]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[Handed], tuple[str, str, int]] = OrderedDict()
         self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._started = False
@@ -328,11 +328,11 @@ class DirectTransport:
     async def _wait(self, server: tuple[str, str, int], deadline: float) -> Handed:
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[Handed] = loop.create_future()
-        self._waiting.append((server, turn))
+        self._waiting[turn] = server
         try:
             return await self._deadlines.wait(turn, deadline - loop.time())
         except (asyncio.CancelledError, TimeoutError):
-            # Its place among those that wait goes when the next turn is given.
+            self._waiting.pop(turn, None)
             if not turn.cancelled() and turn.exception() is None:
                 handed = turn.result()
                 if handed is None:
@@ -398,7 +398,7 @@ class DirectTransport:
 
     def _turns(self) -> Iterator[tuple[tuple[str, str, int], asyncio.Future[Handed]]]:
         while self._waiting:
-            server, turn = self._waiting.popleft()
+            turn, server = self._waiting.popitem(last=False)
             if not turn.done():
                 yield server, turn
 
