@@ -21,6 +21,12 @@ class Node:
     other: Node
 
 
+def lost_cycle() -> weakref.ref[Node]:
+    first, second = Node(), Node()
+    first.other, second.other = second, first
+    return weakref.ref(first)
+
+
 @pytest.fixture
 def pythons() -> Iterator[None]:
     """Python's own thresholds, and this process' again afterwards."""
@@ -39,10 +45,7 @@ def test_a_settled_process_searches_seldom_and_still_frees_cycles() -> None:
         collector.settle()
         assert gc.get_threshold() == collector.THRESHOLDS
         assert gc.get_freeze_count() > 0
-        first, second = Node(), Node()
-        first.other, second.other = second, first
-        gone = weakref.ref(first)
-        del first, second
+        gone = lost_cycle()
         kept: list[list[object]] = []
         # More than one search's worth of new objects: the search comes by itself.
         while gone() is not None and len(kept) <= 2 * collector.THRESHOLDS[0]:
@@ -148,10 +151,7 @@ async def test_cycles_wait_for_an_idle_moment_and_for_company(
     gc.collect()
     gc.set_threshold(0)
     try:
-        first, second = Node(), Node()
-        first.other, second.other = second, first
-        gone = weakref.ref(first)
-        del first, second
+        gone = lost_cycle()
         tidying = asyncio.create_task(collector.tidy_up(lambda: idle))
         company: list[list[object]] = [[] for _ in range(60_000)]
         await asyncio.sleep(0.1)
@@ -160,10 +160,7 @@ async def test_cycles_wait_for_an_idle_moment_and_for_company(
         async with asyncio.timeout(10):
             while gone() is not None:
                 await asyncio.sleep(0.01)
-        first, second = Node(), Node()
-        first.other, second.other = second, first
-        gone = weakref.ref(first)
-        del first, second
+        gone = lost_cycle()
         await asyncio.sleep(0.1)
         assert gone() is not None, "searched although nothing had happened"
         assert not tidying.done()
