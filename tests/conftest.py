@@ -14,6 +14,7 @@ import pytest
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
+from stratarouter_runtime.version import modules
 from support import containers
 from support.containers import Stack
 from support.fleet import STARTED
@@ -79,7 +80,8 @@ def _chosen(config: pytest.Config) -> tuple[bool, str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """What the tests ran on."""
+    """What the tests ran on, and as what."""
+    terminalreporter.write_line(f"The modules that every request passes: {modules()}")
     terminalreporter.write_line(f"Kafka, PostgreSQL and Redis: {_chosen(config)[1]}")
 
 

@@ -21,6 +21,7 @@ from stratarouter_runtime.errors import (
     ReplyTopicNotAllowedError,
     SchemaViolationError,
 )
+from stratarouter_runtime.plain import field_names
 from stratarouter_runtime.records import (
     CacheMode,
     CacheOptions,
@@ -332,9 +333,12 @@ def _request_object(request: Request) -> dict[str, Any]:
     return fields
 
 
+_NAMES = {record: field_names(record) for record in (Decision, CacheOptions)}
+
+
 def _present(record: Decision | CacheOptions) -> dict[str, Any]:
     """The fields of ``record`` that say something."""
-    return {name: value for name in record.__slots__ if (value := getattr(record, name)) not in _NOTHING}
+    return {name: value for name in _NAMES[type(record)] if (value := getattr(record, name)) not in _NOTHING}
 
 
 # --- execution -------------------------------------------------------------------------------------------------

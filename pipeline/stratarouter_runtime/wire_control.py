@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from stratarouter_runtime import validation as check
 from stratarouter_runtime.errors import SchemaViolationError
+from stratarouter_runtime.plain import field_names
 from stratarouter_runtime.records import CacheAction, CacheCommand
 from stratarouter_runtime.wire_results import dumps
 
@@ -26,7 +27,7 @@ MAX_DEPTH = 8
 
 def encode_command(command: CacheCommand) -> bytes:
     """A command as its record's value. Raises SchemaViolationError for what the workers would refuse."""
-    fields = {name: getattr(command, name) for name in command.__slots__ if name != "at_ms"}
+    fields = {name: getattr(command, name) for name in field_names(type(command)) if name != "at_ms"}
     present = {name: value for name, value in fields.items() if value is not None and value is not False}
     raw = dumps(present | {"at": check.rfc3339(command.at_ms)})
     # What is wrong is told to whoever asks for it, not to each worker's log.

@@ -9,6 +9,7 @@ import pybase64
 
 from stratarouter_runtime import validation as check
 from stratarouter_runtime.errors import SchemaViolationError
+from stratarouter_runtime.plain import field_names
 from stratarouter_runtime.records import (
     Attempt,
     BatchRole,
@@ -132,7 +133,7 @@ def decode_response(value: bytes | None) -> Response:
 
 def _usage(value: object, path: str) -> Usage:
     found = check.mapping(value, path)
-    return Usage(**{name: check.whole(found.get(name) or 0, f"{path}.{name}") for name in Usage.__slots__})
+    return Usage(**{name: check.whole(found.get(name) or 0, f"{path}.{name}") for name in field_names(Usage)})
 
 
 def _cache_verdict(value: object, path: str) -> CacheVerdict:

@@ -72,4 +72,4 @@ def draw_curves(path: Path, drawn: Sequence[Curve]) -> None:
 
 def _where() -> str:
     on = machine()
-    return f"{on['cpu']}, {on['cores']} cores, {on['memory_gb']} GB, Python {on['python']}"
+    return f"{on['cpu']}, {on['cores']} cores, {on['memory_gb']} GB, Python {on['python']}, {on['modules']}"

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stratarouter_runtime.version import modules
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -106,7 +108,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """What the figures were measured on, and whether the hot modules were machine code (``make compiled``)."""
     model = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
@@ -119,6 +121,7 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(memory_kb / 1024**2, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
+        "modules": modules(),
     }
 
 

@@ -142,7 +142,7 @@ async def test_one_that_gives_up_takes_nothing_from_the_others() -> None:
         first = _ask(bench, "a")
         await _until_sent(provider, 1)
         soon = bench.engine.submit(
-            execution("id of b", "b", targets=ONE, threshold=None, deadline_ms=time.time() * 1000 + 150)
+            execution("id of b", "b", targets=ONE, threshold=None, deadline_ms=int(time.time() * 1000) + 150)
         )
         others = _ask(bench, "c")
         late = await soon

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Generic, Protocol, TypedDict, TypeVar, runtime_checkable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Generic, TypedDict, TypeVar
 
 from stratarouter_runtime.errors import JournalUnavailableError, ShuttingDownError
 from stratarouter_runtime.journal import rows
-from stratarouter_runtime.plain import dataclass
+from stratarouter_runtime.journal.held import Releases
 from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Finish, Journal, JournalKey, Recorded, Spent
 from stratarouter_runtime.room import Room
 
@@ -31,17 +31,11 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 0.5
 connect: 160 requests that waited out an outage of 4 s tried 800 times, and left 10 MB of tracebacks."""
 
 
-@runtime_checkable
-class Releases(Protocol):
-    """A journal that takes back grants which nobody will use."""
-
-    def release(self, keys: Iterable[JournalKey]) -> None:
-        """Give up granted rows that no call was made for."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Failure:
-    error: BaseException
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
 class _Bounds(TypedDict):

@@ -7,8 +7,17 @@ so the next ``begin`` of such a row is granted again instead of waiting for itse
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 from stratarouter_runtime.ports import Begin, Begun, JournalKey
+
+
+@runtime_checkable
+class Releases(Protocol):
+    """A journal that takes back grants which nobody will use."""
+
+    def release(self, keys: Iterable[JournalKey]) -> None:
+        """Give up granted rows that no call was made for."""
 
 
 class Held:

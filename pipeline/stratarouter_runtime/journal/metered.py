@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar
 
 from stratarouter_runtime.errors import JournalUnavailableError
-from stratarouter_runtime.journal.grouped import Releases
+from stratarouter_runtime.journal.held import Releases
 from stratarouter_runtime.ports import (
     Begin,
     Begun,

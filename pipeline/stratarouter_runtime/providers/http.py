@@ -22,6 +22,10 @@ MAX_REPLY_BYTES = 32 * 1024 * 1024
 """A reply larger than this is no chat completion."""
 
 
+class BrokenReplyError(ConnectionError):
+    """The connection ended before the reply did, or what came is no HTTP."""
+
+
 class CallProgress:
     """How far a call has come: ``sent`` once any byte of it may have left, which is what makes a failure ambiguous."""
 

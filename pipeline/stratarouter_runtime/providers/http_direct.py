@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import importlib
 import ssl
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from urllib.parse import quote, urlsplit
 
 import httptools
@@ -27,14 +26,13 @@ from stratarouter_runtime.providers.http import (
     KEEPALIVE_S,
     MAX_CONNECTIONS,
     MAX_REPLY_BYTES,
+    BrokenReplyError,
     CallProgress,
     StreamedReply,
     interruption,
     too_large,
 )
-
-if TYPE_CHECKING:
-    from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport
+from stratarouter_runtime.providers.http_aiohttp_later import AiohttpLater
 
 SWEEP_S = 1.0
 """How often idle connections are looked through."""
@@ -43,10 +41,6 @@ FRAMING = frozenset({"content-length", "transfer-encoding"})
 MAX_HEAD_CHARS = 64 * 1024
 """Of a reply's headers together."""
 PORTS = {"http": 80, "https": 443}
-
-
-class BrokenReplyError(ConnectionError):
-    """The connection ended before the reply did, or what came is no HTTP."""
 
 
 FAILURES = (OSError, ValueError, httptools.HttpParserError)
@@ -212,8 +206,8 @@ class DirectTransport:
     """
 
     def __init__(self, *, max_connections: int = MAX_CONNECTIONS) -> None:
-        self._max_connections = self._room = max_connections
-        self._over_aiohttp: AiohttpTransport | None = None
+        self._room = max_connections
+        self._over_aiohttp = AiohttpLater(max_connections=max_connections)
         self._idle: dict[tuple[str, str, int], deque[_Connection]] = {}
         self._open: set[_Connection] = set()
         self._waiting: OrderedDict[asyncio.Future[Handed], tuple[str, str, int]] = OrderedDict()
@@ -225,6 +219,7 @@ class DirectTransport:
     async def start(self) -> None:
         """Open the pool. Idempotent."""
         self._deadlines = Deadlines()
+        await self._over_aiohttp.start()
         self._started = True
 
     async def stop(self) -> None:
@@ -236,16 +231,14 @@ class DirectTransport:
         for connection in list(self._open):
             connection.abort()
         self._idle.clear()
-        over_aiohttp, self._over_aiohttp = self._over_aiohttp, None
-        if over_aiohttp is not None:
-            await over_aiohttp.stop()
+        await self._over_aiohttp.stop()
 
     async def send(self, call: HttpCall) -> HttpReply:
         """Send one call and read its whole reply within ``call.timeout_s``. Raises as ``ports.Transport`` says."""
         if not self._started:
             raise ProviderConnectionError("the transport is not started")
         if "@" in call.url:
-            return await (await self._aiohttp()).send(call)  # a user in the URL, which aiohttp makes a header of
+            return await self._over_aiohttp.send(call)  # a user in the URL, which aiohttp makes a header of
         progress = CallProgress()
         try:
             return await self._exchange(call, progress)
@@ -253,23 +246,9 @@ class DirectTransport:
             problem = interruption(call, progress, exc)
         raise problem
 
-    @asynccontextmanager
-    async def stream(self, call: HttpCall) -> AsyncIterator[StreamedReply]:
+    def stream(self, call: HttpCall) -> AbstractAsyncContextManager[StreamedReply]:
         """Send one call and read its reply as it comes, within ``call.timeout_s``. Raises as ``send`` does."""
-        async with (await self._aiohttp()).stream(call) as reply:
-            yield reply
-
-    async def _aiohttp(self) -> AiohttpTransport:
-        """Loaded when it is needed first, on another thread: it takes 0.2 s, and most workers never need it."""
-        if self._over_aiohttp is None and self._started:
-            module = await asyncio.to_thread(importlib.import_module, "stratarouter_runtime.providers.http_aiohttp")
-            # Meanwhile another call may have opened it, or the transport was stopped.
-            if self._over_aiohttp is None and self._started:
-                self._over_aiohttp = module.AiohttpTransport(max_connections=self._max_connections)
-                await self._over_aiohttp.start()
-        if self._over_aiohttp is None:
-            raise ProviderConnectionError("the transport is not started")
-        return self._over_aiohttp
+        return self._over_aiohttp.stream(call)
 
     async def _exchange(self, call: HttpCall, progress: CallProgress) -> HttpReply:
         place = _place(call.url)

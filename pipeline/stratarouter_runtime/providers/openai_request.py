@@ -6,7 +6,7 @@ What is well-formed goes on as it is: the wire shapes of OpenAI's two endpoints 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stratarouter_runtime.errors import ProviderRejectedError, UnsupportedParameterError
@@ -50,7 +50,8 @@ class CallCheck:
         """
         if not call.messages:
             raise self.malformed("there are no messages")
-        for index, message in enumerate(call.messages):
+        messages: Sequence[object] = call.messages  # as they came from outside, whatever their type says
+        for index, message in enumerate(messages):
             self._message(message, f"messages[{index}]")
         given = {name: value for name, value in call.params.items() if value is not None}
         if given:

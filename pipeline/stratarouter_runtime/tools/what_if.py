@@ -17,6 +17,7 @@ from stratarouter_runtime.cache import votes
 from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
+from stratarouter_runtime.plain import field_names
 from stratarouter_runtime.ports import Embedder
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publish import coordinates
@@ -244,7 +245,7 @@ def _outcome(said: Mapping[str, Any]) -> dict[str, Any]:
         "kind": kind,
         "provider": said.get("provider") or "",
         "model": said.get("model") or "",
-        "usage": Usage(**{name: usage.get(name) or 0 for name in Usage.__slots__}),
+        "usage": Usage(**{name: usage.get(name) or 0 for name in field_names(Usage)}),
         "cost_usd": cost if kind == "paid" else saved,
         "duration_s": sum(took_ms) / 1000 if took_ms else None,
         "says": votes.said(Answer(said.get("text") or "", "", "", tool_calls=tuple(said.get("tool_calls") or ()))),
