@@ -29,7 +29,7 @@ MODULES = {
         *("accept", "asking", "budgets", "calls", "coalesce", "engine", "fills", "gates", "later", "lookup", "perform"),
         *("respond", "work"),
     ),
-    "journal": ("arrays", "grouped", "rows"),
+    "journal": ("arrays", "grouped", "postgres", "rows"),
     "providers": ("http_direct", "openai", "openai_request", "provider_set"),
     "state": ("breaker", "limiter"),
     "telemetry": ("responses",),

@@ -11,7 +11,7 @@ import os
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -177,16 +177,27 @@ class PostgresJournal:
         mine = [at for at, item in enumerate(asked) if item.key in fresh]
         there = set[int]() if len(mine) == len(asked) else set(range(len(asked))).difference(mine)
         if mine:
-            leaders = [_key(asked[at].leader) for at in mine]
-            columns = (*_begun_columns([asked[at] for at in mine]), *_columns(2, leaders))
-            found = await self._fetch("begin_new", *map(text_array, columns), self._owner)
-            there |= {mine[record["ord"] - 1] for record in found}
+            there |= await self._begin_new(asked, mine)
         if there:
             left = sorted(there, key=lambda at: asked[at].key)
             settled = await self._resolve([asked[at] for at in left], lambda part: self._begin_round(part, fresh))
             for at, one in zip(left, settled, strict=True):
                 begun[at] = one
         return begun
+
+    async def _begin_new(self, asked: Sequence[Begin], mine: list[int]) -> set[int]:
+        """Of the rows at ``mine`` those that could not be made new."""
+        items = [asked[at] for at in mine]
+        columns = [text_array(column) for column in _begun_columns(items)]
+        leaders = [text_array(column) for column in _columns(2, (_key(item.leader) for item in items))]
+        made = await self._execute("begin_new", *columns, *leaders, self._owner)
+        if made == len(mine):
+            return set()
+        left = set(mine)
+        if made:
+            found = await self._fetch("begun_by", *columns[:3], *leaders, self._owner)
+            left.difference_update([mine[record["ord"] - 1] for record in found])
+        return left
 
     async def _begin_round(self, items: Sequence[Begin], fresh: frozenset[JournalKey]) -> list[Begun | None]:
         records = await self._fetch(
@@ -352,6 +363,15 @@ class PostgresJournal:
         return settled
 
     async def _fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
+        found: list[asyncpg.Record] = await self._send(asyncpg.Pool.fetch, name, arguments)
+        return found
+
+    async def _execute(self, name: str, *arguments: object) -> int:
+        """How many rows it wrote."""
+        status: str = await self._send(asyncpg.Pool.execute, name, arguments)
+        return int(status.rpartition(" ")[2])
+
+    async def _send(self, how: Callable[..., Awaitable[Any]], name: str, arguments: tuple[object, ...]) -> Any:
         doing = name.replace("_", " ")
         if self._pool is None:
             raise JournalUnavailableError(f"the journal failed to {doing}: it is not started")
@@ -360,19 +380,14 @@ class PostgresJournal:
             async with asyncio.timeout(self._timeout_s):
                 for _ in range(MAX_TRIES - 1):
                     try:
-                        return await _run(pool, name, arguments)
+                        return await how(pool, sql(name), *arguments)
                     except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as exc:
                         log.info("journal statement %s is sent again: %s", name, type(exc).__name__)
-                return await _run(pool, name, arguments)
+                return await how(pool, sql(name), *arguments)
 
 
 async def _leave_as_it_is(_: object) -> None:
     """Nothing here changes a session, so none is reset: that would be a second round trip for each statement."""
-
-
-async def _run(pool: asyncpg.Pool, name: str, arguments: tuple[object, ...]) -> list[asyncpg.Record]:
-    found: list[asyncpg.Record] = await pool.fetch(sql(name), *arguments)
-    return found
 
 
 def _key(key: JournalKey | None) -> tuple[str | None, str | None]:

@@ -2,36 +2,34 @@
 -- written in the order of their keys, so that two statements never wait for each other crosswise.
 
 -- name: begin_new
--- Nearly every row is new: a bare INSERT takes it, and only the places of the others come back, for ``begin``.
-WITH item AS MATERIALIZED (
-    SELECT *
-    FROM unnest(
-        $1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[],
-        $7::text::text[]
-    ) WITH ORDINALITY AS i (tenant, request_id, payload_hash, route_id, source, leader_tenant, leader_request_id, ord)
-), inserted AS (
-    INSERT INTO journal (
-        tenant, request_id, payload_hash, route_id, source, leader_tenant, leader_request_id,
-        state, owner, starts, started_at
-    )
-    SELECT
-        i.tenant, i.request_id, i.payload_hash, i.route_id, i.source, i.leader_tenant, i.leader_request_id,
-        CASE WHEN i.leader_tenant IS NULL THEN 'started' ELSE 'following' END,
-        $8::uuid,
-        CASE WHEN i.leader_tenant IS NULL THEN 1 ELSE 0 END,
-        CASE WHEN i.leader_tenant IS NULL THEN now() END
-    FROM item AS i
-    ORDER BY i.tenant COLLATE "C", i.request_id COLLATE "C"
-    ON CONFLICT (tenant, request_id) DO NOTHING
-    RETURNING tenant, request_id, payload_hash
+-- Nearly every row is new: a bare INSERT takes it and says only how many it took.
+INSERT INTO journal (
+    tenant, request_id, payload_hash, route_id, source, leader_tenant, leader_request_id, state, owner, starts, started_at
 )
+SELECT
+    i.tenant, i.request_id, i.payload_hash, i.route_id, i.source, i.leader_tenant, i.leader_request_id,
+    CASE WHEN i.leader_tenant IS NULL THEN 'started' ELSE 'following' END,
+    $8::uuid,
+    CASE WHEN i.leader_tenant IS NULL THEN 1 ELSE 0 END,
+    CASE WHEN i.leader_tenant IS NULL THEN now() END
+FROM unnest(
+    $1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[],
+    $7::text::text[]
+) AS i (tenant, request_id, payload_hash, route_id, source, leader_tenant, leader_request_id)
+ORDER BY i.tenant COLLATE "C", i.request_id COLLATE "C"
+ON CONFLICT (tenant, request_id) DO NOTHING;
+
+-- name: begun_by
+-- Where begin_new took some of the rows only: the places of those that are this owner's for just what was asked. The asker
+-- has told nobody of them before; one that an earlier begin took, whose reply was lost, is as good as taken now.
 SELECT i.ord
-FROM item AS i
--- The counts are compared once: where every row was new, nothing is joined.
-WHERE (SELECT count(*) FROM inserted) < (SELECT count(*) FROM item) AND NOT EXISTS (
-    SELECT FROM inserted AS n
-    WHERE n.tenant = i.tenant AND n.request_id = i.request_id AND n.payload_hash = i.payload_hash
-);
+FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[])
+    WITH ORDINALITY AS i (tenant, request_id, payload_hash, leader_tenant, leader_request_id, ord)
+JOIN journal AS r ON r.tenant = i.tenant AND r.request_id = i.request_id
+WHERE r.owner = $6::uuid AND r.payload_hash = i.payload_hash
+    AND r.state = CASE WHEN i.leader_tenant IS NULL THEN 'started' ELSE 'following' END
+    AND r.leader_tenant IS NOT DISTINCT FROM i.leader_tenant
+    AND r.leader_request_id IS NOT DISTINCT FROM i.leader_request_id;
 
 -- name: begin
 WITH item AS MATERIALIZED (
