@@ -50,7 +50,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 # Of the compiled modules where this machine can make them; COMPILE=no measures the interpreted ones.
-HEADERS := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
+HEADERS := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null)
 CAN_COMPILE := $(if $(filter no,$(COMPILE)),,$(if $(wildcard $(HEADERS)/Python.h),$(shell command -v cc)))
 bench: $(VENV)/.dev $(if $(CAN_COMPILE),$(COMPILED)/.done)
 	PYTHONPATH=tests$(if $(CAN_COMPILE),:$(CURDIR)/$(COMPILED)) $(BIN)/python -m bench $(ARGS)

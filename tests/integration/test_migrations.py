@@ -129,7 +129,7 @@ def test_every_statement_is_used_and_every_used_one_exists() -> None:
         for each in files("stratarouter_runtime.journal").iterdir()
         if each.name.endswith(".py") and each.name not in {"queries.py", "reader.py"}
     ]
-    used = {name for source in sources for name in re.findall(r'(?:\bsql|\b_fetch)\(\s*"(\w+)"', source)}
+    used = {name for source in sources for name in re.findall(r'(?:\bsql|\b_fetch|\b_execute)\(\s*"(\w+)"', source)}
     assert used == set(queries.load())
 
 

@@ -141,7 +141,7 @@ class PostgresJournal:
     # -- executions --------------------------------------------------------------------------------------------
 
     async def begin(self, items: Sequence[Begin]) -> list[Begun]:
-        """Claim rows durably: new ones in one round trip, those that are there already in another.
+        """Claim rows durably: one round trip where all are new, two where none is, three where some are.
 
         A started row of this owner is busy with ``owner`` this one's; but one that nobody was told of (the reply
         was lost, or the grant was given back by ``release``) is granted again.
