@@ -112,12 +112,11 @@ lock: | $(LOCK_VENV)/bin/pip-compile
 	$(PIP_COMPILE) --extra embedded --output-file requirements/dev.txt \
 	  pyproject.toml requirements/build.in requirements/embedder.in requirements/dev.in
 	$(call CONSTRAIN,requirements/dev.txt)
+	$(PIP_COMPILE) --allow-unsafe --constraint build/constraints.txt --output-file requirements/compile.txt requirements/compile.in
 	$(PIP_COMPILE) --extra embedded --constraint build/constraints.txt --output-file requirements/runtime.txt \
 	  pyproject.toml requirements/build.in requirements/embedder.in
 	$(call CONSTRAIN,requirements/runtime.txt)
 	$(PIP_COMPILE) --constraint build/constraints.txt --output-file requirements/worker.txt pyproject.toml requirements/build.in
-	$(call CONSTRAIN,requirements/dev.txt)
-	$(PIP_COMPILE) --allow-unsafe --constraint build/constraints.txt --output-file requirements/compile.txt requirements/compile.in
 
 $(LOCK_VENV)/bin/pip-compile:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv among: $(CANDIDATES)" >&2; exit 1; }

@@ -11,6 +11,7 @@ The public surface (``CoreRuntimeBridge``, errors, ports, settings) stays interp
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "stratarouter_runtime"
-SOURCES = Path("pipeline")
+SOURCES = "pipeline"
 MODULES = {
     "": ("deadlines", "drafts", "room", "routes"),
     "cache": ("controlled", "memory", "normalise", "shelf"),
@@ -34,6 +35,7 @@ MODULES = {
     "state": ("breaker", "limiter"),
     "telemetry": ("responses",),
 }
+NAMES = [".".join(filter(None, (PACKAGE, folder, name))) for folder, names in MODULES.items() for name in names]
 
 
 class CompileHook(BuildHookInterface[Any]):
@@ -56,35 +58,27 @@ def compile_modules(root: Path, into: Path) -> None:
     from mypyc.build import mypycify  # noqa: PLC0415 - there only where it is asked for
     from setuptools import setup  # noqa: PLC0415
 
-    os.chdir(root)
-    files = [
-        (SOURCES / PACKAGE / folder / f"{name}.py").as_posix() for folder, names in MODULES.items() for name in names
-    ]
-    with tempfile.TemporaryDirectory() as scratch:
+    with contextlib.chdir(root), tempfile.TemporaryDirectory() as scratch:
         extensions = mypycify(
-            ["--config-file=pyproject.toml", *files],
+            ["--config-file=pyproject.toml", *(f"{SOURCES}/{name.replace('.', '/')}.py" for name in NAMES)],
             opt_level="1",
             debug_level="0",
             target_dir=scratch,
             group_name=PACKAGE,
         )
         # Its own settings are those of pyproject.toml; nothing else of that is setuptools' concern.
-        os.chdir(scratch)
-        try:
+        with contextlib.chdir(scratch):
             setup(
                 name=PACKAGE,
                 packages=[],
                 ext_modules=extensions,
                 script_args=["--quiet", "build_ext", "--build-lib", str(into), "--build-temp", scratch],
             )
-        finally:
-            os.chdir(root)
 
 
 def interpreted() -> list[str]:
     """Those of ``MODULES`` that Python, as it was started, loads from their source."""
-    names = [".".join(filter(None, (PACKAGE, folder, name))) for folder, names in MODULES.items() for name in names]
-    return [name for name in names if str(importlib.import_module(name).__file__).endswith(".py")]
+    return [name for name in NAMES if str(importlib.import_module(name).__file__).endswith(".py")]
 
 
 if __name__ == "__main__":

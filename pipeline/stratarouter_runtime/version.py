@@ -1,4 +1,4 @@
-"""This package's version, as pyproject.toml has it."""
+"""This package's version, as pyproject.toml has it, and in which form its modules run."""
 
 import importlib.util
 

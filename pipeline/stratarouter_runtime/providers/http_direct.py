@@ -41,8 +41,6 @@ FRAMING = frozenset({"content-length", "transfer-encoding"})
 MAX_HEAD_CHARS = 64 * 1024
 """Of a reply's headers together."""
 PORTS = {"http": 80, "https": 443}
-
-
 FAILURES = (OSError, ValueError, httptools.HttpParserError)
 """What a call can end in; ValueError is for a header or URL that cannot be sent."""
 
