@@ -307,18 +307,18 @@ async def test_grant_whose_reply_was_lost_is_granted_again(world: World) -> None
 
 async def test_new_rows_are_granted_beside_rows_of_every_state_in_one_call(world: World) -> None:
     me, other = await world.worker(), await world.worker()
-    done, busy, mine, follower, conflict = (JournalKey("acme", f"old {what}") for what in "abcde")
+    done, busy, mine, follower, conflict, back = (JournalKey("acme", f"old {what}") for what in "abcdef")
     new = [JournalKey("acme", f"new {number}") for number in range(3)]
     await other.begin([begin(done), begin(busy), begin(conflict, "another")])
     await other.finish([Finish(done, ANSWER, None)])
-    await me.begin([begin(mine)])
-    me.release([mine])  # nobody was told of it
+    await me.begin([begin(mine), begin(back, leader=done)])
+    me.release([mine, back])  # nobody was told of them
     asked = [
         begin(new[0]), begin(busy), begin(new[1]), begin(done), begin(conflict), begin(mine),
-        begin(new[2], leader=new[0]), begin(follower, leader=done),
+        begin(new[2], leader=new[0]), begin(follower, leader=done), begin(back, leader=done),
     ]  # fmt: skip
     begun = await me.begin(asked)
-    expected = ["granted", "busy", "granted", "recorded", "conflict", "granted", "granted", "granted"]
+    expected = ["granted", "busy", "granted", "recorded", "conflict", "granted", "granted", "granted", "recorded"]
     assert states(begun) == expected
     assert (begun[1].owner, begun[3].recorded) == (other._owner, Recorded(ANSWER, None))
     assert states(await me.begin(asked[:1] + asked[2:3])) == ["busy", "busy"]
@@ -625,9 +625,11 @@ async def test_lost_deadlock_is_tried_again_but_not_for_ever(
 async def test_a_new_row_beside_an_old_one_was_started_once(postgres: PostgresWorld) -> None:
     other, me = await postgres.worker(), await postgres.worker()
     await other.begin([begin(A)])
-    assert states(await me.begin([begin(A), begin(B)])) == ["busy", "granted"]
+    await me.begin([begin(C)])
+    me.release([C])
+    assert states(await me.begin([begin(A), begin(B), begin(C)])) == ["busy", "granted", "granted"]
     found = await postgres.run("SELECT request_id, starts, owner::text FROM journal ORDER BY 1")
-    assert [tuple(row) for row in found] == [("a", 1, other._owner), ("b", 1, me._owner)]
+    assert [tuple(row) for row in found] == [("a", 1, other._owner), ("b", 1, me._owner), ("c", 2, me._owner)]
 
 
 @pytest.mark.stack

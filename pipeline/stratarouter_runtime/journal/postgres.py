@@ -195,8 +195,10 @@ class PostgresJournal:
             return set()
         left = set(mine)
         if made:
-            found = await self._fetch("begun_by", *columns[:3], *leaders, self._owner)
-            left.difference_update([mine[record["ord"] - 1] for record in found])
+            found = await self._fetch("begun_by", *columns[:3], self._owner)
+            # Another count: somebody took rows over meanwhile, and what is found may be older.
+            if len(found) == made:
+                left.difference_update([mine[record["ord"] - 1] for record in found])
         return left
 
     async def _begin_round(self, items: Sequence[Begin], fresh: frozenset[JournalKey]) -> list[Begun | None]:

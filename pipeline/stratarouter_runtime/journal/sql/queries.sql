@@ -20,16 +20,15 @@ ORDER BY i.tenant COLLATE "C", i.request_id COLLATE "C"
 ON CONFLICT (tenant, request_id) DO NOTHING;
 
 -- name: begun_by
--- Where begin_new took some of the rows only: the places of those that are this owner's for just what was asked. The asker
--- has told nobody of them before; one that an earlier begin took, whose reply was lost, is as good as taken now.
-SELECT i.ord
-FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[])
-    WITH ORDINALITY AS i (tenant, request_id, payload_hash, leader_tenant, leader_request_id, ord)
-JOIN journal AS r ON r.tenant = i.tenant AND r.request_id = i.request_id
-WHERE r.owner = $6::uuid AND r.payload_hash = i.payload_hash
-    AND r.state = CASE WHEN i.leader_tenant IS NULL THEN 'started' ELSE 'following' END
-    AND r.leader_tenant IS NOT DISTINCT FROM i.leader_tenant
-    AND r.leader_request_id IS NOT DISTINCT FROM i.leader_request_id;
+-- Where begin_new took some of the rows only: the places of those, which are the last that this owner made.
+WITH found AS (
+    SELECT i.ord, age(r.xmin) AS since
+    FROM unnest($1::text::text[], $2::text::text[], $3::text::text[]) WITH ORDINALITY
+        AS i (tenant, request_id, payload_hash, ord)
+    JOIN journal AS r ON r.tenant = i.tenant AND r.request_id = i.request_id
+    WHERE r.owner = $4::uuid AND r.payload_hash = i.payload_hash
+)
+SELECT ord FROM found WHERE since = (SELECT min(since) FROM found);
 
 -- name: begin
 WITH item AS MATERIALIZED (
