@@ -227,6 +227,26 @@ async def test_an_idle_connection_is_closed_before_the_other_side_does(
     assert script.opened == 2
 
 
+@pytest.mark.parametrize(("said", "kept"), [("timeout=2, max=100", True), ("timeout=1", False), ("timeout=x", False)])
+async def test_an_idle_connection_is_kept_as_long_as_its_server_promises(
+    transport: DirectTransport, monkeypatch: pytest.MonkeyPatch, said: str, *, kept: bool
+) -> None:
+    monkeypatch.setattr(http_direct, "KEEPALIVE_S", 0.0)
+    script = Script([OK.replace(b"\r\n\r\n", f"\r\nKeep-Alive: {said}\r\n\r\n".encode())])
+    async with serving(script) as url:
+        for _ in range(2):
+            assert (await transport.send(call(url))).body == b"ok"
+    assert script.opened == (1 if kept else 2)
+
+
+async def test_a_promise_is_trusted_for_a_minute_at_the_most(transport: DirectTransport) -> None:
+    script = Script([OK.replace(b"\r\n\r\n", b"\r\nKeep-Alive: timeout=7200\r\n\r\n")])
+    async with serving(script) as url:
+        await transport.send(call(url))
+        [connection] = transport._open
+        assert 50 < connection.idle_until - asyncio.get_running_loop().time() <= 60
+
+
 async def test_no_more_connections_than_allowed_are_open_whoever_they_lead_to() -> None:
     transport = DirectTransport(max_connections=3)
     await transport.start()

@@ -15,8 +15,8 @@ from stratarouter_runtime.providers.sse import EventParser
 CONNECT_TIMEOUT_S = 10.0
 """To open a connection with TLS; beyond it the address is taken for dead. The vendors' own clients take 5."""
 KEEPALIVE_S = 4.0
-"""An idle connection's life here: below the 5 s after which uvicorn, behind most local servers, closes it. A call sent
-into a closing connection is ambiguous, and perhaps paid for twice."""
+"""An idle connection's life where its server promises none: below the 5 s after which uvicorn, behind most local ones,
+closes it. A call sent into a closing connection is ambiguous, and perhaps paid for twice."""
 MAX_CONNECTIONS = 1024
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 """A reply larger than this is no chat completion."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import re
 import ssl
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -34,6 +35,12 @@ from stratarouter_runtime.providers.http import (
 )
 from stratarouter_runtime.providers.http_aiohttp_later import AiohttpLater
 
+PROMISED = re.compile(r"\btimeout=([0-9]{1,6})\b")
+"""In a reply's Keep-Alive header: the seconds for which the server keeps the connection."""
+PROMISE_MARGIN_S = 1.0
+"""A call must have reached the server by then."""
+PROMISED_MOST_S = 60.0
+"""Whatever was promised: what lies between may forget a silent connection within minutes, and tell nobody."""
 SWEEP_S = 1.0
 """How often idle connections are looked through."""
 USER_AGENT = "stratarouter-runtime"
@@ -100,7 +107,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, pool: DirectTransport, server: tuple[str, str, int]) -> None:
         self.server = server
-        self.idle_since = 0.0
+        self.idle_until = 0.0
         self.alive = False
         self.whole = False
         self._pool = pool
@@ -120,6 +127,12 @@ class _Connection(asyncio.Protocol):
         self._size = self._head_size = 0
         self._transport.write(request)
         return self._waiter
+
+    def rest(self) -> None:
+        """Keep it for as long as its server does: what that promised with its last reply, or KEEPALIVE_S."""
+        promise = PROMISED.search(said) if (said := self._headers.get("keep-alive")) else None
+        kept_s = KEEPALIVE_S if promise is None else min(int(promise[1]) - PROMISE_MARGIN_S, PROMISED_MOST_S)
+        self.idle_until = asyncio.get_running_loop().time() + kept_s
 
     def abort(self) -> None:
         """Nothing of what is on its way is wanted."""
@@ -289,7 +302,7 @@ class DirectTransport:
         idle, now = self._idle.get(server), asyncio.get_running_loop().time()
         while idle:
             connection = idle.pop()
-            if connection.alive and now - connection.idle_since < KEEPALIVE_S:
+            if connection.alive and now < connection.idle_until:
                 return connection
             connection.abort()
         return None
@@ -362,7 +375,7 @@ class DirectTransport:
                 connection.abort()
                 turn.set_result(None)
             return
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.rest()
         self._idle.setdefault(connection.server, deque()).append(connection)
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep, context=contextvars.Context())
@@ -389,7 +402,7 @@ class DirectTransport:
         """Close what has been idle for long, before the other side does."""
         loop = asyncio.get_running_loop()
         for server, idle in list(self._idle.items()):
-            while idle and (not idle[0].alive or loop.time() - idle[0].idle_since >= KEEPALIVE_S):
+            while idle and (not idle[0].alive or loop.time() >= idle[0].idle_until):
                 idle.popleft().abort()
             if not idle:
                 del self._idle[server]
