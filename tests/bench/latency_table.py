@@ -12,17 +12,19 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from bench import peers
 from bench.parts import bridge, database, routes, simulator
 from bench.questions import COUNT, Questions, questions
-from bench.result import NotRun, Outcome, at_most, percentile
+from bench.result import NotRun, Outcome, Result, at_most, percentile
 from stratarouter_runtime.bridge import CoreRuntimeBridge, ExecutionResult
 from stratarouter_runtime.embedded import StackAddresses
+
+T = TypeVar("T")
 
 RATE_PER_S = 200
 ROUND_S = 6.0
@@ -39,6 +41,8 @@ LIMITS_MS = {
     "hit": 4.0,
 }
 """p99 of each line."""
+FIXED = range(2400)
+"""What the machine is asked beside: to add up their squares takes about as long as the bridge does of a call."""
 
 
 @dataclass(slots=True)
@@ -66,6 +70,7 @@ async def measure(addresses: StackAddresses) -> list[Outcome]:
     except peers.PeerError as exc:
         return [NotRun("the table of latencies", str(exc))]
     rounds: list[Lines] = []
+    fixed: list[list[float]] = []
     async with (
         database(addresses) as url,
         simulator("--latency-ms", str(LATENCY_MS)) as base_url,
@@ -78,18 +83,27 @@ async def measure(addresses: StackAddresses) -> list[Outcome]:
             await _misses(running, lines, given, semantic=True)
             await _hits(running, lines, entries)
             rounds.append(lines)
-    return [_result(name, [lines.found[name] for lines in rounds]) for name in LIMITS_MS]
+            fixed.append(await _paced(_fixed))
+    found = [_result(name, [lines.found[name] for lines in rounds], LIMITS_MS[name]) for name in LIMITS_MS]
+    scale = _result("nothing but a fixed piece of work", fixed, LIMITS_MS["bridge"])
+    return [*found, replace(scale, at_least=None, note=f"{scale.note}: what the machine gives in this hour")]
 
 
-def _result(name: str, rounds: list[list[float]]) -> Outcome:
+def _result(name: str, rounds: list[list[float]], limit_ms: float) -> Result:
     p50 = statistics.median(percentile(one, 0.5) for one in rounds)
     return at_most(
         f"in-process at {RATE_PER_S}/s, provider {LATENCY_MS} ms: {name}, p99",
         [percentile(one, 0.99) for one in rounds],
-        LIMITS_MS[name],
+        limit_ms,
         unit="ms",
         note=f"p50 {p50:.3f} ms; {COUNT} entries",
     )
+
+
+async def _fixed(_: int) -> float:
+    began = time.perf_counter()
+    sum(value * value for value in FIXED)
+    return (time.perf_counter() - began) * 1000
 
 
 def _between(given: Questions, count: int) -> Any:
@@ -149,10 +163,7 @@ def _noise(number: int) -> Any:
     return np.random.default_rng(number).standard_normal(384).astype(np.float32) * np.float32(0.0005)
 
 
-Paced = Callable[[int], Coroutine[Any, Any, tuple[float, ExecutionResult]]]
-
-
-async def _paced(one: Paced) -> list[tuple[float, ExecutionResult]]:
+async def _paced(one: Callable[[int], Coroutine[Any, Any, T]]) -> list[T]:
     """Arrivals on a clock, whether earlier ones are answered or not; those of the warm-up are left out."""
     began = time.perf_counter()
     tasks = []
