@@ -651,6 +651,13 @@ async def test_heartbeat_forgets_workers_silent_for_a_day(postgres: PostgresWorl
     assert other._owner not in owners
 
 
+@pytest.mark.stack
+async def test_the_server_compiles_no_statement_of_ours(postgres: PostgresWorld) -> None:
+    me = await postgres.worker()
+    assert me._pool is not None
+    assert await me._pool.fetchval("SHOW jit") == "off"
+
+
 async def test_absent_server_is_unavailable() -> None:
     journal = PostgresJournal("postgresql://u:p@127.0.0.1:1/d", owner=str(uuid.uuid4()), timeout_s=2)
     with pytest.raises(JournalUnavailableError):
