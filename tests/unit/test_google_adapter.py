@@ -376,7 +376,9 @@ def test_parameter_that_the_shape_lacks_is_an_error_that_names_it_and_the_provid
         ({"tool_choice": "required"}, "'tools' has none"),
         ({"tools": [tool()], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "'x'"),
         ({"response_format": {"type": "json_schema"}}, "json_schema.schema"),
-        ({"stop": {1, 2}}, "no JSON"),
+        ({"tools": [tool(parameters="none")]}, "no JSON schema"),
+        ({"stop": {1, 2}}, "neither a text nor a list"),
+        ({"temperature": {1, 2}}, "no JSON"),
     ],
 )
 def test_malformed_parameter_is_refused_with_its_reason(params, said):
