@@ -31,7 +31,7 @@ MODULES = {
         *("respond", "work"),
     ),
     "journal": ("arrays", "grouped", "postgres", "rows"),
-    "providers": ("http_direct", "openai", "openai_request", "provider_set"),
+    "providers": ("http_direct", "openai", "openai_request", "provider_set", "server"),
     "state": ("breaker", "limiter"),
     "telemetry": ("responses",),
 }

@@ -10,21 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 from pydantic import SecretStr
 
-from stratarouter_runtime.errors import ConfigurationError, ProviderBadReplyError, ProviderError, ProviderRejectedError
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.anthropic_request import request_body
-from stratarouter_runtime.providers.http_errors import (
-    MAX_REASON_CHARACTERS,
-    error_of_event,
-    error_of_reply,
-    reason_of,
-)
-from stratarouter_runtime.providers.openai import REQUEST_ID_HEADER
+from stratarouter_runtime.providers.server import Json, ProviderServer, count, json_object
 from stratarouter_runtime.records import Answer, Usage
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
@@ -100,10 +92,11 @@ class AnthropicAdapter:
         *,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._name = name
+        self._server = ProviderServer(name, api_key, _KEY_SHAPE, wall=wall)
         self._url = _VERSION_PATH.sub("", base_url.rstrip("/")) + "/v1/messages"
-        self._key = "" if api_key is None else _sendable(api_key.get_secret_value().strip(), name)
-        self._replies = _Replies(name, self._key, wall)
+        self._headers = {"anthropic-version": VERSION}
+        if self._server.key:
+            self._headers["x-api-key"] = self._server.key
 
     def to_http(self, call: ProviderCall, *, stream: bool = False) -> HttpCall:
         """Translate. A parameter of value None counts as not given; ``stream`` asks for server-sent events.
@@ -112,19 +105,8 @@ class AnthropicAdapter:
             UnsupportedParameterError: the wire shape lacks a parameter or a part of a message; the message names it.
             ProviderRejectedError: a message is malformed, or a value is no JSON.
         """
-        headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream" if stream else "application/json",
-            "anthropic-version": VERSION,
-            REQUEST_ID_HEADER: quote(call.request_id, safe="!#$&'()*+,/:;=?@[]"),
-        }
-        if self._key:
-            headers["x-api-key"] = self._key
-        try:
-            body = orjson.dumps(request_body(call, self._name, stream=stream))
-        except TypeError as exc:
-            raise ProviderRejectedError(f"the call to provider {self._name!r} is no JSON: {exc}") from exc
-        return HttpCall("POST", self._url, headers, body, call.timeout_s)
+        body = request_body(call, self._server.name, stream=stream)
+        return self._server.request(self._url, body, call, self._headers, stream=stream)
 
     def from_http(self, reply: HttpReply, call: ProviderCall) -> Answer:
         """Read the reply; ``model`` is the one asked for, so that prices and metric labels stay a closed set.
@@ -133,93 +115,29 @@ class AnthropicAdapter:
             ProviderError: what a status other than 2xx stands for.
             ProviderBadReplyError: 2xx, and the body cannot be read.
         """
-        if not 200 <= reply.status < 300:
-            raise self._replies.error_of(reply)
-        message = _json_object(reply.body)
-        if message is None:
-            raise self._replies.bad(reply.status, f"a body of {len(reply.body)} bytes which is no JSON object")
+        message = self._server.json_object(reply)
         read = _Read()
         blocks = message.get("content")
         if not isinstance(blocks, list):
-            said = f": {self._replies.words(reply.body)}" if "error" in message else ""
-            raise self._replies.bad(reply.status, f"a body of {len(reply.body)} bytes without content{said}")
+            said = f": {self._server.words(message)}" if "error" in message else ""
+            raise self._server.bad(f"a body of {len(reply.body)} bytes without content{said}", reply.status)
         for index, block in enumerate(blocks):
             if read.begin(index, block) is None:
-                raise self._replies.bad(reply.status, "a block of content that cannot be read")
+                raise self._server.bad("a block of content that cannot be read", reply.status)
         read.end(message.get("stop_reason"))
         read.count(message.get("usage"))
-        return self._replies.answer(read, call, reply.status)
+        return _answer(self._server, call, read, reply.status)
 
     def read_stream(self, call: ProviderCall) -> AnthropicStream:
         """A reader for the events of ``to_http(call, stream=True)``."""
-        return AnthropicStream(self._replies, call)
-
-
-class _Replies:
-    """Turns what one provider answers into answers and errors of ours."""
-
-    def __init__(self, name: str, key: str, wall: Callable[[], float]) -> None:
-        self._name = name
-        self._key = key
-        self._wall = wall
-
-    def answer(self, read: _Read, call: ProviderCall, status: int = 200) -> Answer:
-        finish = FINISH_REASONS.get(read.finish, "other")
-        calls = tuple(self._tool_calls(read, status, may_be_cut=finish == "length"))
-        text = "".join(block.text for block in read.blocks.values() if block.kind == "text")
-        if not (text or calls or finish in MAY_BE_EMPTY):
-            raise self.bad(status, f"a message without text, stop_reason {read.finish!r}")
-        return Answer(
-            text=text,
-            provider=self._name,
-            model=call.model,
-            usage=_usage(read.usage),
-            finish_reason=finish,
-            tool_calls=calls,
-        )
-
-    def _tool_calls(self, read: _Read, status: int, *, may_be_cut: bool) -> Iterator[dict[str, Any]]:
-        """The calls in OpenAI's form, each with the thoughts before it, which the vendor wants back with it."""
-        thoughts: list[dict[str, Any]] = []
-        for block in read.blocks.values():
-            if block.kind in THOUGHTS:
-                thoughts.append(block.thought)
-            if block.kind != "tool_use":
-                continue
-            arguments = block.text or "{}"
-            if not block.id or not block.name or not (may_be_cut or _json_object(arguments) is not None):
-                raise self.bad(status, "a tool use without id, name or an object as its input")
-            function = {"name": block.name, "arguments": arguments}
-            call: dict[str, Any] = {"id": block.id, "type": "function", "function": function}
-            yield {**call, "extra_content": {"anthropic": {"thinking": thoughts}}} if thoughts else call
-            thoughts = []
-
-    def words(self, body: bytes) -> str:
-        """What an error's body says, fit for a message."""
-        return self.scrub(reason_of(body).text)[:MAX_REASON_CHARACTERS]
-
-    def error_of(self, reply: HttpReply) -> ProviderError:
-        return error_of_reply(reply, self._name, scrub=self.scrub, wall=self._wall)
-
-    def error_in_stream(self, data: str) -> ProviderError:
-        return error_of_event(data.encode(), self._name, scrub=self.scrub)
-
-    def bad(self, status: int, what: str) -> ProviderBadReplyError:
-        message = f"provider {self._name!r} answered {status} with {what}"
-        return ProviderBadReplyError(message, status=status, maybe_paid=True)
-
-    def scrub(self, text: str) -> str:
-        """``text`` without our key and without anything shaped like one: servers echo keys, whole or in part."""
-        if self._key:
-            text = text.replace(self._key, "***")
-        return _KEY_SHAPE.sub("***", text)
+        return AnthropicStream(self._server, call)
 
 
 class AnthropicStream:
     """Reads one streamed reply: blocks begin, grow by deltas, and the message says how it ended."""
 
-    def __init__(self, replies: _Replies, call: ProviderCall) -> None:
-        self._replies = replies
+    def __init__(self, server: ProviderServer, call: ProviderCall) -> None:
+        self._server = server
         self._call = call
         self._read = _Read()
 
@@ -230,12 +148,10 @@ class AnthropicStream:
             ProviderError: the event is an error.
             ProviderBadReplyError: it cannot be read.
         """
-        body = _json_object(event.data)
-        if body is None:
-            raise self._replies.bad(200, f"an event of {len(event.data)} characters which is no JSON object")
+        body = self._server.event_object(event)
         match body.get("type"):
             case "error":
-                raise self._replies.error_in_stream(event.data)
+                raise self._server.error_of_event(body)
             case "message_start":
                 self._read.count(_object(body.get("message")).get("usage"))
             case "content_block_start":
@@ -253,12 +169,12 @@ class AnthropicStream:
     def answer(self) -> Answer:
         """The whole answer. Raises ProviderBadReplyError where no event said that it was the end."""
         if not self._read.stopped or not self._read.finish:
-            raise self._replies.bad(200, "a stream that broke off before its end")
-        return self._replies.answer(self._read, self._call)
+            raise self._server.bad("a stream that broke off before its end")
+        return _answer(self._server, self._call, self._read)
 
     def _known(self, piece: str | None) -> str:
         if piece is None:
-            raise self._replies.bad(200, "an event whose block cannot be read")
+            raise self._server.bad("an event whose block cannot be read")
         return piece
 
 
@@ -326,18 +242,37 @@ class _Read:
         self.usage |= {name: value for name, value in _object(usage).items() if value is not None}
 
 
-def _sendable(key: str, provider: str) -> str:
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"the API key of provider {provider!r} holds characters that no header takes")
-    return key
+def _answer(server: ProviderServer, call: ProviderCall, read: _Read, status: int = 200) -> Answer:
+    finish = FINISH_REASONS.get(read.finish, "other")
+    calls = tuple(_tool_calls(server, read, status, may_be_cut=finish == "length"))
+    text = "".join(block.text for block in read.blocks.values() if block.kind == "text")
+    if not (text or calls or finish in MAY_BE_EMPTY):
+        raise server.bad(f"a message without text, stop_reason {read.finish!r}", status)
+    return Answer(
+        text=text,
+        provider=server.name,
+        model=call.model,
+        usage=_usage(read.usage),
+        finish_reason=finish,
+        tool_calls=calls,
+    )
 
 
-def _json_object(data: bytes | str) -> dict[str, Any] | None:
-    try:
-        body = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-    return body if isinstance(body, dict) else None
+def _tool_calls(server: ProviderServer, read: _Read, status: int, *, may_be_cut: bool) -> Iterator[Json]:
+    """The calls in OpenAI's form, each with the thoughts before it, which the vendor wants back with it."""
+    thoughts: list[Json] = []
+    for block in read.blocks.values():
+        if block.kind in THOUGHTS:
+            thoughts.append(block.thought)
+        if block.kind != "tool_use":
+            continue
+        arguments = block.text or "{}"
+        if not block.id or not block.name or not (may_be_cut or json_object(arguments) is not None):
+            raise server.bad("a tool use without id, name or an object as its input", status)
+        function = {"name": block.name, "arguments": arguments}
+        call: Json = {"id": block.id, "type": "function", "function": function}
+        yield {**call, "extra_content": {"anthropic": {"thinking": thoughts}}} if thoughts else call
+        thoughts = []
 
 
 def _object(found: object) -> dict[str, Any]:
@@ -346,13 +281,8 @@ def _object(found: object) -> dict[str, Any]:
 
 def _usage(found: Mapping[str, Any]) -> Usage:
     """Tokens in our form: the vendor counts cached input beside the rest, we within it."""
-    cached = _count(found, "cache_read_input_tokens")
-    used = _count(found, "input_tokens") + cached + _count(found, "cache_creation_input_tokens")
-    made = _count(found, "output_tokens")
-    thought = _count(_object(found.get("output_tokens_details")), "thinking_tokens")
+    cached = count(found, "cache_read_input_tokens")
+    used = count(found, "input_tokens") + cached + count(found, "cache_creation_input_tokens")
+    made = count(found, "output_tokens")
+    thought = count(_object(found.get("output_tokens_details")), "thinking_tokens")
     return Usage(used, made, cached, min(thought, made))
-
-
-def _count(holder: Mapping[str, Any], name: str) -> int:
-    value = holder.get(name)
-    return value if type(value) is int and value >= 0 else 0

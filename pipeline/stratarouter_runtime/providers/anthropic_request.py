@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stratarouter_runtime.ports import ProviderCall
-from stratarouter_runtime.providers.chat_form import ChatForm, Json, ToolCall
+from stratarouter_runtime.providers.chat_form import ChatForm, ToolCall
+from stratarouter_runtime.providers.server import Json
 
 DEFAULT_MAX_TOKENS = 4096
 """The vendor demands a limit; this is what a call gets that names none. Every current model can write as much."""

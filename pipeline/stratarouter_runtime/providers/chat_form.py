@@ -17,12 +17,8 @@ import orjson
 
 from stratarouter_runtime.errors import ProviderRejectedError, UnsupportedParameterError
 from stratarouter_runtime.ports import ProviderCall
-
-Json = dict[str, Any]
-
-SYSTEM = frozenset({"system", "developer"})
-LIMITS = ("max_tokens", "max_completion_tokens")
-"""Two names for one limit."""
+from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, SYSTEM_ROLES
+from stratarouter_runtime.providers.server import Json
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/_-]+={0,2})")
 _MESSAGE_FIELDS = {
@@ -99,7 +95,9 @@ class ChatForm(ABC):
         Neighbours of one role are one turn: results of parallel calls must be.
         """
         messages = list(self._call.messages)
-        start = next((i for i, message in enumerate(messages) if message.get("role") not in SYSTEM), len(messages))
+        start = next(
+            (i for i, message in enumerate(messages) if message.get("role") not in SYSTEM_ROLES), len(messages)
+        )
         turns = [
             {"role": role, self.BLOCKS: [block for _, blocks in group for block in blocks]}
             for role, group in groupby(self._said(messages[start:]), key=lambda turn: turn[0])
@@ -112,7 +110,7 @@ class ChatForm(ABC):
         calls: dict[str, ToolCall] = {}
         for message in messages:
             role = message.get("role")
-            if role in SYSTEM:
+            if role in SYSTEM_ROLES:
                 raise self._lacks("a system message after the conversation has begun")
             if role == "user":
                 self._check_fields(message, role)
@@ -213,7 +211,7 @@ class ChatForm(ABC):
 
     def _limit(self) -> Any:
         """The most tokens of an answer; None where nothing is said of it."""
-        limits = [self._given[name] for name in LIMITS if name in self._given]
+        limits = [self._given[name] for name in LIMIT_NAMES if name in self._given]
         if len(limits) == 2 and limits[0] != limits[1]:
             raise UnsupportedParameterError("'max_tokens' and 'max_completion_tokens' are one limit; they differ")
         return limits[0] if limits else None

@@ -11,22 +11,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 from pydantic import SecretStr
 
-from stratarouter_runtime.errors import (
-    ConfigurationError,
-    ProviderAuthError,
-    ProviderBadReplyError,
-    ProviderError,
-    ProviderRejectedError,
-)
+from stratarouter_runtime.errors import ProviderAuthError, ProviderError, ProviderRejectedError
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.google_request import request_body
-from stratarouter_runtime.providers.http_errors import MAX_REASON_CHARACTERS, error_of_reply, reason_of
-from stratarouter_runtime.providers.openai import REQUEST_ID_HEADER
+from stratarouter_runtime.providers.server import Json, ProviderServer, count
 from stratarouter_runtime.records import Answer, Usage
 
 DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
@@ -98,10 +90,9 @@ class GoogleAdapter:
         wall: Callable[[], float] = time.time,
     ) -> None:
         base = base_url.rstrip("/")
-        self._name = name
+        self._server = ProviderServer(name, api_key, _KEY_SHAPE, wall=wall)
         self._url = base if _VERSION.search(base) else f"{base}/{DEFAULT_VERSION}"
-        self._key = "" if api_key is None else _sendable(api_key.get_secret_value().strip(), name)
-        self._replies = _Replies(name, self._key, wall)
+        self._headers = {"x-goog-api-key": self._server.key} if self._server.key else {}
 
     def to_http(self, call: ProviderCall, *, stream: bool = False) -> HttpCall:
         """Translate. A parameter of value None counts as not given; ``stream`` asks for server-sent events.
@@ -110,20 +101,9 @@ class GoogleAdapter:
             UnsupportedParameterError: the wire shape lacks a parameter or a part of a message; the message names it.
             ProviderRejectedError: a message is malformed, the model's name is none, or a value is no JSON.
         """
-        headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream" if stream else "application/json",
-            REQUEST_ID_HEADER: quote(call.request_id, safe="!#$&'()*+,/:;=?@[]"),
-        }
-        if self._key:
-            headers["x-goog-api-key"] = self._key
         url = f"{self._url}/{self._resource(call.model)}:"
         url += "streamGenerateContent?alt=sse" if stream else "generateContent"
-        try:
-            body = orjson.dumps(request_body(call, self._name))
-        except TypeError as exc:
-            raise ProviderRejectedError(f"the call to provider {self._name!r} is no JSON: {exc}") from exc
-        return HttpCall("POST", url, headers, body, call.timeout_s)
+        return self._server.request(url, request_body(call, self._server.name), call, self._headers, stream=stream)
 
     def from_http(self, reply: HttpReply, call: ProviderCall) -> Answer:
         """Read the reply; ``model`` is the one asked for, so that prices and metric labels stay a closed set.
@@ -132,22 +112,20 @@ class GoogleAdapter:
             ProviderError: what a status other than 2xx stands for.
             ProviderBadReplyError: 2xx, and the body cannot be read.
         """
-        replies = self._replies
+        server = self._server
         if not 200 <= reply.status < 300:
-            raise replies.error_of(reply)
-        body = _json_object(reply.body)
-        if body is None:
-            raise replies.bad(reply.status, f"a body of {len(reply.body)} bytes which is no JSON object")
+            raise _error_of(server, reply)
+        body = server.json_object(reply)
         if "error" in body:
-            raise replies.bad(reply.status, f"an error: {replies.words(reply.body)}")
+            raise server.bad(f"an error: {server.words(body)}", reply.status)
         read = _Read()
         if not read.add(body) or not (read.ended or read.has_text or read.calls):
-            raise replies.bad(reply.status, f"a body of {len(reply.body)} bytes without candidates")
-        return replies.answer(read, call, reply.status)
+            raise server.bad(f"a body of {len(reply.body)} bytes without candidates", reply.status)
+        return _answer(server, call, read, reply.status)
 
     def read_stream(self, call: ProviderCall) -> GoogleStream:
         """A reader for the events of ``to_http(call, stream=True)``."""
-        return GoogleStream(self._replies, call)
+        return GoogleStream(self._server, call)
 
     def _resource(self, model: str) -> str:
         """``models/<name>``; a name with its collection (``tunedModels/x``) stays.
@@ -155,70 +133,15 @@ class GoogleAdapter:
         A request may choose the model, so a name that could lead to another path is refused.
         """
         if _MODEL.fullmatch(model) is None:
-            raise ProviderRejectedError(f"provider {self._name!r} (Gemini) has no model named {model!r}")
+            raise ProviderRejectedError(f"provider {self._server.name!r} (Gemini) has no model named {model!r}")
         return model if "/" in model else f"models/{model}"
-
-
-class _Replies:
-    """Turns what one provider answers into answers and errors of ours."""
-
-    def __init__(self, name: str, key: str, wall: Callable[[], float]) -> None:
-        self._name = name
-        self._key = key
-        self._wall = wall
-
-    def answer(self, read: _Read, call: ProviderCall, status: int = 200) -> Answer:
-        finish = "content_filter" if read.blocked else FINISH_REASONS.get(read.finish, "other")
-        if read.calls and finish == "stop":
-            finish = "tool_calls"
-        if not (read.has_text or read.calls or finish in MAY_BE_EMPTY):
-            raise self.bad(status, f"a candidate without text, finishReason {read.finish!r}")
-        calls = tuple(_tool_call(part, index, call.request_id) for index, part in enumerate(read.calls))
-        return Answer(
-            text="".join(read.texts),
-            provider=self._name,
-            model=call.model,
-            usage=_usage(read.usage),
-            finish_reason=finish,
-            tool_calls=calls,
-        )
-
-    def error_of(self, reply: HttpReply) -> ProviderError:
-        error = error_of_reply(reply, self._name, scrub=self.scrub, wall=self._wall)
-        if reply.status == 400 and b"API_KEY_INVALID" in reply.body:
-            # The vendor says 400 to a wrong key: https://ai.google.dev/gemini-api/docs/troubleshooting
-            return ProviderAuthError(str(error), status=400)
-        return error
-
-    def error_in_stream(self, data: str, body: Mapping[str, Any]) -> ProviderError:
-        """What an error among the events stands for. The model had begun, so it may have been paid for."""
-        found = body.get("error")
-        code = found.get("code") if isinstance(found, dict) else None
-        status = code if type(code) is int and 400 <= code <= 599 else 500
-        error = self.error_of(HttpReply(status, {}, data.encode()))
-        error.maybe_paid = True
-        return error
-
-    def bad(self, status: int, what: str) -> ProviderBadReplyError:
-        message = f"provider {self._name!r} answered {status} with {what}"
-        return ProviderBadReplyError(message, status=status, maybe_paid=True)
-
-    def scrub(self, text: str) -> str:
-        """``text`` without our key and without anything shaped like one: servers echo keys, whole or in part."""
-        if self._key:
-            text = text.replace(self._key, "***")
-        return _KEY_SHAPE.sub("***", text)
-
-    def words(self, body: bytes) -> str:
-        """What an error's body says, fit for a message."""
-        return self.scrub(reason_of(body).text)[:MAX_REASON_CHARACTERS]
 
 
 class GoogleStream:
     """Reads one streamed reply: every event is a whole reply that holds the next parts."""
 
-    def __init__(self, replies: _Replies, call: ProviderCall) -> None:
-        self._replies = replies
+    def __init__(self, server: ProviderServer, call: ProviderCall) -> None:
+        self._server = server
         self._call = call
         self._read = _Read()
 
@@ -229,21 +152,19 @@ class GoogleStream:
             ProviderError: the event is an error.
             ProviderBadReplyError: it cannot be read.
         """
-        body = _json_object(event.data)
-        if body is None:
-            raise self._replies.bad(200, f"an event of {len(event.data)} characters which is no JSON object")
+        body = self._server.event_object(event)
         if "error" in body:
-            raise self._replies.error_in_stream(event.data, body)
+            raise _error_in_stream(self._server, body)
         before = len(self._read.texts)
         if not self._read.add(body):
-            raise self._replies.bad(200, "an event that is no reply of Gemini's")
+            raise self._server.bad("an event that is no reply of Gemini's")
         return "".join(self._read.texts[before:])
 
     def answer(self) -> Answer:
         """The whole answer. Raises ProviderBadReplyError where no event said that it was the end."""
         if not self._read.ended:
-            raise self._replies.bad(200, "a stream that broke off before its end")
-        return self._replies.answer(self._read, self._call)
+            raise self._server.bad("a stream that broke off before its end")
+        return _answer(self._server, self._call, self._read)
 
 
 @dataclass(slots=True)
@@ -291,18 +212,39 @@ class _Read:
         return True
 
 
-def _sendable(key: str, provider: str) -> str:
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"the API key of provider {provider!r} holds characters that no header takes")
-    return key
+def _answer(server: ProviderServer, call: ProviderCall, read: _Read, status: int = 200) -> Answer:
+    finish = "content_filter" if read.blocked else FINISH_REASONS.get(read.finish, "other")
+    if read.calls and finish == "stop":
+        finish = "tool_calls"
+    if not (read.has_text or read.calls or finish in MAY_BE_EMPTY):
+        raise server.bad(f"a candidate without text, finishReason {read.finish!r}", status)
+    calls = tuple(_tool_call(part, index, call.request_id) for index, part in enumerate(read.calls))
+    return Answer(
+        text="".join(read.texts),
+        provider=server.name,
+        model=call.model,
+        usage=_usage(read.usage),
+        finish_reason=finish,
+        tool_calls=calls,
+    )
 
 
-def _json_object(data: bytes | str) -> dict[str, Any] | None:
-    try:
-        body = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-    return body if isinstance(body, dict) else None
+def _error_of(server: ProviderServer, reply: HttpReply) -> ProviderError:
+    error = server.error_of(reply)
+    if reply.status == 400 and b"API_KEY_INVALID" in reply.body:
+        # The vendor says 400 to a wrong key: https://ai.google.dev/gemini-api/docs/troubleshooting
+        return ProviderAuthError(str(error), status=400)
+    return error
+
+
+def _error_in_stream(server: ProviderServer, body: Json) -> ProviderError:
+    """What an error among the events stands for. The model had begun, so it may have been paid for."""
+    found = body.get("error")
+    code = found.get("code") if isinstance(found, dict) else None
+    status = code if type(code) is int and 400 <= code <= 599 else 500
+    error = _error_of(server, HttpReply(status, {}, orjson.dumps(body)))
+    error.maybe_paid = True
+    return error
 
 
 def _tool_call(part: Mapping[str, Any], index: int, request_id: str) -> dict[str, Any]:
@@ -327,11 +269,6 @@ def _tool_call(part: Mapping[str, Any], index: int, request_id: str) -> dict[str
 
 def _usage(found: object) -> Usage:
     """Tokens in our form; zeros where the server counts none or nonsense (such an answer has no known price)."""
-    used, thoughts = _count(found, "promptTokenCount"), _count(found, "thoughtsTokenCount")
-    made = _count(found, "candidatesTokenCount") + thoughts
-    return Usage(used, made, min(_count(found, "cachedContentTokenCount"), used), thoughts)
-
-
-def _count(holder: object, name: str) -> int:
-    value = holder.get(name) if isinstance(holder, dict) else None
-    return value if type(value) is int and value >= 0 else 0
+    used, thoughts = count(found, "promptTokenCount"), count(found, "thoughtsTokenCount")
+    made = count(found, "candidatesTokenCount") + thoughts
+    return Usage(used, made, min(count(found, "cachedContentTokenCount"), used), thoughts)

@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stratarouter_runtime.ports import ProviderCall
-from stratarouter_runtime.providers.chat_form import ChatForm, Json, ToolCall
+from stratarouter_runtime.providers.chat_form import ChatForm, ToolCall
+from stratarouter_runtime.providers.server import Json
 
 SETTINGS = {
     "temperature": "temperature",

@@ -7,29 +7,16 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 from pydantic import SecretStr
 
-from stratarouter_runtime.errors import (
-    ConfigurationError,
-    ProviderBadReplyError,
-    ProviderError,
-    ProviderRejectedError,
-)
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
-from stratarouter_runtime.providers.http_errors import (
-    MAX_REASON_CHARACTERS,
-    error_of_event,
-    error_of_reply,
-    reason_of,
-)
 from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, CallCheck
+from stratarouter_runtime.providers.server import Json, ProviderServer, count
 from stratarouter_runtime.records import Answer, Usage
 
-REQUEST_ID_HEADER = "x-stratarouter-request-id"
-"""Carries the request id, percent-encoded; servers that do not know it ignore it."""
 PASSED_ON = frozenset({
     "frequency_penalty", "logit_bias", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key",
     "reasoning_effort", "response_format", "safety_identifier", "seed", "stop", "temperature", "tool_choice", "tools",
@@ -79,13 +66,9 @@ SUPPORT: Mapping[str, str] = {
 
 _KEY_SHAPE = re.compile(r"\b(?:(?:sk|pk|rk|xai)-|gsk_)[A-Za-z0-9_*\-]{4,}")
 
-_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+")
 
-Json = dict[str, Any]
-
-
-class OpenAIServer:
-    """One server that speaks OpenAI's wire shapes: its address, its key, and what its errors become.
+class OpenAIServer(ProviderServer):
+    """One server that speaks OpenAI's wire shapes.
 
     Args:
         name: the provider's name in the route table.
@@ -98,74 +81,27 @@ class OpenAIServer:
     def __init__(
         self, name: str, base_url: str, api_key: SecretStr | None = None, *, wall: Callable[[], float] = time.time
     ) -> None:
-        self.name = name
+        super().__init__(name, api_key, _KEY_SHAPE, wall=wall)
         self._base = urlsplit(base_url)
-        self._key = "" if api_key is None else _sendable(api_key.get_secret_value().strip(), name)
-        self._wall = wall
         host = self._base.hostname or ""
         self.is_openais = _is_openais_host(host)
         """Whether OpenAI's own models answer here, at OpenAI or at Azure."""
         self._auth: dict[str, str] = {}
-        if self._key:
+        if self.key:
             self._auth = (
-                {"api-key": self._key} if host.endswith(AZURE_HOSTS) else {"authorization": f"Bearer {self._key}"}
+                {"api-key": self.key} if host.endswith(AZURE_HOSTS) else {"authorization": f"Bearer {self.key}"}
             )
         self._urls: dict[str, str] = {}
 
     def post(self, path: str, body: Json, call: ProviderCall, *, stream: bool) -> HttpCall:
         """The request that carries ``body`` for ``call``. Raises ProviderRejectedError where it is no JSON."""
-        headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream" if stream else "application/json",
-            REQUEST_ID_HEADER: _quoted(call.request_id),
-            **self._auth,
-        }
-        try:
-            data = orjson.dumps(body)
-        except TypeError as exc:
-            raise ProviderRejectedError(f"the call to provider {self.name!r} is no JSON: {exc}") from exc
-        return HttpCall("POST", self._url(path), headers, data, call.timeout_s)
+        return self.request(self._url(path), body, call, self._auth, stream=stream)
 
     def _url(self, path: str) -> str:
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = urlunsplit(self._base._replace(path=self._base.path.rstrip("/") + path))
         return url
-
-    def json_object(self, reply: HttpReply) -> Json:
-        """The body of a good reply. Raises what another status stands for, and ProviderBadReplyError."""
-        if not 200 <= reply.status < 300:
-            raise error_of_reply(reply, self.name, scrub=self._scrub, wall=self._wall)
-        body = _json_object(reply.body)
-        if body is None:
-            raise self.bad(f"a body of {len(reply.body)} bytes which is no JSON object", reply.status)
-        return body
-
-    def event_object(self, event: ServerSentEvent) -> Json:
-        """The data of an event. Raises ProviderBadReplyError."""
-        body = _json_object(event.data)
-        if body is None:
-            raise self.bad(f"an event of {len(event.data)} characters which is no JSON object")
-        return body
-
-    def bad(self, what: str, status: int = 200) -> ProviderBadReplyError:
-        """The error of a reply that was paid for and cannot be read."""
-        message = f"provider {self.name!r} answered {status} with {what}"
-        return ProviderBadReplyError(message, status=status, maybe_paid=True)
-
-    def error_of_event(self, body: Json) -> ProviderError:
-        """What an error within a stream stands for."""
-        return error_of_event(orjson.dumps(body), self.name, scrub=self._scrub)
-
-    def words(self, body: Json) -> str:
-        """What an error's body says, fit for a message."""
-        return self._scrub(reason_of(orjson.dumps(body)).text)[:MAX_REASON_CHARACTERS]
-
-    def _scrub(self, text: str) -> str:
-        """``text`` without our key and without anything shaped like one: servers echo keys, whole or in part."""
-        if self._key:
-            text = text.replace(self._key, "***")
-        return _KEY_SHAPE.sub("***", text)
 
 
 class OpenAIAdapter:
@@ -320,23 +256,6 @@ class ChatStream:
         tool["function"]["arguments"] += arguments
 
 
-def _quoted(request_id: str) -> str:
-    """Percent-encoded where it has to be; ids made of letters, digits and hyphens, as nearly all are, are not."""
-    return request_id if _PLAIN_ID.fullmatch(request_id) else quote(request_id, safe="!#$&'()*+,/:;=?@[]")
-
-
-def count(holder: object, name: str) -> int:
-    """The number of tokens under ``name``; 0 where there is none or nonsense (such an answer has no known price)."""
-    value = holder.get(name) if isinstance(holder, dict) else None
-    return value if type(value) is int and value >= 0 else 0
-
-
-def _sendable(key: str, provider: str) -> str:
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"the API key of provider {provider!r} holds characters that no header takes")
-    return key
-
-
 def _is_openais_host(host: str) -> bool:
     return host == "api.openai.com" or host.endswith((".api.openai.com", *AZURE_HOSTS))
 
@@ -349,14 +268,6 @@ def _without_extras(message: Json) -> Json:
     if not calls:
         return message
     return {**message, "tool_calls": [{k: v for k, v in each.items() if k != "extra_content"} for each in calls]}
-
-
-def _json_object(data: bytes | str) -> Json | None:
-    try:
-        body = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-    return body if isinstance(body, dict) else None
 
 
 def _first_choice(body: Json) -> Json | None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from pydantic import SecretStr
 
 from stratarouter_runtime.errors import UnsupportedParameterError
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
-from stratarouter_runtime.providers.openai import FINISH_REASONS, MAY_BE_EMPTY, OpenAIServer, count
+from stratarouter_runtime.providers.openai import FINISH_REASONS, MAY_BE_EMPTY, OpenAIServer
 from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, SYSTEM_ROLES, CallCheck
+from stratarouter_runtime.providers.server import Json, count
 from stratarouter_runtime.records import Answer, Usage
 
 PASSED_ON = frozenset({
@@ -47,8 +47,6 @@ SUPPORT: Mapping[str, str] = {
     "cached tokens in usage": "no",
     "reasoning tokens in usage": "no",
 }
-
-Json = dict[str, Any]
 
 
 class OpenAICompletionsAdapter:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from stratarouter_runtime.errors import ProviderRejectedError, UnsupportedParameterError
 from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.providers.server import Json
 
 LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
 SYSTEM_ROLES = frozenset({"system", "developer"})
@@ -25,8 +25,6 @@ CHAT_PARTS: Mapping[str, frozenset[str]] = {
 https://platform.openai.com/docs/api-reference/chat/create."""
 
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/]+={0,2}")
-
-Json = dict[str, Any]
 
 
 class CallCheck:

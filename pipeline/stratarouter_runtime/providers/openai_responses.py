@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
-from stratarouter_runtime.providers.openai import MAY_BE_EMPTY, Json, OpenAIServer, count
+from stratarouter_runtime.providers.openai import MAY_BE_EMPTY, OpenAIServer
 from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, SYSTEM_ROLES, CallCheck
+from stratarouter_runtime.providers.server import Json, count
 from stratarouter_runtime.records import Answer, Usage
 
 PASSED_ON = frozenset({"parallel_tool_calls", "prompt_cache_key", "safety_identifier", "temperature", "top_p", "user"})
