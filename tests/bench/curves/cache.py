@@ -1,6 +1,6 @@
 """The cache in memory along its number of entries: a lookup's time, an entry's bytes, what storing one takes.
 
-In one scope, where a search has all entries before it, up to the default's 50,000; and in scopes of 2,000, as many
+In one scope, where a search has all entries before it, up to the default's 50,000; and in scopes of 1,000, as many
 tenants have them, up to a million. Each size is a process of its own, whose memory is then its own.
 """
 
@@ -14,7 +14,8 @@ from stratarouter_runtime.embedded import StackAddresses
 ONE_SCOPE = (1000, 10_000, 50_000)
 """To what a cache holds by default; the graph takes 0.3 ms and more for each addition."""
 SCOPES = (1000, 10_000, 100_000, 1_000_000)
-SCOPE_ENTRIES = 2000
+SCOPE_ENTRIES = 1000
+"""As many as the smallest cache has, so that a search has as much before it at every size."""
 
 
 async def measure(addresses: StackAddresses) -> list[Curve]:
