@@ -51,6 +51,11 @@ def interruption(
     return ProviderConnectionError(f"no connection to {where}: {cause}")
 
 
+def not_started() -> ProviderConnectionError:
+    """The error of a call before the start of its transport, or after its end."""
+    return ProviderConnectionError("the transport is not started")
+
+
 def too_large(status: int) -> ProviderBadReplyError:
     """The error of a reply beyond MAX_REPLY_BYTES."""
     return ProviderBadReplyError(f"the reply is larger than {MAX_REPLY_BYTES} bytes", status=status, maybe_paid=True)

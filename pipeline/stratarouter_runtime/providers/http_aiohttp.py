@@ -10,7 +10,6 @@ from typing import Any
 
 import aiohttp
 
-from stratarouter_runtime.errors import ProviderConnectionError
 from stratarouter_runtime.ports import HttpCall, HttpReply
 from stratarouter_runtime.providers.http import (
     CONNECT_TIMEOUT_S,
@@ -20,6 +19,7 @@ from stratarouter_runtime.providers.http import (
     CallProgress,
     StreamedReply,
     interruption,
+    not_started,
     too_large,
 )
 
@@ -67,7 +67,7 @@ class AiohttpTransport:
         Not by way of ``stream``, whose deadline for every read costs an eighth of the calls a second.
         """
         if self._session is None:
-            raise ProviderConnectionError("the transport is not started")
+            raise not_started()
         progress = CallProgress()
         try:
             async with asyncio.timeout(call.timeout_s):
@@ -80,7 +80,7 @@ class AiohttpTransport:
     async def stream(self, call: HttpCall) -> AsyncIterator[StreamedReply]:
         """Send one call and read its reply as it comes, within ``call.timeout_s``. Raises as ``send`` does."""
         if self._session is None:
-            raise ProviderConnectionError("the transport is not started")
+            raise not_started()
         deadline = asyncio.get_running_loop().time() + call.timeout_s
         progress = CallProgress()
         reply = await _open(self._session, call, progress, deadline)

@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from stratarouter_runtime.errors import ProviderConnectionError
 from stratarouter_runtime.ports import HttpCall, HttpReply
-from stratarouter_runtime.providers.http import StreamedReply
+from stratarouter_runtime.providers.http import StreamedReply, not_started
 
 if TYPE_CHECKING:
     from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport
@@ -53,5 +52,5 @@ class AiohttpLater:
                 self._transport = module.AiohttpTransport(max_connections=self._max_connections)
                 await self._transport.start()
         if self._transport is None:
-            raise ProviderConnectionError("the transport is not started")
+            raise not_started()
         return self._transport

@@ -20,7 +20,6 @@ from urllib.parse import quote, urlsplit
 import httptools
 
 from stratarouter_runtime.deadlines import Deadlines
-from stratarouter_runtime.errors import ProviderConnectionError
 from stratarouter_runtime.ports import HttpCall, HttpReply
 from stratarouter_runtime.providers.http import (
     CONNECT_TIMEOUT_S,
@@ -31,6 +30,7 @@ from stratarouter_runtime.providers.http import (
     CallProgress,
     StreamedReply,
     interruption,
+    not_started,
     too_large,
 )
 from stratarouter_runtime.providers.http_aiohttp_later import AiohttpLater
@@ -247,7 +247,7 @@ class DirectTransport:
     async def send(self, call: HttpCall) -> HttpReply:
         """Send one call and read its whole reply within ``call.timeout_s``. Raises as ``ports.Transport`` says."""
         if not self._started:
-            raise ProviderConnectionError("the transport is not started")
+            raise not_started()
         if "@" in call.url:
             return await self._over_aiohttp.send(call)  # a user in the URL, which aiohttp makes a header of
         progress = CallProgress()

@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 
-from stratarouter_runtime.errors import ProviderConnectionError
 from stratarouter_runtime.ports import HttpCall, HttpReply
 from stratarouter_runtime.providers.http import (
     CONNECT_TIMEOUT_S,
@@ -22,6 +21,7 @@ from stratarouter_runtime.providers.http import (
     CallProgress,
     StreamedReply,
     interruption,
+    not_started,
 )
 
 DEFAULT_SHARDS = 32
@@ -71,7 +71,7 @@ class HttpxTransport:
     async def stream(self, call: HttpCall) -> AsyncIterator[StreamedReply]:
         """Send one call and read its reply as it comes, within ``call.timeout_s``. Raises as ``send`` does."""
         if not self._clients:
-            raise ProviderConnectionError("the transport is not started")
+            raise not_started()
         deadline = asyncio.get_running_loop().time() + call.timeout_s
         shard = min(range(self._shards), key=self._in_flight.__getitem__)
         self._in_flight[shard] += 1
