@@ -8,6 +8,7 @@ from faults.conftest import Bench
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.records import DeadLetter
+from stratarouter_runtime.version import modules
 from support.crashing import PROGRAM, planned
 from support.fleet import Watch, produce, request
 
@@ -50,7 +51,12 @@ def _carried(letter: DeadLetter) -> bytes:
     [
         ("enrich", TRIES, 0),
         ("enrich_publish", TRIES, 0),
-        ("execute", TRIES, 0),
+        pytest.param(
+            *("execute", TRIES, 0),
+            marks=pytest.mark.skipif(
+                modules() == "compiled", reason="compiled callers pass by what is put in its place"
+            ),
+        ),
         # Writing the answer down gives the same bytes each time; it is tried once, and its call was paid for.
         ("execute_publish", 1, BAD),
     ],
