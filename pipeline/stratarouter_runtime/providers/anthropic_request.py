@@ -12,6 +12,7 @@ from typing import Any
 
 from stratarouter_runtime.ports import ProviderCall
 from stratarouter_runtime.providers.chat_form import ChatForm, ToolCall
+from stratarouter_runtime.providers.openai_request import token_limit
 from stratarouter_runtime.providers.server import Json
 
 DEFAULT_MAX_TOKENS = 4096
@@ -53,7 +54,7 @@ class _Writer(ChatForm):
     def body(self) -> Json:
         self._check_parameters(PASSED_ON.keys() | TRANSLATED)
         system, turns = self._turns()
-        limit = self._limit()
+        limit = token_limit(self._given)
         body: Json = {
             "model": self._call.model,
             "max_tokens": DEFAULT_MAX_TOKENS if limit is None else limit,

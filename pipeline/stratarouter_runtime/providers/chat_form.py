@@ -17,7 +17,7 @@ import orjson
 
 from stratarouter_runtime.errors import ProviderRejectedError, UnsupportedParameterError
 from stratarouter_runtime.ports import ProviderCall
-from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, SYSTEM_ROLES
+from stratarouter_runtime.providers.openai_request import SYSTEM_ROLES
 from stratarouter_runtime.providers.server import Json
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/_-]+={0,2})")
@@ -209,13 +209,6 @@ class ChatForm(ABC):
         if unknown:
             raise self._lacks(f"parameter {', '.join(map(repr, unknown))}")
 
-    def _limit(self) -> Any:
-        """The most tokens of an answer; None where nothing is said of it."""
-        limits = [self._given[name] for name in LIMIT_NAMES if name in self._given]
-        if len(limits) == 2 and limits[0] != limits[1]:
-            raise UnsupportedParameterError("'max_tokens' and 'max_completion_tokens' are one limit; they differ")
-        return limits[0] if limits else None
-
     def _stop(self) -> Any:
         stop = self._given.get("stop")
         if not isinstance(stop, str | list | None):
@@ -262,10 +255,8 @@ class ChatForm(ABC):
         choice = self._given.get("tool_choice")
         if choice is None:
             return None
-        if not functions:
-            if choice not in ("none", "auto"):
-                raise self._malformed("'tool_choice' demands a tool, and 'tools' has none")
-            return ToolChoice(choice)
+        if not functions and choice not in ("none", "auto"):
+            raise self._malformed("'tool_choice' demands a tool, and 'tools' has none")
         if choice in ("none", "auto", "required"):
             return ToolChoice(choice)
         function = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from stratarouter_runtime.ports import ProviderCall
 from stratarouter_runtime.providers.chat_form import ChatForm, ToolCall
+from stratarouter_runtime.providers.openai_request import token_limit
 from stratarouter_runtime.providers.server import Json
 
 SETTINGS = {
@@ -99,7 +100,7 @@ class _Writer(ChatForm):
     # --- parameters --------------------------------------------------------------------------------------------
 
     def _settings(self) -> Json:
-        self._limit()  # both of its names have one field
+        token_limit(self._given)  # both of its names have one field
         settings = {field: self._given[name] for name, field in SETTINGS.items() if name in self._given}
         stop = self._stop()
         if stop is not None:

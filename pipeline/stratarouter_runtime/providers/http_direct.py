@@ -130,7 +130,7 @@ class _Connection(asyncio.Protocol):
 
     def rest(self) -> None:
         """Keep it for as long as its server does: what that promised with its last reply, or KEEPALIVE_S."""
-        promise = PROMISED.search(said) if (said := self._headers.get("keep-alive")) else None
+        promise = PROMISED.search(self._headers.get("keep-alive", ""))
         kept_s = KEEPALIVE_S if promise is None else min(int(promise[1]) - PROMISE_MARGIN_S, PROMISED_MOST_S)
         self.idle_until = asyncio.get_running_loop().time() + kept_s
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from stratarouter_runtime.errors import ProviderRejectedError, UnsupportedParameterError
 from stratarouter_runtime.ports import ProviderCall
@@ -126,10 +127,10 @@ class CallCheck:
 
     def limit(self, given: Json) -> int | None:
         """The limit on output tokens, taken out of ``given``. Raises UnsupportedParameterError where two differ."""
-        limits = [given.pop(name) for name in LIMIT_NAMES if name in given]
-        if len(limits) == 2 and limits[0] != limits[1]:
-            raise UnsupportedParameterError("'max_tokens' and 'max_completion_tokens' are one limit; they differ")
-        return limits[0] if limits else None
+        limit: int | None = token_limit(given)
+        for name in LIMIT_NAMES:
+            given.pop(name, None)
+        return limit
 
     def _tools(self, given: Json) -> None:
         tools = given.get("tools", [])
@@ -172,6 +173,14 @@ class CallCheck:
             and isinstance(described.get("schema"), dict)
         ):
             raise self.malformed("'response_format' needs json_schema.name and json_schema.schema")
+
+
+def token_limit(given: Json) -> Any:
+    """The most tokens of an answer; None where nothing is said of it. Raises UnsupportedParameterError: two differ."""
+    limits = [given[name] for name in LIMIT_NAMES if name in given]
+    if len(limits) == 2 and limits[0] != limits[1]:
+        raise UnsupportedParameterError("'max_tokens' and 'max_completion_tokens' are one limit; they differ")
+    return limits[0] if limits else None
 
 
 def _is_name(value: object) -> bool:
