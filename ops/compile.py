@@ -24,7 +24,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PACKAGE = "stratarouter_runtime"
 SOURCES = "pipeline"
 MODULES = {
-    "": ("deadlines", "drafts", "room", "routes"),
+    "": ("deadlines", "drafts", "room", "routes", "told"),
     "cache": ("controlled", "memory", "normalise", "shelf"),
     "engine": (
         *("accept", "asking", "budgets", "calls", "coalesce", "engine", "fills", "gates", "later", "lookup", "perform"),

@@ -395,6 +395,8 @@ class InlineCarrier:
         looked: Response | Looked | None = None
         lacking = lacks_vector(assembly.embedder, execution)
         if not lacking:
+            if execution.request.embedding is not None:
+                await assembly.engine.give_way()
             looked = assembly.engine.look_now(execution)
         if looked is None:
             try:

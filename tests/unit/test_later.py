@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
 
 from stratarouter_runtime.engine.later import Later
 from stratarouter_runtime.journal.grouped import NEW_ROWS, GroupedJournal
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
 from stratarouter_runtime.ports import Begin, Finish, JournalKey
 from stratarouter_runtime.records import Answer, Usage
+from stratarouter_runtime.told import Told
 from unit.engine_bench import FIRST
 
 
@@ -32,7 +36,7 @@ async def test_rows_are_gathered_and_written_a_few_hundred_at_once() -> None:
     store = MemoryStore()
     journal = Noting(store)
     await journal.start()
-    later = Later(GroupedJournal(journal), _at_once)
+    later = Later(GroupedJournal(journal), _at_once, Told())
     count = 2 * NEW_ROWS + 1
     for number in range(count):
         key = JournalKey("acme", f"r{number}")
@@ -43,3 +47,28 @@ async def test_rows_are_gathered_and_written_a_few_hundred_at_once() -> None:
     assert journal.sizes == [NEW_ROWS, NEW_ROWS, 1]
     await journal.stop()
     assert len(store.rows) == count
+
+
+async def test_an_answer_reaches_its_caller_before_rows_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stratarouter_runtime.engine.later.GATHER_S", 0.0)
+    told, order = Told(), list[str]()
+    loop = asyncio.get_running_loop()
+
+    async def caller(ended: asyncio.Future[None]) -> None:
+        await ended
+        order.append("answer")
+
+    async def write(_write: Callable[[], Awaitable[None]], _doing: str) -> None:
+        order.append("rows")
+
+    later = Later(GroupedJournal(MemoryJournal(MemoryStore(), owner=FIRST, heartbeat_ttl_s=5)), write, told)
+    ended: asyncio.Future[None] = loop.create_future()
+    waiting = asyncio.create_task(caller(ended))
+    await asyncio.sleep(0)
+    await later.put(Begin(JournalKey("acme", "r"), "0" * 32, "route"))
+    # The writer begins to gather in the next turn, and is due again in the one after it, in which the answer comes.
+    await asyncio.sleep(0)
+    told.tell(ended)
+    await later.flush(5.0)
+    await waiting
+    assert order == ["answer", "rows"]

@@ -118,6 +118,10 @@ class Engine:
     def _all_tasks(self) -> list[asyncio.Task[Any]]:
         return [*self._tasks, *(running.task for running in self._running.values())]
 
+    async def give_way(self) -> None:
+        """Let the answers that are on their way reach their callers: for work that would hold them up."""
+        await self._performer.told.give_way()
+
     def look_now(self, execution: Execution) -> Response | Looked | None:
         """Ask the cache without waiting, so that a hit needs no task of its own.
 
@@ -194,7 +198,7 @@ class Engine:
         """
         execution = wire.hashed(execution)
         key = JournalKey.of(execution.request)
-        manner = Manner(check_journal, deferred, on_text, looked, ended)
+        manner = Manner(check_journal, deferred, on_text, looked, ended, self._performer.told)
         running = self._running.get(key)
         if running is not None:
             repeat = self._spawn(self._same_id(running, execution), f"repeat {key.request_id}")
@@ -218,6 +222,7 @@ class Engine:
 
     async def _execute(self, execution: Execution, key: JournalKey, manner: Manner) -> Response:
         about(execution.request)
+        await manner.told.give_way()
         looked = manner.looked
         began = self._clock.monotonic() if looked is None else looked.began
         story = new_story(execution) if looked is None else looked.story

@@ -12,6 +12,7 @@ from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.ports import Begin, Finish
 from stratarouter_runtime.room import Room
 from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.told import Told
 
 log = logging.getLogger("stratarouter.later")
 
@@ -19,8 +20,7 @@ MAX_ROWS = 2000
 """Rows that wait to be journaled after their callers went on; beyond it callers wait for the journal."""
 GATHER_S = 0.1
 """How long rows gather, to share their statements: alone, each would cost the process 0.7 ms. What a process that is
-killed loses of its journal. A statement holds the event loop: at 200 calls a second and 50 ms, callers at the 99th
-percentile waited 0.1 to 0.2 ms longer."""
+killed loses of its journal. A statement of 21 rows holds the event loop for 0.7 ms, one of a single row for 0.6."""
 
 Row = tuple[Begin, Finish | None]
 """What was begun, and what came of it; None for a follower, whose result is its leader's."""
@@ -29,11 +29,14 @@ Persist = Callable[[Callable[[], Awaitable[None]], str], Awaitable[None]]
 
 
 class Later:
-    """Rows on their way to the journal. ``persist`` waits out a journal that is away."""
+    """Rows on their way to the journal. ``persist`` waits out a journal that is away; answers that were ``told`` go
+    before rows.
+    """
 
-    def __init__(self, journal: GroupedJournal, persist: Persist) -> None:
+    def __init__(self, journal: GroupedJournal, persist: Persist, told: Told) -> None:
         self._journal = journal
         self._persist = persist
+        self._told = told
         self._rows: list[Row] = []
         self._room = Room(MAX_ROWS)
         self._writer: asyncio.Task[None] | None = None
@@ -66,6 +69,7 @@ class Later:
         try:
             while self._rows:
                 await asyncio.sleep(GATHER_S)
+                await self._told.give_way()
                 rows = self._rows[:]
                 try:
                     await self._persist(partial(self._write, rows), "journal later")

@@ -25,6 +25,7 @@ from stratarouter_runtime.ports import Begin, Begun, Clock, Finish, JournalKey, 
 from stratarouter_runtime.records import Answer, ErrorInfo, Execution
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.told import Told
 
 log = logging.getLogger("stratarouter.perform")
 T = TypeVar("T")
@@ -44,6 +45,9 @@ class Performer:
     Args:
         owner: this worker's id in the journal.
         on_ambiguous: ``retry`` pays again for a call of unknown outcome, ``fail`` answers with an error.
+
+    Attributes:
+        told: answers on their way to callers, before whom no row is written that nobody waits for.
     """
 
     def __init__(
@@ -66,7 +70,8 @@ class Performer:
         self._metrics = metrics
         self._owner = owner
         self._may_repeat = on_ambiguous == "retry"
-        self._later = Later(journal, self._persist)
+        self.told = Told()
+        self._later = Later(journal, self._persist, self.told)
 
     async def perform(self, work: Work) -> Recorded:
         """Execute ``work`` once. Raises IdempotencyConflictError where its id stands for another payload."""

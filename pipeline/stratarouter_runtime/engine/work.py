@@ -15,6 +15,7 @@ from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import JournalKey, Recorded
 from stratarouter_runtime.records import Attempt, Execution, Response
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, Origin
+from stratarouter_runtime.told import Told
 
 SHARED_ERRORS = frozenset({"provider_rejected", "unsupported_parameter"})
 """Errors that the same words would meet again; followers with the same words share them."""
@@ -31,7 +32,8 @@ class Manner:
     deferred: bool
     on_text: OnText | None
     looked: Looked | None
-    ended: asyncio.Future[None] | None = None
+    ended: asyncio.Future[None] | None
+    told: Told
 
     def tell(self, task: asyncio.Task[Response] | None = None) -> None:
         """There is a response: whoever waits for the end goes on in the event loop's next turn.
@@ -41,7 +43,7 @@ class Manner:
         if self.ended is None:
             return
         if not self.ended.done():
-            self.ended.set_result(None)
+            self.told.tell(self.ended)
         elif task is not None and not task.cancelled():
             task.exception()
 
