@@ -196,7 +196,7 @@ def image(url, **extra):
         ([image("gs://bucket/a.png")], "https"),
         ([image("https://x.example/a.png", detail="high")], "detail"),
         ([{"role": "user", "content": "Hi", "name": "ann"}], "'name'"),
-        ([{"role": "system", "content": image("https://x.example/a.png")["content"]}, *HI], "an image"),
+        ([{"role": "system", "content": image("https://x.example/a.png")["content"]}, *HI], "'image_url'"),
         ([*HI, {"role": "assistant", "content": "Ho", "audio": {"id": "a"}}], "'audio'"),
     ],
 )
@@ -217,15 +217,18 @@ def assistant(**function):
         ([{"role": "system", "content": "x"}], "no message"),
         ([{"role": "bot", "content": "x"}], "'bot'"),
         ([{"content": "x"}], "role None"),
-        ([{"role": "user", "content": None}], "neither text nor parts"),
-        ([{"role": "user", "content": []}], "neither text nor parts"),
-        ([*HI, {"role": "assistant"}], "neither text nor parts"),
-        ([user("text")], "no type"),
-        ([user({"text": "x"})], "no type"),
+        ([{"role": "user", "content": None}], "neither a text nor a list of parts"),
+        ([{"role": "user", "content": []}], "neither a text nor a list of parts"),
+        ([*HI, {"role": "assistant"}], "neither a text nor a list of parts"),
+        ([user("text")], r"messages\[0\].content\[0\] is no object with a type"),
+        ([user({"text": "x"})], "no object with a type"),
         ([user({"type": "text"})], "no text"),
-        ([user({"type": "image_url", "image_url": "https://x"})], "no url"),
+        ([user({"type": "image_url", "image_url": "https://x"})], "no image_url.url"),
         ([image("data:image/png,raw")], "base64"),
-        ([*HI, {"role": "tool", "content": "x"}], "None"),
+        ([*HI, {"role": "tool", "content": "x"}], "no tool_call_id"),
+        ([*HI, {"role": "assistant", "content": ""}], "neither says nor calls"),
+        ([*HI, {"role": "assistant", "tool_calls": 5}], "tool_calls is no list"),
+        (["hi"], r"messages\[0\]"),
         ([*HI, {"role": "tool", "content": "x", "tool_call_id": "c9"}], "'c9'"),
         (assistant(arguments="{}"), "names no function"),
         (assistant(name="f", arguments="{"), "no JSON text"),
@@ -238,6 +241,12 @@ def test_malformed_message_is_refused_with_its_reason(messages, said):
     with pytest.raises(ProviderRejectedError, match=said) as caught:
         body_of(messages)
     assert not isinstance(caught.value, UnsupportedParameterError)
+
+
+def test_what_a_call_carries_in_another_form_is_passed_over():
+    for carried in ("x", {"google": "x"}, {"google": {"thought_signature": 5}}, None):
+        parts = body_of(tool_turns(extra_content=carried), "gemini-2.5-pro")["contents"][1]["parts"]
+        assert all("thoughtSignature" not in part for part in parts)
 
 
 def test_empty_fields_of_an_answer_sent_back_are_no_hindrance():
@@ -352,7 +361,12 @@ def test_strict_tool_is_kept_to_its_schema(choice, mode):
         ({"response_format": {"type": "grammar"}}, "'grammar'"),
         ({"response_format": "json"}, "response_format"),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA, "description": "x"}}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "n", "schema": SCHEMA, "description": "x"},
+                }
+            },
             "'description'",
         ),
         ({"tools": [{"type": "web_search"}]}, "'web_search'"),
@@ -376,6 +390,7 @@ def test_parameter_that_the_shape_lacks_is_an_error_that_names_it_and_the_provid
         ({"tool_choice": "required"}, "'tools' has none"),
         ({"tools": [tool()], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "'x'"),
         ({"response_format": {"type": "json_schema"}}, "json_schema.schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}}, "json_schema.name"),
         ({"tools": [tool(parameters="none")]}, "no JSON schema"),
         ({"stop": {1, 2}}, "neither a text nor a list"),
         ({"temperature": {1, 2}}, "no JSON"),

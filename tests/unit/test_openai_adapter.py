@@ -114,6 +114,11 @@ def test_two_limits_that_differ_are_refused():
 
 def test_value_that_is_no_json_is_refused():
     with pytest.raises(ProviderRejectedError, match="no JSON"):
+        body_of(temperature={1, 2})
+
+
+def test_stop_that_is_neither_text_nor_texts_is_refused():
+    with pytest.raises(ProviderRejectedError, match="'stop'"):
         body_of(stop={1, 2})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from stratarouter_runtime.ports import ProviderCall
 from stratarouter_runtime.providers.chat_form import ChatForm, ToolCall
@@ -50,6 +50,7 @@ class _Writer(ChatForm):
     VENDOR = "Anthropic"
     ASSISTANT = "assistant"
     BLOCKS = "content"
+    PARTS: ClassVar[Mapping[str, frozenset[str]]] = {**ChatForm.PARTS, "tool": frozenset({"text", "image_url"})}
 
     def body(self) -> Json:
         self._check_parameters(PASSED_ON.keys() | TRANSLATED)
@@ -85,13 +86,13 @@ class _Writer(ChatForm):
         blocks = said
         for at, call in enumerate(calls):
             use = {"type": "tool_use", "id": _tool_id(call.id), "name": call.name, "input": call.arguments}
-            thoughts = _thoughts_of(call.item)
+            thoughts = _thoughts_of(call)
             # Thoughts come before words: a turn that begins with anything else is refused where thinking is on.
             blocks = [*blocks, *thoughts, use] if at else [*thoughts, *blocks, use]
         return blocks
 
     def _tool_result(self, call: ToolCall, message: Mapping[str, Any]) -> Json:
-        return {"type": "tool_result", "tool_use_id": _tool_id(call.id), "content": self._blocks(message)}
+        return {"type": "tool_result", "tool_use_id": _tool_id(call.id), "content": self._blocks(message["content"])}
 
     # --- parameters --------------------------------------------------------------------------------------------
 
@@ -115,7 +116,7 @@ class _Writer(ChatForm):
 
     def _tools(self) -> Json:
         functions = self._functions()
-        choice = self._choice(functions)
+        choice = self._choice()
         if not functions:
             return {}
         chosen: Json = {"type": TOOL_CHOICES["auto" if choice is None else choice.mode]}
@@ -139,8 +140,7 @@ def _tool_id(given: str) -> str:
     return given if _TOOL_ID.fullmatch(given) else f"toolu_{hashlib.sha256(given.encode()).hexdigest()[:24]}"
 
 
-def _thoughts_of(item: Mapping[str, Any]) -> list[Json]:
+def _thoughts_of(call: ToolCall) -> list[Json]:
     """The blocks of thinking that came before a call, as our answer carried them."""
-    ours = (item.get("extra_content") or {}).get("anthropic")
-    found = ours.get("thinking") if isinstance(ours, dict) else None
+    found = call.carried_for("anthropic").get("thinking")
     return [block for block in found if isinstance(block, dict)] if isinstance(found, list) else []

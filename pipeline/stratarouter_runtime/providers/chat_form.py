@@ -1,11 +1,11 @@
-"""Reads a call in our form, OpenAI's chat form, for vendors whose wire shape is another. Pure.
+"""Takes a call in our form, OpenAI's chat form, to pieces for vendors whose wire shape is another. Pure.
 
-What the form asks for and a vendor's shape lacks is an error that names it; so is what is no such form.
+It is checked as every call is (``openai_request.CallCheck``). What is well-formed and a vendor's shape lacks is an
+error that names it.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -15,12 +15,11 @@ from typing import Any, ClassVar
 
 import orjson
 
-from stratarouter_runtime.errors import ProviderRejectedError, UnsupportedParameterError
+from stratarouter_runtime.errors import UnsupportedParameterError
 from stratarouter_runtime.ports import ProviderCall
-from stratarouter_runtime.providers.openai_request import SYSTEM_ROLES
+from stratarouter_runtime.providers.openai_request import DATA_URL, SYSTEM_ROLES, CallCheck
 from stratarouter_runtime.providers.server import Json
 
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/_-]+={0,2})")
 _MESSAGE_FIELDS = {
     "system": {"content"},
     "developer": {"content"},
@@ -38,6 +37,12 @@ class ToolCall:
     name: str
     arguments: Json
     item: Mapping[str, Any]
+
+    def carried_for(self, vendor: str) -> Mapping[str, Any]:
+        """What an answer carried beside the call for ``vendor`` alone (``extra_content``)."""
+        extra = self.item.get("extra_content")
+        found = extra.get(vendor) if isinstance(extra, dict) else None
+        return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +66,21 @@ class ChatForm(ABC):
     """The role of the model's turns."""
     BLOCKS: ClassVar[str]
     """The field of a turn that holds its blocks."""
+    PARTS: ClassVar[Mapping[str, frozenset[str]]] = {
+        "system": frozenset({"text"}),
+        "developer": frozenset({"text"}),
+        "user": frozenset({"text", "image_url"}),
+        "assistant": frozenset({"text"}),
+        "tool": frozenset({"text"}),
+    }
+    """Kinds of parts that the wire shape takes in a message, by its role."""
 
     def __init__(self, call: ProviderCall, provider: str) -> None:
         self._call = call
         self._provider = provider
-        self._given = {name: value for name, value in call.params.items() if value is not None}
+        check = CallCheck(provider, self.PARTS)
+        self._malformed = check.malformed
+        self._given = check.check(call)
 
     # --- how a piece looks -------------------------------------------------------------------------------------
 
@@ -95,110 +110,82 @@ class ChatForm(ABC):
         Neighbours of one role are one turn: results of parallel calls must be.
         """
         messages = list(self._call.messages)
-        start = next(
-            (i for i, message in enumerate(messages) if message.get("role") not in SYSTEM_ROLES), len(messages)
-        )
+        start = next((i for i, message in enumerate(messages) if message["role"] not in SYSTEM_ROLES), len(messages))
         turns = [
             {"role": role, self.BLOCKS: [block for _, blocks in group for block in blocks]}
             for role, group in groupby(self._said(messages[start:]), key=lambda turn: turn[0])
         ]
         if not turns:
             raise self._malformed("there is no message besides the system's")
-        return [block for message in messages[:start] for block in self._texts(message)], turns
+        system = [block for message in messages[:start] for block in self._checked_blocks(message)]
+        return system, turns
 
     def _said(self, messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Json]]]:
         calls: dict[str, ToolCall] = {}
         for message in messages:
-            role = message.get("role")
+            role = message["role"]
             if role in SYSTEM_ROLES:
                 raise self._lacks("a system message after the conversation has begun")
             if role == "user":
-                self._check_fields(message, role)
-                yield "user", self._blocks(message)
+                yield "user", self._checked_blocks(message)
             elif role == "assistant":
-                self._check_fields(message, role)
+                self._check_fields(message)
                 yield self.ASSISTANT, self._assistant_blocks(message, calls)
-            elif role == "tool":
-                self._check_fields(message, role)
-                yield "user", [self._answer_of_tool(message, calls)]
             else:
-                raise self._malformed(f"a message has the role {role!r}")
+                self._check_fields(message)
+                yield "user", [self._answer_of_tool(message, calls)]
 
-    def _check_fields(self, message: Mapping[str, Any], role: str) -> None:
+    def _check_fields(self, message: Mapping[str, Any]) -> None:
+        role = message["role"]
         given = {name for name, value in message.items() if value is not None and value != []}
         unknown = sorted(given - _MESSAGE_FIELDS[role] - {"role"})
         if unknown:
             raise self._lacks(f"{', '.join(map(repr, unknown))} in a message of role {role!r}")
 
-    def _blocks(self, message: Mapping[str, Any]) -> list[Json]:
-        content = message.get("content")
-        if isinstance(content, str):
-            return [self._text(content)]
-        if not isinstance(content, list) or not content:
-            raise self._malformed(f"the content of a message of role {message['role']!r} is neither text nor parts")
-        return [self._block(part) for part in content]
+    def _checked_blocks(self, message: Mapping[str, Any]) -> list[Json]:
+        self._check_fields(message)
+        return self._blocks(message["content"])
 
-    def _texts(self, message: Mapping[str, Any]) -> list[Json]:
-        self._check_fields(message, message["role"])
-        blocks = self._blocks(message)
-        content = message["content"]
-        if not isinstance(content, str) and any(part["type"] != "text" for part in content):
-            raise self._lacks(f"an image in a message of role {message['role']!r}")
-        return blocks
+    def _blocks(self, content: str | Sequence[Mapping[str, Any]]) -> list[Json]:
+        return [self._text(content)] if isinstance(content, str) else [self._block(part) for part in content]
 
-    def _block(self, part: object) -> Json:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(part, dict) and kind == "text" and isinstance(part.get("text"), str):
-            return self._text(part["text"])
-        if isinstance(part, dict) and kind == "image_url":
-            return self._image(part.get("image_url"))
-        if kind in {"text", None}:
-            raise self._malformed("a part of a message has no type or no text")
-        raise self._lacks(f"message parts of type {kind!r}")
+    def _block(self, part: Mapping[str, Any]) -> Json:
+        return self._text(part["text"]) if part["type"] == "text" else self._image(part["image_url"])
 
-    def _image(self, image: object) -> Json:
-        url = image.get("url") if isinstance(image, dict) else None
-        if not isinstance(image, dict) or not isinstance(url, str):
-            raise self._malformed("an image_url part has no url")
+    def _image(self, image: Mapping[str, Any]) -> Json:
+        url = image["url"]
         if image.get("detail") not in (None, "auto"):
             raise self._lacks(f"'detail' of an image (here {image['detail']!r})")
         if url.startswith("https://"):
             return self._linked_image(url)
-        if not url.startswith("data:"):
-            raise self._lacks("images by URLs other than https:// and data:")
-        found = _DATA_URL.fullmatch(url)
+        found = DATA_URL.fullmatch(url)
         if found is None:
-            raise self._malformed("the data URL of an image is not data:<type>;base64,<data>")
+            raise self._lacks("images by URLs other than https:// and data:")
         return self._inline_image(found[1], found[2])
 
     def _assistant_blocks(self, message: Mapping[str, Any], known: dict[str, ToolCall]) -> list[Json]:
         """What the model said and called; enters the calls by their ids into ``known``."""
         items = message.get("tool_calls") or []
         said = message.get("content") or message.get("refusal")
-        blocks = self._texts({"role": "assistant", "content": said}) if said or not items else []
+        if not said and not items:
+            raise self._malformed("a message of role 'assistant' neither says nor calls anything")
         calls = [self._tool_call(item) for item in items]
         known.update({call.id: call for call in calls})
-        return self._said_and_called(blocks, calls)
+        return self._said_and_called(self._blocks(said) if said else [], calls)
 
-    def _tool_call(self, item: object) -> ToolCall:
-        function = item.get("function") if isinstance(item, dict) else None
-        if isinstance(item, dict) and item.get("type", "function") != "function":
-            raise self._lacks(f"tool calls of type {item['type']!r}")
-        if not isinstance(item, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise self._malformed("a tool call names no function")
-        if not isinstance(item.get("id"), str) or not item["id"]:
-            raise self._malformed(f"the call of tool {function['name']!r} has no id")
+    def _tool_call(self, item: Mapping[str, Any]) -> ToolCall:
+        function = item["function"]
         try:
-            arguments = orjson.loads(function.get("arguments") or "{}")
-        except (orjson.JSONDecodeError, TypeError) as exc:
+            arguments = orjson.loads(function["arguments"] or "{}")
+        except orjson.JSONDecodeError as exc:
             raise self._malformed(f"the arguments of the call {item['id']!r} are no JSON text") from exc
         if not isinstance(arguments, dict):
             raise self._malformed(f"the arguments of the call {item['id']!r} are no JSON object")
         return ToolCall(item["id"], function["name"], arguments, item)
 
     def _answer_of_tool(self, message: Mapping[str, Any], calls: Mapping[str, ToolCall]) -> Json:
-        call_id = message.get("tool_call_id")
-        if not isinstance(call_id, str) or call_id not in calls:
+        call_id = message["tool_call_id"]
+        if call_id not in calls:
             raise self._malformed(f"a tool message answers the call {call_id!r}, which no earlier message makes")
         return self._tool_result(calls[call_id], message)
 
@@ -209,21 +196,17 @@ class ChatForm(ABC):
         if unknown:
             raise self._lacks(f"parameter {', '.join(map(repr, unknown))}")
 
-    def _stop(self) -> Any:
-        stop = self._given.get("stop")
-        if not isinstance(stop, str | list | None):
-            raise self._malformed("'stop' is neither a text nor a list of texts")
+    def _stop(self) -> list[str] | None:
+        stop: str | list[str] | None = self._given.get("stop")
         return [stop] if isinstance(stop, str) else stop
 
-    def _format(self) -> tuple[str | None, Json]:
+    def _format(self) -> tuple[str, Json]:
         """The type of 'response_format', and the schema where it is "json_schema"."""
         wanted = self._given.get("response_format", {"type": "text"})
-        kind = wanted.get("type") if isinstance(wanted, dict) else None
+        kind: str = wanted["type"]
         if kind != "json_schema":
             return kind, {}
-        described = wanted.get("json_schema")
-        if not isinstance(described, dict) or not isinstance(described.get("schema"), dict):
-            raise self._malformed("'response_format' has no json_schema.schema")
+        described = wanted["json_schema"]
         # The name labels the schema in OpenAI's form; a schema that is given is always kept to, strict or not.
         unknown = sorted(described.keys() - {"name", "schema", "strict"})
         if unknown:
@@ -232,45 +215,22 @@ class ChatForm(ABC):
 
     def _functions(self) -> list[Json]:
         """What 'tools' declares: each with its name, and perhaps a description, parameters, and strict."""
-        tools = self._given.get("tools", [])
-        if not isinstance(tools, list):
-            raise self._malformed("'tools' is no list")
-        return [self._function(tool) for tool in tools]
+        return [self._function(tool["function"]) for tool in self._given.get("tools", [])]
 
-    def _function(self, tool: object) -> Json:
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if isinstance(tool, dict) and tool.get("type") != "function":
-            raise self._lacks(f"tools of type {tool.get('type')!r}")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise self._malformed("a tool has no function with a name")
+    def _function(self, function: Mapping[str, Any]) -> Json:
         unknown = sorted(function.keys() - {"name", "description", "parameters", "strict"})
         if unknown:
             raise self._lacks(f"{', '.join(map(repr, unknown))} in the tool {function['name']!r}")
-        if not isinstance(function.get("parameters", {}), dict | None):
-            raise self._malformed(f"the parameters of the tool {function['name']!r} are no JSON schema")
         return {name: value for name, value in function.items() if value is not None}
 
-    def _choice(self, functions: Sequence[Json]) -> ToolChoice | None:
+    def _choice(self) -> ToolChoice | None:
         """What 'tool_choice' says; None where nothing."""
         choice = self._given.get("tool_choice")
-        if choice is None:
-            return None
-        if not functions and choice not in ("none", "auto"):
-            raise self._malformed("'tool_choice' demands a tool, and 'tools' has none")
-        if choice in ("none", "auto", "required"):
-            return ToolChoice(choice)
-        function = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None
-        name = function.get("name") if isinstance(function, dict) else None
-        if name is None:
-            raise self._lacks(f"'tool_choice' of {choice!r}")
-        if name not in [each["name"] for each in functions]:
-            raise self._malformed(f"'tool_choice' demands the tool {name!r}, which 'tools' does not have")
-        return ToolChoice("tool", name)
+        if choice is None or isinstance(choice, str):
+            return None if choice is None else ToolChoice(choice)
+        return ToolChoice("tool", choice["function"]["name"])
 
     # --- errors ------------------------------------------------------------------------------------------------
 
     def _lacks(self, what: str) -> UnsupportedParameterError:
         return UnsupportedParameterError(f"provider {self._provider!r} ({self.VENDOR}) has no {what}")
-
-    def _malformed(self, what: str) -> ProviderRejectedError:
-        return ProviderRejectedError(f"the call to provider {self._provider!r} is malformed: {what}")

@@ -93,7 +93,7 @@ class _Writer(ChatForm):
         return _OLDER_MODEL.search(self._call.model) is None
 
     def _tool_result(self, call: ToolCall, message: Mapping[str, Any]) -> Json:
-        output = "".join(part["text"] for part in self._texts(message))
+        output = "".join(part["text"] for part in self._blocks(message["content"]))
         # "output" is the key for what a function returned; any other object would be taken for one as a whole.
         return {"functionResponse": {"id": call.id, "name": call.name, "response": {"output": output}}}
 
@@ -114,8 +114,6 @@ class _Writer(ChatForm):
             return {}
         if kind == "json_object":
             return {"responseMimeType": "application/json"}
-        if kind != "json_schema":
-            raise self._lacks(f"'response_format' of type {kind!r}")
         return {"responseMimeType": "application/json", "responseJsonSchema": schema}
 
     def _thinking(self) -> Json:
@@ -134,7 +132,7 @@ class _Writer(ChatForm):
         functions = self._functions()
         if self._given.get("parallel_tool_calls") is False:
             raise self._lacks("'parallel_tool_calls' of False")
-        choice = self._choice(functions)
+        choice = self._choice()
         if not functions:
             return {}
         config: Json = {"mode": TOOL_MODES["auto" if choice is None else choice.mode]}
@@ -152,7 +150,7 @@ class _Writer(ChatForm):
 
 def _called(call: ToolCall) -> Json:
     part: Json = {"functionCall": {"id": call.id, "name": call.name, "args": call.arguments}}
-    signature = _signature_of(call.item)
+    signature = _signature_of(call)
     return part if signature is None else {**part, "thoughtSignature": signature}
 
 
@@ -161,8 +159,7 @@ def _declared(function: Json) -> Json:
     return {field: function[name] for name, field in fields.items() if name in function}
 
 
-def _signature_of(item: Mapping[str, Any]) -> str | None:
+def _signature_of(call: ToolCall) -> str | None:
     """The thought signature of a tool call, where Google's own OpenAI-compatible endpoint puts it, too."""
-    google = (item.get("extra_content") or {}).get("google")
-    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    signature = call.carried_for("google").get("thought_signature")
     return signature if isinstance(signature, str) and signature else None

@@ -1,6 +1,6 @@
 """Checks a call in our form, which is OpenAI's, so that what is malformed is told here and not by a server's 400. Pure.
 
-What is well-formed goes on as it is: the wire shapes of OpenAI's two endpoints differ in how they say it.
+What is well-formed goes on as it is: how it is said differs from wire shape to wire shape.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ CHAT_PARTS: Mapping[str, frozenset[str]] = {
 """Kinds of parts that chat completions take in a message, by its role:
 https://platform.openai.com/docs/api-reference/chat/create."""
 
-_DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/]+={0,2}")
+DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/]+={0,2})")
+"""Of an image: its type, and its bytes in base64."""
 
 
 class CallCheck:
@@ -56,6 +57,8 @@ class CallCheck:
         if given:
             self._tools(given)
             self._response_format(given.get("response_format"))
+            if not isinstance(given.get("stop"), str | list | None):
+                raise self.malformed("'stop' is neither a text nor a list of texts")
         return given
 
     def lacks(self, what: str) -> UnsupportedParameterError:
@@ -101,7 +104,7 @@ class CallCheck:
         if not isinstance(url, str):
             raise self.malformed(f"{where} has no image_url.url")
         if url.startswith("data:"):
-            if _DATA_URL.fullmatch(url) is None:
+            if DATA_URL.fullmatch(url) is None:
                 raise self.malformed(f"{where}: the data URL of an image is not data:<type>;base64,<data>")
         elif not url.startswith(("https://", "http://")):
             raise self.lacks(f"image by a URL other than https://, http:// and data: ({where})")
