@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import socket
 import ssl
+import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from stratarouter_runtime import deadlines
 from stratarouter_runtime.errors import ProviderConnectionError, ProviderInterruptedError
@@ -324,3 +329,45 @@ async def test_tls_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(ProviderConnectionError):
             await ask(wrong)
     await transport.stop()
+
+
+def test_a_connection_lost_as_it_opens_is_a_failure_to_connect_and_leaves_its_room() -> None:
+    """uvloop tells a connection's end before whoever opened it goes on, above all where the loop is busy."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                listening.accept()[0].close()
+
+    async def calls() -> list[BaseException | HttpReply]:
+        transport = DirectTransport(max_connections=2)
+        await transport.start()
+
+        async def busy() -> None:
+            while True:
+                time.sleep(0.003)
+                await asyncio.sleep(0)
+
+        keeping_busy = asyncio.create_task(busy())
+        try:
+            async with serving(Script([OK])) as good:
+                url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+                gone = [transport.send(HttpCall("POST", url, {}, b"{}", 3.0)) for _ in range(20)]
+                failed = await asyncio.gather(*gone, return_exceptions=True)
+                return [*failed, await transport.send(HttpCall("POST", good, {}, b"{}", 3.0))]
+        finally:
+            keeping_busy.cancel()
+            await transport.stop()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        *failed, answered = uvloop.run(calls())
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join(5.0)
+    assert {type(one) for one in failed} <= {ProviderConnectionError, ProviderInterruptedError}, failed
+    assert isinstance(answered, HttpReply), answered
+    assert answered.status == 200

@@ -119,6 +119,16 @@ class _Connection(asyncio.Protocol):
         self._size = self._head_size = 0
         self._in_body = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be written to: nobody has said its end, and none is on its way."""
+        return self.alive and self._transport is not None and not self._transport.is_closing()
+
+    def check_open(self) -> None:
+        """Raise ConnectionResetError where it ended as it was opened: uvloop says so before the opener goes on."""
+        if not self.is_open:
+            raise ConnectionResetError("the server closed the connection as it was opened")
+
     def ask(self, request: bytes) -> asyncio.Future[HttpReply]:
         """Send ``request``; the future has the whole reply or what it broke off with."""
         assert self._transport is not None
@@ -295,14 +305,14 @@ class DirectTransport:
             handed = await self._wait(place.server, deadline)
             if handed is None:
                 return await self._connect(place, deadline)
-            if handed.alive:
+            if handed.is_open:
                 return handed
 
     def _idle_to(self, server: tuple[str, str, int]) -> _Connection | None:
         idle, now = self._idle.get(server), asyncio.get_running_loop().time()
         while idle:
             connection = idle.pop()
-            if connection.alive and now < connection.idle_until:
+            if connection.is_open and now < connection.idle_until:
                 return connection
             connection.abort()
         return None
@@ -347,6 +357,7 @@ class DirectTransport:
             )
             async with asyncio.timeout_at(min(deadline, loop.time() + CONNECT_TIMEOUT_S)):
                 _, connection = await opening
+            connection.check_open()
         except BaseException:
             if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None:
                 opening.result()[1].abort()  # it was open in the very moment that it was given up
