@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 
 
@@ -35,7 +36,9 @@ class Room:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._queue.remove(turn)
+                # ``give_back`` may have met it in the very turn of its cancellation.
+                with contextlib.suppress(ValueError):
+                    self._queue.remove(turn)
             else:
                 self.give_back()
             raise
