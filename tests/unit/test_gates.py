@@ -132,6 +132,20 @@ async def test_a_limit_a_minute_spreads_calls_instead_of_failing_them() -> None:
     assert _value(bench, "rate_limit_wait_seconds_count", provider="openai") > 0
 
 
+async def test_a_call_that_spent_nothing_leaves_its_tokens_to_the_others() -> None:
+    provider = Models(wrong=ProviderRejectedError("too much"))
+    async with Bench(provider, limits={"openai": Limits(100, tokens_per_minute=6000)}) as bench:
+        refused = execution(
+            "r", "question", threshold=None, targets=(("openai", "wrong"),), params={"max_tokens": 5500}
+        )
+        assert (await bench.engine.submit(refused)).error is not None
+        began = asyncio.get_running_loop().time()
+        answered = await bench.engine.submit(execution("s", "another", threshold=None))
+        took = asyncio.get_running_loop().time() - began
+    assert answered.status == "ok"
+    assert took < 5
+
+
 async def test_a_slow_call_gets_a_second_one_beside_it_and_its_price_is_reported() -> None:
     provider = Models(small=30.0, large=0.0)
     async with Bench(provider, hedge=RouteHedge(after_ms=50, max_share=1.0)) as bench:

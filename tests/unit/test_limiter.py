@@ -33,7 +33,16 @@ def test_tokens_count_too_and_are_settled_by_what_was_used() -> None:
 def test_a_call_larger_than_the_limit_still_goes_and_is_paid_for_afterwards() -> None:
     limiter = RateLimiter(tokens_per_minute=600)
     assert limiter.reserve(0.0, 6000) == 0.0
+    limiter.settle(6000, 6000)
     assert limiter.wait_s(0.0, 10) > 500
+
+
+def test_a_call_that_may_take_more_than_a_minute_of_the_limit_books_one() -> None:
+    limiter = RateLimiter(tokens_per_minute=600)
+    assert limiter.reserve(0.0, 2_000_000_000) == 0.0
+    assert limiter.wait_s(0.0, 10) < 61
+    limiter.settle(2_000_000_000, 0)
+    assert limiter.wait_s(0.0, 10) == 0.0
 
 
 def test_a_refusal_closes_the_key_for_a_bounded_time() -> None:

@@ -231,6 +231,8 @@ class Gates:
         key = self._key(passage)
         if key is None:
             return
+        if isinstance(outcome, ProviderError) and not outcome.maybe_paid:
+            key.limiter.settle(passage.tokens, 0)
         match outcome:
             case Answer():
                 key.limiter.settle(passage.tokens, outcome.usage.input_tokens + outcome.usage.output_tokens)

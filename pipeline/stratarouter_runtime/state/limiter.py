@@ -60,6 +60,10 @@ class _Schedule:
         if self.per_minute is not None:
             self._next = max(self._next, now) + units * MINUTE_S / self.per_minute
 
+    def bounded(self, units: float) -> float:
+        """What a call of ``units`` books: a minute of the limit at most, whatever it says that it may take."""
+        return units if self.per_minute is None else min(units, self.per_minute)
+
     def give_back(self, units: float) -> None:
         """What was booked and not used (or, negative, used and not booked)."""
         if self.per_minute is not None:
@@ -101,17 +105,17 @@ class RateLimiter:
         """Book the next place for a call of about ``tokens``; returns the seconds until it."""
         wait = self.wait_s(now, tokens)
         self._requests.book(now, 1)
-        self._tokens.book(now, tokens)
+        self._tokens.book(now, self._tokens.bounded(tokens))
         return wait
 
     def release(self, tokens: int) -> None:
         """A place that was booked is not used."""
         self._requests.give_back(1)
-        self._tokens.give_back(tokens)
+        self._tokens.give_back(self._tokens.bounded(tokens))
 
     def settle(self, reserved: int, used: int) -> None:
         """A call booked with ``reserved`` tokens took ``used``."""
-        self._tokens.give_back(reserved - used)
+        self._tokens.give_back(self._tokens.bounded(reserved) - used)
 
     def learn(self, now: float, hint: RateHint) -> None:
         """Take up what a reply's headers say."""
