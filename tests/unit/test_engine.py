@@ -320,6 +320,25 @@ async def test_a_streamed_answer_is_heard_as_it_comes_by_all_who_wait_for_it() -
     assert len(provider.calls) == 1
 
 
+async def test_a_listener_of_a_leader_that_fails_midway_hears_no_second_answer() -> None:
+    provider = Provider(ProviderUnavailableError("gone"))
+    provider.gate.clear()
+    heard: list[str] = []
+    also_heard: list[str] = []
+    async with Bench(provider) as bench:
+        first = bench.engine.submit(execution("a", "one"), on_text=heard.append)
+        while len(heard) < 2:
+            await asyncio.sleep(0.001)
+        second = bench.engine.submit(execution("b", "one"), on_text=also_heard.append)
+        while len(also_heard) < 2:
+            await asyncio.sleep(0.001)
+        provider.gate.set()
+        failed = [await first, await second]
+    assert [one.status for one in failed] == ["error", "error"]
+    assert also_heard == heard == ["answer ", "to "]
+    assert len(provider.calls) == 1
+
+
 async def test_a_failure_in_the_middle_of_a_stream_is_final() -> None:
     provider = Provider(ProviderUnavailableError("gone"))
     heard: list[str] = []

@@ -101,7 +101,8 @@ class Caller:
                 return await self._call_or_hedge(work, target, remaining, waited_s)
             except ProviderAuthError:
                 # Another key of the same provider may do; each is tried once before it is left out.
-                if tries > self._providers.keys(target.provider) or not self._gates.has_another_key(target.provider):
+                keys = self._providers.keys(target.provider)
+                if work.spoken or tries > keys or not self._gates.has_another_key(target.provider):
                     raise
                 waited_s, code = 0.0, "provider_auth"
             except ProviderError as exc:

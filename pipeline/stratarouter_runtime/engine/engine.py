@@ -30,16 +30,7 @@ from stratarouter_runtime.errors import (
     RuntimeSystemError,
     ShuttingDownError,
 )
-from stratarouter_runtime.ports import (
-    Cache,
-    CacheEntry,
-    CacheHit,
-    Clock,
-    Finish,
-    Guard,
-    JournalKey,
-    Recorded,
-)
+from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
 from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
 from stratarouter_runtime.state.cache_control import CacheControl
 from stratarouter_runtime.telemetry.logs import about, event
@@ -259,7 +250,8 @@ class Engine:
             if manner.on_text is not None and leader.work.spoken is not None:
                 leader.work.spoken.join(manner.on_text)
             outcome = await self._follow(execution, key, leader, story, deferred=manner.deferred)
-            if outcome.answer is not None or story.from_journal or leader.shares_error(execution, outcome):
+            heard = manner.on_text is not None and leader.work.spoken  # which is not taken back
+            if outcome.answer is not None or story.from_journal or heard or leader.shares_error(execution, outcome):
                 break
         assert outcome is not None
         if outcome.answer is None and not story.from_journal:
