@@ -22,6 +22,7 @@ from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers import create_providers
 from stratarouter_runtime.providers.http_errors import retry_after_s
 from stratarouter_runtime.providers.openai import OpenAIAdapter
+from stratarouter_runtime.providers.server import count
 from stratarouter_runtime.records import Usage
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.scripted import ScriptedTransport, ScriptExhaustedError, chat_reply, error_reply
@@ -115,6 +116,12 @@ def test_two_limits_that_differ_are_refused():
 def test_value_that_is_no_json_is_refused():
     with pytest.raises(ProviderRejectedError, match="no JSON"):
         body_of(temperature={1, 2})
+
+
+def test_a_count_of_tokens_that_no_answer_has_is_nonsense():
+    for said in (2**64 - 1, 2**31, -1, 1.5, True, "9"):
+        assert count({"prompt_tokens": said}, "prompt_tokens") == 0
+    assert count({"prompt_tokens": 2**31 - 1}, "prompt_tokens") == 2**31 - 1
 
 
 def test_stop_that_is_neither_text_nor_texts_is_refused():

@@ -28,6 +28,9 @@ from stratarouter_runtime.providers.http_errors import (
 REQUEST_ID_HEADER = "x-stratarouter-request-id"
 """Carries the request id, percent-encoded; servers that do not know it ignore it."""
 
+MAX_TOKENS = 2**31 - 1
+"""A count above it is nonsense, like a server's -1 in 64 bits."""
+
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+")
 
 Json = dict[str, Any]
@@ -130,7 +133,7 @@ def json_object(data: bytes | str) -> Json | None:
 def count(holder: object, name: str) -> int:
     """The number of tokens under ``name``; 0 where there is none or nonsense (such an answer has no known price)."""
     value = holder.get(name) if isinstance(holder, dict) else None
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else 0
 
 
 def _quoted(request_id: str) -> str:
