@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -30,6 +31,8 @@ from stratarouter_runtime.telemetry.spans import Spans, current_traceparent
 from stratarouter_runtime.telemetry.tracing import configure_tracing
 from stratarouter_runtime.version import __version__
 
+LONGEST_S = 7 * 86_400.0
+"""Whoever would wait for ever waits so long."""
 GIVE_WAY_EVERY = 16
 """Answers given at once between two turns of the event loop: under a millisecond of them."""
 
@@ -307,11 +310,11 @@ class CoreRuntimeBridge(Feedback):
         on_text: Callable[[str], None] | None = None,
     ) -> ExecutionResult:
         draft = Draft.of(decision, context, request_id, given)
-        carrier = await self._started()
-        bound = self.config.execution_timeout if timeout_s is None else timeout_s
+        bound = _checked(self.config.execution_timeout if timeout_s is None else timeout_s)
         if not self._room.take_now():
-            await self._room.take()
+            bound = await self._wait_for_room(draft, bound)
         try:
+            carrier = await self._started()
             response = await carrier.carry(draft, bound, on_text)
         finally:
             self._room.give_back()
@@ -320,6 +323,17 @@ class CoreRuntimeBridge(Feedback):
         if response.error is not None:
             raise RequestFailedError(result)
         return result
+
+    async def _wait_for_room(self, draft: Draft, bound_s: float) -> float:
+        """What is left of ``bound_s``. Raises DeadlineExceededError where that is nothing."""
+        clock = asyncio.get_running_loop()
+        due = clock.time() + bound_s
+        try:
+            async with asyncio.timeout_at(due):
+                await self._room.take()
+        except TimeoutError as exc:
+            raise draft.late(bound_s) from exc
+        return due - clock.time()
 
     async def execute_many(
         self, requests: Sequence[Mapping[str, Any]], *, return_exceptions: bool = False
@@ -353,6 +367,12 @@ class CoreRuntimeBridge(Feedback):
                 )
             return KafkaCarrier(self.config)
         return InlineCarrier(self.config, self._routes, self._comparer)
+
+
+def _checked(timeout_s: float) -> float:
+    if math.isnan(timeout_s):
+        raise InvalidRecordError("timeout_s is not a number")
+    return min(timeout_s, LONGEST_S)
 
 
 class InlineCarrier:
@@ -444,6 +464,8 @@ class InlineCarrier:
             await self._deadlines.wait(ended, due - clock.monotonic())
         except TimeoutError as exc:
             raise draft.late(bound_s) from exc
+        if task.cancelled():
+            raise ShuttingDownError("the bridge was closed before the answer came")
         return task.result()
 
     async def _embedded(self, execution: Execution) -> tuple[Response | None, Execution]:
