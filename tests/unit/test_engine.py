@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -318,6 +319,32 @@ async def test_a_streamed_answer_is_heard_as_it_comes_by_all_who_wait_for_it() -
     assert [answer.text for answer in answers] == ["answer to one"] * 2
     assert answers[1].batch.role == "follower"
     assert len(provider.calls) == 1
+
+
+@pytest.mark.parametrize("mode", ["default", "bypass"])
+async def test_an_id_asked_again_past_its_deadline_waits_for_its_own_call(mode: Any) -> None:
+    provider = Provider()
+    provider.gate.clear()
+    options = CacheOptions(mode=mode)
+    async with Bench(provider) as bench:
+        soon = SystemClock().wall_ms() + 50
+        first = bench.engine.submit(execution("x", "same", deadline_ms=soon, cache=options))
+        await _until(lambda: bool(provider.calls))
+        # Keeps the call going past the deadline of who asked for it.
+        other = bench.engine.submit(execution("y", "same"))
+        late = await first
+        assert late.error is not None
+        again = bench.engine.submit(execution("x", "same", cache=options))
+        changed = bench.engine.submit(replace(execution("x", "other", cache=options), payload_hash="of other words"))
+        with pytest.raises(IdempotencyConflictError):
+            await changed
+        await asyncio.sleep(0.05)
+        provider.gate.set()
+        answered = await again
+        await other
+    assert answered.status == "ok"
+    assert answered.batch.leader_id is None
+    assert [call.request_id for call in provider.calls] == ["x"]
 
 
 async def test_a_listener_of_a_leader_that_fails_midway_hears_no_second_answer() -> None:

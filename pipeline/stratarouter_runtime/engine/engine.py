@@ -23,13 +23,19 @@ from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
 from stratarouter_runtime.engine.trials import Trials
-from stratarouter_runtime.engine.work import Leader, Manner, OnText, Running, Spoken, Work, as_exception, shutting_down
-from stratarouter_runtime.errors import (
-    DeadlineExceededError,
-    IdempotencyConflictError,
-    RuntimeSystemError,
-    ShuttingDownError,
+from stratarouter_runtime.engine.work import (
+    Leader,
+    Manner,
+    OnText,
+    Running,
+    Spoken,
+    Work,
+    again,
+    as_exception,
+    check_same_payload,
+    shutting_down,
 )
+from stratarouter_runtime.errors import DeadlineExceededError, RuntimeSystemError, ShuttingDownError
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
 from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
 from stratarouter_runtime.state.cache_control import CacheControl
@@ -206,9 +212,7 @@ class Engine:
 
     async def _same_id(self, running: Running, execution: Execution) -> Response:
         """The same request id, while the first is under way: one call, a response each."""
-        if running.payload_hash != execution.payload_hash:
-            request_id = execution.request.request_id
-            raise IdempotencyConflictError(f"request_id {request_id!r} is in flight with another payload")
+        check_same_payload(execution, running.payload_hash)
         return replace(await asyncio.shield(running.task), source=execution.source)
 
     async def _execute(self, execution: Execution, key: JournalKey, manner: Manner) -> Response:
@@ -217,7 +221,8 @@ class Engine:
         looked = manner.looked
         began = self._clock.monotonic() if looked is None else looked.began
         story = new_story(execution) if looked is None else looked.story
-        finding = self._find_or_lead(execution, key, story, manner)
+        own = self._leading.get(key)
+        finding = self._find_or_lead(execution, key, story, manner) if own is None else again(own, execution, story)
         remaining_s = self._remaining_s(execution)
         response = await (finding if remaining_s is None else _before(remaining_s, finding, execution, story))
         response.timings_ms["execute"] = milliseconds(self._clock.monotonic() - began)

@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable
 from dataclasses import field
 
-from stratarouter_runtime.engine import lookup
+from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.asking import Looked
 from stratarouter_runtime.engine.coalesce import Candidate
-from stratarouter_runtime.errors import ShuttingDownError
+from stratarouter_runtime.engine.respond import Story
+from stratarouter_runtime.errors import IdempotencyConflictError, ShuttingDownError
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import JournalKey, Recorded
 from stratarouter_runtime.records import Attempt, Execution, Response
@@ -153,3 +154,16 @@ def as_exception(exc: BaseException) -> Exception:
 def shutting_down() -> ShuttingDownError:
     """Why a call was broken off."""
     return ShuttingDownError("this worker is shutting down; another one executes the request")
+
+
+def check_same_payload(execution: Execution, payload_hash: str) -> None:
+    """Raise IdempotencyConflictError where ``payload_hash``, in flight under the same id, is of something else."""
+    if payload_hash != execution.payload_hash:
+        request_id = execution.request.request_id
+        raise IdempotencyConflictError(f"request_id {request_id!r} is in flight with another payload")
+
+
+async def again(own: Leader, execution: Execution, story: Story) -> Response:
+    """What comes of a request's own call, which goes on although it was late for who asked before."""
+    check_same_payload(execution, own.work.execution.payload_hash)
+    return respond.from_outcome(execution, await asyncio.shield(own.outcome), story)
