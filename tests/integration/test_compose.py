@@ -27,7 +27,10 @@ VENDORS_ALONE = {"grafana", "otel-collector", "jaeger"}
 
 HEALTHY_WITHIN_S = 180.0
 REQUESTS = 1000
-PORTS = ("KAFKA_PORT", "POSTGRES_PORT", "REDIS_PORT", "CONSOLE_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "JAEGER_PORT")
+PORTS = (
+    *("KAFKA_PORT", "POSTGRES_PORT", "REDIS_PORT", "CONSOLE_PORT"),
+    *("PROMETHEUS_HOST_PORT", "GRAFANA_PORT", "JAEGER_PORT"),
+)
 
 COMPOSE = engine.compose()
 OURS = "${RUNTIME_IMAGE:-stratarouter-runtime}"
@@ -52,7 +55,7 @@ class Project:
         assert COMPOSE is not None
         environment = dict(self.ports)
         if "otel-collector" in MISSING:
-            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = ""
+            environment["TRACES_ENDPOINT"] = ""
         code, out, err = await engine.run(*COMPOSE, "-p", self.name, *words, timeout_s=timeout_s, **environment)
         assert code == 0, f"{words}: {out[-2000:]}\n{err[-4000:]}"
         return out
@@ -147,7 +150,7 @@ async def test_a_thousand_requests_get_a_thousand_responses() -> None:
 
 async def _seen_by_prometheus(project: Project, report: dict[str, Any]) -> None:
     """Every worker is scraped, the rules are loaded, and its sums are the responses'."""
-    base = f"http://127.0.0.1:{project.ports['PROMETHEUS_PORT']}/api/v1"
+    base = f"http://127.0.0.1:{project.ports['PROMETHEUS_HOST_PORT']}/api/v1"
     query = {"query": "sum(stratarouter_responses_total)"}
     deadline = time.monotonic() + 60.0
     async with httpx.AsyncClient(timeout=10.0) as client:
