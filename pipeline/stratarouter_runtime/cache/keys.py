@@ -1,4 +1,4 @@
-"""The names of the cache's keys in Redis. Each command touches one key, so a cluster may put each where it likes."""
+"""The names of the cache's keys in Redis. Each command touches one key."""
 
 from __future__ import annotations
 

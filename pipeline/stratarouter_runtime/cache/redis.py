@@ -367,7 +367,7 @@ class RedisCache:
             return
         for entry, _ in kept:
             self._changed((entry.scope, entry.content_hash))
-        # Named on the stream only once they are there: on a cluster, one pipeline has no order across nodes.
+        # Named on the stream only once they are there: a reader must find what it hears of.
         likely = [(entry, vector) for entry, vector in kept if vector is not None]
         await self._ask([self._news(entry) for entry, _ in likely])
         now = self._clock.monotonic()

@@ -12,7 +12,7 @@ from stratarouter_runtime.engine.respond import Story
 from stratarouter_runtime.engine.trials import Trials
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Cache, CacheHit, CacheMiss, Clock
-from stratarouter_runtime.records import CacheVerdict, Execution, Response
+from stratarouter_runtime.records import Execution, Response
 from stratarouter_runtime.telemetry.metrics import Metrics
 
 
@@ -90,6 +90,8 @@ class Asking:
     async def ask(self, execution: Execution, text: str, story: Story) -> CacheHit | None:
         """The hit to serve, if there is one. ``text`` is the conversation; ``story`` is told what was said."""
         if self._cache is None or not lookup.may_read(execution):
+            if execution.source is None:  # else enrich has counted it
+                lookup.count(self._metrics, lookup.not_asked(execution))
             return None
         began = self._clock.monotonic()
         withheld, result = await self._found(self._cache, execution, text)
@@ -134,7 +136,7 @@ class Asking:
 
 def new_story(execution: Execution) -> Story:
     """Nothing has happened yet."""
-    return Story(CacheVerdict("bypass", key=execution.content_hash))
+    return Story(lookup.verdict(lookup.not_asked(execution), execution.content_hash))
 
 
 def likened_text(execution: Execution) -> str:

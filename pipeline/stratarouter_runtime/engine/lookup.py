@@ -11,6 +11,11 @@ from stratarouter_runtime.records import Answer, CacheVerdict, CacheVerdictKind,
 from stratarouter_runtime.state.cache_control import Origin, label
 from stratarouter_runtime.telemetry.metrics import Metrics
 
+BYPASSED = CacheMiss(reason="mode", bypassed=True)
+"""Its ``cache.mode`` says so."""
+DISABLED = CacheMiss(reason="disabled", bypassed=True)
+"""There is no cache, or nothing may be kept."""
+
 
 def may_read(execution: Execution) -> bool:
     """Whether this request may be answered from the cache."""
@@ -25,6 +30,12 @@ def may_write(execution: Execution) -> bool:
 def may_follow(execution: Execution) -> bool:
     """Whether this request may be answered by another one's call."""
     return execution.batch_threshold is not None and execution.request.cache.mode not in {"bypass", "refresh"}
+
+
+def not_asked(execution: Execution) -> CacheMiss:
+    """Why the cache is not asked for ``execution``, where it is not."""
+    by_mode = execution.cache_ttl > 0 and execution.request.cache.mode not in {"default", "read_only"}
+    return BYPASSED if by_mode else DISABLED
 
 
 def query(execution: Execution, text: str | None = None) -> CacheQuery:

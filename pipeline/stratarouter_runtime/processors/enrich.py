@@ -36,10 +36,6 @@ log = logging.getLogger("stratarouter.enrich")
 
 TOPICS_RETRY_S = 0.5
 CREATE_TOPIC = "create the topic, then resend the record; topics are never created by themselves"
-BYPASSED = CacheMiss(reason="mode", bypassed=True)
-"""The cache was not asked: the request does not want it."""
-DISABLED = CacheMiss(reason="disabled", bypassed=True)
-"""The cache was not asked: it is off, for all or for the route."""
 FAILED = CacheMiss(reason="unavailable", bypassed=True)
 """The cache was asked and broke."""
 
@@ -200,7 +196,7 @@ class Enrich:
     def _look_up_now(self, accepted: list[Accepted]) -> list[CacheHit | CacheMiss] | None:
         """What the cache says of each, without waiting; None where it needs a round trip."""
         if self._cache is None:
-            return [DISABLED] * len(accepted)
+            return [lookup.DISABLED] * len(accepted)
         try:
             found = self._cache.lookup_now(_queries(accepted))
         except Exception:
@@ -302,9 +298,7 @@ def _queries(accepted: list[Accepted]) -> list[CacheQuery]:
 def _for_each(accepted: list[Accepted], found: list[CacheHit | CacheMiss]) -> list[CacheHit | CacheMiss]:
     """``found`` is for those that may read, in their order."""
     answers = iter(found)
-    return [next(answers, FAILED) if lookup.may_read(item.execution) else _unread(item.execution) for item in accepted]
-
-
-def _unread(execution: Execution) -> CacheMiss:
-    """Why the cache was not asked."""
-    return DISABLED if execution.cache_ttl == 0 else BYPASSED
+    return [
+        next(answers, FAILED) if lookup.may_read(item.execution) else lookup.not_asked(item.execution)
+        for item in accepted
+    ]

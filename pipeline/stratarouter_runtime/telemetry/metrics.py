@@ -45,7 +45,7 @@ def _error_codes() -> frozenset[str]:
 
 
 ERROR_CODES = _error_codes()
-PROCESSORS = frozenset({"enrich", "execute", "usage", "bridge"})
+PROCESSORS = frozenset({"enrich", "execute", "usage"})
 PROVIDERS = frozenset({"openai", "anthropic", "google", "local", "vllm", "simulator"})
 """The usual names; ``Metrics(providers=...)`` adds those of the route table."""
 GUARD_RULES = (
@@ -117,7 +117,7 @@ NEAR = _label("verdict", {"semantic", "miss"})
 GUARD_REASON = _label("reason", {MARKED_WRONG, DISPUTED, *(f"guard:{rule}" for rule in GUARD_RULES)})
 OUTCOME = _label("outcome", {"ok", "given_up"} | ERROR_CODES)
 TOKEN_KIND = _label("kind", {"input", "output", "cached", "reasoning"})
-SAVED_BY = _label("by", {"exact", "semantic", "coalesced", "journal"})
+SAVED_BY = _label("by", {"exact", "semantic", "coalesced"})
 BREAKER = _label("state", get_args(BreakerState))
 LANE_STATE = _label("state", {"opening", "running", "fenced", "halted", "closed"})
 REPLACED = _label("reason", {"transaction_failed", "fenced"})

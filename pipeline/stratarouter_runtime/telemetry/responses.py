@@ -41,7 +41,7 @@ class Tally:
 
     def take(self, response: Response) -> bool:
         """Whether ``response`` is counted here, by the next ``count``. False: ``count_response`` is to do it."""
-        if response.error is not None or response.cost_usd or log.isEnabledFor(logging.DEBUG):
+        if response.error is not None or response.attempts or log.isEnabledFor(logging.DEBUG):
             return False
         self._saved.setdefault(response.cache.kind, []).append(response.saved_usd or 0.0)
         return True
@@ -68,5 +68,12 @@ def count_shadow(metrics: Metrics, response: Response) -> None:
 def _count_cost(metrics: Metrics, response: Response) -> None:
     if response.cost_usd:
         metrics.cost_usd_total.inc(response.cost_usd)
-        metrics.tokens_total.labels("input").inc(response.usage.input_tokens)
-        metrics.tokens_total.labels("output").inc(response.usage.output_tokens)
+    if response.attempts and response.error is None:
+        # Of its own call, whether its price is known or not.
+        usage, tokens = response.usage, metrics.tokens_total
+        tokens.labels("input").inc(usage.input_tokens)
+        tokens.labels("output").inc(usage.output_tokens)
+        if usage.cached_tokens:
+            tokens.labels("cached").inc(usage.cached_tokens)
+        if usage.reasoning_tokens:
+            tokens.labels("reasoning").inc(usage.reasoning_tokens)

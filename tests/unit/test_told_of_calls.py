@@ -1,0 +1,77 @@
+"""What is counted and said of calls in-process: tokens whatever their price, and why no cache was asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+
+from stratarouter_runtime.bridge import CoreRuntimeBridge, InlineCarrier
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.records import Attempt, Response, Usage
+from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.telemetry.responses import Tally, count_response
+from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
+
+CALLED = (Attempt("own", "model", "ok", 1.0, 200),)
+
+
+def tokens(metrics: Metrics) -> dict[str, float]:
+    return {
+        kind: metrics.registry.get_sample_value("stratarouter_tokens_total", {"kind": kind}) or 0.0
+        for kind in ("input", "output", "cached", "reasoning")
+    }
+
+
+def answer(**changes: Any) -> Response:
+    return Response("r", "ok", "text", "own", "model", usage=Usage(7, 5, 3, 2), **changes)
+
+
+def test_tokens_of_a_call_are_counted_whatever_its_price() -> None:
+    for cost in (None, 0.0, 0.5):
+        metrics = Metrics()
+        count_response(metrics, answer(cost_usd=cost, attempts=CALLED), None)
+        assert tokens(metrics) == {"input": 7, "output": 5, "cached": 3, "reasoning": 2}
+
+
+def test_tokens_of_an_answer_without_a_call_are_not() -> None:
+    metrics = Metrics()
+    count_response(metrics, answer(cost_usd=0.0, saved_usd=0.5), None)
+    assert set(tokens(metrics).values()) == {0.0}
+
+
+def test_a_call_without_a_price_is_not_counted_as_a_hit() -> None:
+    tally = Tally(Metrics())
+    assert not tally.take(answer(cost_usd=None, attempts=CALLED))
+    assert tally.take(answer(cost_usd=0.0, saved_usd=0.5))
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(SimulatorSettings(latency_ms=1)) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("enabled", "options", "reason"),
+    [(True, {"mode": "bypass"}, "mode"), (True, {"mode": "refresh"}, "mode"), (False, None, "disabled")],
+)
+async def test_why_the_cache_was_not_asked_is_said_and_counted(
+    simulator: Simulator, enabled: bool, options: dict[str, Any] | None, reason: str
+) -> None:
+    table = {
+        "providers": {"sim": {"kind": "simulator", "base_url": simulator.base_url}},
+        "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
+    }
+    config = RuntimeConfig(state_backend="memory", cache_backend="memory", cache_control="off", cache_enabled=enabled)
+    async with CoreRuntimeBridge(config, RouteTable.from_dict(table)) as bridge:
+        result = await bridge.execute("chat", query="where is my invoice", cache=options)
+        registry = cast("InlineCarrier", bridge._carrier)._assembly.metrics.registry
+    assert (result.cache.kind, result.cache.reason) == ("bypass", reason)
+    counted = {
+        why: registry.get_sample_value("stratarouter_cache_bypass_total", {"reason": why})
+        for why in ("mode", "disabled")
+    }
+    assert counted == {"mode": 0.0, "disabled": 0.0} | {reason: 1.0}
