@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import cast
 
 import pytest
-from aiokafka import ConsumerRecord
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError, OutputRefusedError
+from stratarouter_runtime.ports import Checkpoint
 from stratarouter_runtime.processors import lane as lane_module
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.placement import Checkpoints, Placement
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.state.offsets import OffsetMap, decode, encode
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.worker import _checkpoint
 
 
 class ScriptedPublisher:
@@ -322,4 +327,93 @@ async def test_what_retention_deleted_before_it_was_read_again_holds_nothing_up(
         while publisher.stored.watermark < 5:
             await asyncio.sleep(0.005)
     assert lane.room(50) == 50
+    await lane.close(1.0)
+
+
+# -- commits that fail, and lanes that end ----------------------------------------------------------------------
+
+PLACE = TopicPartition("requests", 0)
+
+
+async def test_a_new_group_whose_first_commit_fails_keeps_the_place_where_it_began() -> None:
+    """A checkpoint with offset -1 was saved, and no lane could seek there: it was reopened for ever."""
+    publisher = ScriptedPublisher(*["before"] * 1000)
+    publisher.stored = OffsetMap(-1, -1)
+    lane = Lane(
+        "requests-0", publisher, processor="enrich", max_in_flight=100, metadata_max_chars=4096,
+        metrics=Metrics(), on_change=lambda: None,
+    )  # fmt: skip
+
+    async def resume(_: OffsetMap) -> OffsetMap:
+        return OffsetMap(7, 7)
+
+    await lane.open(resume)
+    lane.take_all([_record(7)])
+    lane.finish(7, _out(7))
+    async with asyncio.timeout(5):
+        while publisher.opened < 4:
+            await asyncio.sleep(0)
+    saved = _checkpoint("group", PLACE, lane)
+    assert (saved.offset, decode(saved.offset, saved.metadata)) == (7, OffsetMap(7, 7))
+    publisher.script.clear()
+    async with asyncio.timeout(5):
+        await lane.drained()
+    assert publisher.stored == OffsetMap(8, 8)
+    assert lane.committed == OffsetMap(8, 8)
+    await lane.close(1.0)
+
+
+class Ends:
+    """A consumer that knows where a partition begins and ends."""
+
+    async def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 3)
+
+    async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 9)
+
+
+class Saved:
+    """A journal with the checkpoint that an earlier version saved."""
+
+    async def load_checkpoint(self, group: str, topic: str, partition: int) -> Checkpoint | None:
+        return Checkpoint(group, topic, partition, -1, "srt1", None)
+
+    async def drop_checkpoint(self, group: str, topic: str, partition: int) -> None:
+        raise AssertionError((group, topic, partition))
+
+
+async def test_a_saved_checkpoint_with_a_negative_offset_is_none() -> None:
+    placement = Placement(RuntimeConfig(), "group", cast("Checkpoints", Saved()))
+    place, end = await placement.decide(cast("AIOKafkaConsumer", Ends()), PLACE, OffsetMap(-1, -1))
+    assert (place, end) == (OffsetMap(3, 3), 9)
+
+
+async def test_a_halted_lane_holds_no_bytes_that_throttle_the_others() -> None:
+    lane = await _lane(ScriptedPublisher())
+    lane.take_all([_record(0), _record(1)])
+    lane.halt(BrokerError("somebody must look"))
+    assert lane.held_bytes == 0
+    lane.finish(1, _out(1))
+    assert lane.held_bytes == 0
+    await lane.close(0.1)
+
+
+async def test_commits_that_fail_one_after_the_other_are_tried_ever_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishing was refused at once and opening succeeded each time: producers were made without a pause."""
+    waits: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        waits.append(delay_s)
+
+    publisher = ScriptedPublisher(*["before"] * 9, "ok", "before", "before", "ok")
+    lane = await _lane(publisher)
+    monkeypatch.setattr(lane_module, "FIRST_BACKOFF_S", 0.1)
+    monkeypatch.setattr("stratarouter_runtime.processors.lane.asyncio.sleep", sleep)
+    lane.take(0)
+    await _finish(lane, 0)
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
+    lane.take(1)
+    await _finish(lane, 1)
+    assert waits[8:] == pytest.approx([0.1])
     await lane.close(1.0)

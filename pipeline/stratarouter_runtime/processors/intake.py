@@ -16,11 +16,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import InfrastructureError, OffsetMetadataError
+from stratarouter_runtime.errors import BrokerError, InfrastructureError, OffsetMetadataError
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 from stratarouter_runtime.processors.lane import Accounts, Committed, Lane, Publisher
-from stratarouter_runtime.processors.placement import Checkpoints, Placement
+from stratarouter_runtime.processors.placement import UNREADABLE, Checkpoints, Placement, transient, unreadable
 from stratarouter_runtime.processors.publisher import PlainPublisher, TransactionalPublisher
 from stratarouter_runtime.state.offsets import OffsetMap
 from stratarouter_runtime.telemetry.logs import event
@@ -42,9 +42,9 @@ partition that is resumed after them, and last up to 200 ms each."""
 FENCED_REOPEN_S = 5.0
 """A fenced lane whose partition is still ours is taken anew after this; a zombie hears of its loss earlier."""
 POLL_RETRY_S = 0.5
-STALLED_S = 10.0
-"""A commit takes about 10 ms and fails only after ``transaction_timeout_ms``; one under way for this long waits for
-brokers that are away or too few."""
+APART_S = 10.0
+"""How long partitions are polled one by one after a poll of several failed; each fetches anew what it had, and shows
+within this which of them it was."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 METADATA_TIMEOUT_S = 15.0
@@ -100,6 +100,11 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self._changed = asyncio.Event()
         self._draining = False
         self._joined = False
+        self._apart_until = 0.0
+        self._narrow: set[TopicPartition] = set()
+        """Partitions that failed by themselves: read record by record, up to the one that cannot be read."""
+        self._unreadable: dict[Lane, BrokerError] = {}
+        """Lanes that are halted once all that was taken before the unreadable record is committed."""
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -152,12 +157,14 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def ready(self) -> tuple[bool, str]:
         """Whether this processor does its work now, and what keeps it from it."""
-        problem = self._problem() or next(filter(None, map(_lane_problem, self.lanes.values())), None)
+        problem = self._problem() or next(filter(None, (lane.hindrance for lane in self.lanes.values())), None)
         return problem is None, problem or f"{len(self.lanes)} lanes running"
 
     def _problem(self) -> str | None:
         if self.error is not None or self._silence is not None:
             return self.error or self._silence
+        if self._unreadable:
+            return str(next(iter(self._unreadable.values())))
         if not self._joined:
             return f"group {self.group} has assigned nothing yet"
         if not self.lanes and self._consumer is not None and not self._consumer.partitions_for_topic(self.topic):
@@ -309,26 +316,117 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._consumer.topics()
 
     async def _poll_once(self) -> None:
+        """One turn. Where it fails, what it had unpacked by then is read again: aiokafka has moved those positions, and
+        a later one would make records that nobody saw look like a gap.
+        """
         consumer = self._consumer
         assert consumer is not None
         self._reopen_fenced()
+        self._halt_unreadable()
         limit = 0 if self._draining or self._holds_too_much() else min(MAX_POLL_RECORDS, self._room())
         rooms = self._pause_and_resume(limit)
-        if not rooms:
-            # Polling goes on, so that the group sees us alive; paused partitions return nothing.
-            self._changed.clear()
-            await _wait(self._changed, POLL_TIMEOUT_MS / 1000)
-            await consumer.getmany(timeout_ms=0)
-            return
-        polled: dict[TopicPartition, list[Any]] = await consumer.getmany(
-            *rooms, timeout_ms=POLL_TIMEOUT_MS, max_records=min(rooms.values())
-        )
+        try:
+            if not rooms:
+                await self._poll_nothing()
+            elif time.monotonic() < self._apart_until:
+                await self._poll_apart(rooms)
+            else:
+                self._narrow.clear()
+                polled: dict[TopicPartition, list[Any]] = await consumer.getmany(
+                    *rooms, timeout_ms=POLL_TIMEOUT_MS, max_records=min(rooms.values())
+                )
+                await self._deliver(polled, *rooms)
+        except Exception as exc:
+            self._seek_back(*self.lanes)
+            if not transient(exc):
+                self._apart_until = time.monotonic() + APART_S
+            raise
+
+    async def _poll_nothing(self) -> None:
+        """Polling goes on, so that the group sees us alive; paused partitions return nothing."""
+        assert self._consumer is not None
+        self._changed.clear()
+        await _wait(self._changed, POLL_TIMEOUT_MS / 1000)
+        if await self._consumer.getmany(timeout_ms=0):
+            self._seek_back(*self.lanes)  # of a lane that opened meanwhile
+
+    async def _deliver(self, polled: dict[TopicPartition, list[Any]], *partitions: TopicPartition) -> None:
+        """Hand over what was polled of ``partitions``; below their positions there is nothing else."""
+        consumer = self._consumer
+        assert consumer is not None
         for partition, records in polled.items():
             await self._take(partition, records)
-        for partition in rooms:
+        for partition in partitions:
             lane = self.lanes.get(partition)
             if lane is not None and partition in consumer.assignment():
                 lane.passed(await consumer.position(partition))
+
+    async def _poll_apart(self, rooms: dict[TopicPartition, int]) -> None:
+        """Poll one partition after the other: one that cannot be read fails alone, and the others go on."""
+        failure: Exception | None = None
+        for partition, room in rooms.items():
+            try:
+                for _ in range(room):
+                    if not await self._poll_one(partition, max(1, POLL_TIMEOUT_MS // len(rooms)), room):
+                        break
+            except Exception as exc:  # noqa: BLE001 - raised below: the other partitions have their turn first
+                self._seek_back(partition)
+                failure = failure or exc
+        if failure is not None:
+            raise failure
+
+    async def _poll_one(self, partition: TopicPartition, timeout_ms: int, room: int) -> bool:
+        """Poll ``partition`` alone; whether to go on with it, record by record."""
+        assert self._consumer is not None
+        most, narrow = min(room, self._room()), partition in self._narrow
+        if most <= 0:
+            return False
+        try:
+            polled: dict[TopicPartition, list[Any]] = await self._consumer.getmany(
+                partition, timeout_ms=timeout_ms, max_records=1 if narrow else most
+            )
+        except UNREADABLE as exc:
+            self._found_unreadable(partition, exc)
+            return False
+        await self._deliver(polled, partition)
+        lane = self.lanes.get(partition)
+        return narrow and bool(polled) and lane is not None and lane.room(1) > 0
+
+    def _found_unreadable(self, partition: TopicPartition, exc: Exception) -> None:
+        """``partition`` failed by itself: with many records at first, in the end with the very one."""
+        self._seek_back(partition)
+        self._apart_until = time.monotonic() + APART_S
+        lane = self.lanes.get(partition)
+        if lane is None or lane.state != "running":
+            return
+        if partition not in self._narrow:
+            self._narrow.add(partition)
+            return
+        self._narrow.discard(partition)
+        self._unreadable[lane] = error = unreadable(partition, lane.next_offset, exc)
+        cause = f"{error} {error.remedy}"
+        event(log, logging.ERROR, "records cannot be read", lane=lane.name, group=self.group, cause=cause)
+
+    def _halt_unreadable(self) -> None:
+        """Halt each lane whose next record cannot be read, once those before it are answered and committed: whoever
+        moves the group's offset past that one must not skip any of these.
+        """
+        for lane, error in list(self._unreadable.items()):
+            if lane.state != "running" or lane not in self.lanes.values():
+                del self._unreadable[lane]
+            elif not lane.in_flight:
+                del self._unreadable[lane]
+                lane.halt(error)
+
+    def _seek_back(self, *partitions: TopicPartition) -> None:
+        """Read on from the first record that the lane has not seen, wherever aiokafka is by now."""
+        consumer = self._consumer
+        assert consumer is not None
+        assigned = consumer.assignment()
+        for partition in partitions:
+            lane = self.lanes.get(partition)
+            if lane is not None and lane.state == "running" and partition in assigned:
+                consumer.seek(partition, lane.next_offset)
 
     async def _take(self, partition: TopicPartition, records: list[Record]) -> None:
         """Hand ``records`` to their lane, a slice at a time: between two, commits, calls and heartbeats go on."""
@@ -368,7 +466,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         for partition, lane in self.lanes.items():
             if partition not in assigned:
                 continue
-            room = lane.room(min(limit, MAX_POLL_RECORDS)) if limit > 0 else 0
+            room = lane.room(min(limit, MAX_POLL_RECORDS)) if limit > 0 and lane not in self._unreadable else 0
             if room > 0:
                 if partition in paused:
                     consumer.resume(partition)
@@ -389,14 +487,6 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._retiring.add(retired)
                 retired.add_done_callback(self._retiring.discard)
                 self._open(partition)
-
-
-def _lane_problem(lane: Lane) -> str | None:
-    if lane.state != "running" or lane.problem is not None:
-        return f"lane {lane.name} is {lane.state}: {lane.problem or 'opening'}"
-    if lane.committing_s >= STALLED_S:
-        return f"lane {lane.name} waits for the broker: one commit for {lane.committing_s:.0f} s"
-    return None
 
 
 async def _wait(changed: asyncio.Event, timeout_s: float) -> None:

@@ -41,6 +41,9 @@ GAP_COMMIT_S = 1.0
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 """Waits between tries to replace a publisher while the broker is away."""
+STALLED_S = 10.0
+"""A commit takes about 10 ms and fails only after ``transaction_timeout_ms``; one under way for this long waits for
+brokers that are away or too few."""
 
 
 class Publisher(Protocol):
@@ -141,6 +144,7 @@ class Lane:
         self._closing = False
         self._taken = 0
         self._singly = 0
+        self._failures = 0
         self._commit_began: float | None = None
         self.committed = OffsetMap(0, 0)
         self._stored = OffsetMap(0, 0)
@@ -187,9 +191,23 @@ class Lane:
         return self._ledger.span
 
     @property
+    def next_offset(self) -> int:
+        """Where to read on: the first offset that was neither taken nor passed, nor skipped as finished before."""
+        return self._ledger.watermark + self._ledger.span - self._ledger.to_read_again
+
+    @property
     def committing_s(self) -> float:
         """Seconds that the present commit has been under way, with its recovery; 0.0 where there is none."""
         return 0.0 if self._commit_began is None else time.monotonic() - self._commit_began
+
+    @property
+    def hindrance(self) -> str | None:
+        """What keeps this lane from its work now, in words for ``/readyz``."""
+        if self.state != "running" or self.problem is not None:
+            return f"lane {self.name} is {self.state}: {self.problem or 'opening'}"
+        if self.committing_s >= STALLED_S:
+            return f"lane {self.name} waits for the broker: one commit for {self.committing_s:.0f} s"
+        return None
 
     def room(self, records: int) -> int:
         """How many of ``records`` may be polled now: by number in flight and by the size of the offset map.
@@ -335,6 +353,7 @@ class Lane:
             await self._recover(exc, snapshot, writing)
             return
         self._singly = max(0, self._singly - 1)
+        self._failures = 0
         self.committed = self._stored = snapshot
         took_s = time.perf_counter() - began
         self._metrics.transaction_seconds.labels(self._processor).observe(took_s)
@@ -346,6 +365,8 @@ class Lane:
     async def _recover(self, cause: BrokerError, attempted: OffsetMap, writing: list[Finished]) -> None:
         self._metrics.producer_replacements_total.labels("transaction_failed").inc()
         event(log, logging.WARNING, "publisher replaced", lane=self.name, cause=str(cause))
+        if not isinstance(cause, OutputRefusedError):
+            await self._back_off(cause)
         stored = await self._open_publisher()
         if stored not in (self._stored, attempted):
             # Another owner has committed meanwhile: our ledger is out of date and must publish nothing more.
@@ -356,8 +377,20 @@ class Lane:
         if isinstance(cause, OutputRefusedError):
             lost = self._without_refused(lost, cause)
         self._ready[:0] = lost
-        self.committed = self._stored = stored
+        self._stored = stored
+        if stored.watermark >= 0:
+            # A new group whose first commit failed has none: its place stays where it began, never -1.
+            self.committed = stored
         self._notice_progress(settled)
+
+    async def _back_off(self, cause: BrokerError) -> None:
+        """Wait where one commit after the other fails although the publisher opens; the first is tried again at once.
+        Refused outputs do not count: each time there are fewer.
+        """
+        if self._failures:
+            self.problem = str(cause)
+            await asyncio.sleep(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(self._failures - 1, 16)))
+        self._failures += 1
 
     def _without_refused(self, lost: list[Finished], cause: OutputRefusedError) -> list[Finished]:
         """Find the refused one by committing singly; once it is alone, put what it has instead in its place."""
@@ -411,6 +444,9 @@ class Lane:
             cause=self.problem,
         )
         self._ready.clear()
+        # What it held will never be committed here, and must not throttle the lanes beside it.
+        self.held_bytes = 0
+        self._sizes.clear()
         self.ended_at = time.monotonic()
         self._become(state)
 
