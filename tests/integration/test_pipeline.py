@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 
 from stratarouter_runtime import topics
@@ -200,3 +201,22 @@ async def test_an_answer_that_its_reply_topic_refuses_is_an_error_response_and_h
     assert refused.error is not None
     assert refused.error.code == "response_too_large"
     assert len(simulator.paid_calls) == 40
+
+
+async def test_records_of_every_compression_are_answered(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    config = ready_config
+    worker = _worker(config, simulator, tmp_path, 0)
+    await worker.start()
+    codecs = ("gzip", "lz4", "snappy", "zstd")
+    async with Watch(config) as watch:
+        for codec in codecs:
+            async with AIOKafkaProducer(bootstrap_servers=config.bootstrap_servers, compression_type=codec) as producer:
+                values = [request(f"{codec} {n}", f"question {n} packed by {codec} " + "x" * 500) for n in range(5)]
+                for value in values:
+                    await producer.send_and_wait(config.topic(config.requests_topic), value)
+        seen = await watch.until(5 * len(codecs), timeout_s=60)
+    assert await worker.stop() == 0
+    assert sorted(seen.by_id) == sorted(f"{codec} {n}" for codec in codecs for n in range(5))
+    assert set(seen.by_id.values()) == {1}
