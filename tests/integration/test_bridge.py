@@ -12,7 +12,12 @@ from stratarouter.types import RouteResult
 
 from stratarouter_runtime import CoreRuntimeBridge, RuntimeConfig, topics
 from stratarouter_runtime.bridge import RequestFailedError
-from stratarouter_runtime.errors import DeadlineExceededError, InvalidRecordError, SchemaViolationError
+from stratarouter_runtime.errors import (
+    DeadlineExceededError,
+    IdempotencyConflictError,
+    InvalidRecordError,
+    SchemaViolationError,
+)
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
@@ -158,6 +163,29 @@ async def test_over_kafka_the_answer_is_the_same_record(
     assert refused.value.code == "unknown_route"
     assert len(simulator.paid_calls) == 51
     assert worker.ready()[0]
+
+
+@pytest.mark.usefixtures("worker")
+async def test_over_kafka_an_id_is_its_tenants_own(config: RuntimeConfig) -> None:
+    async with CoreRuntimeBridge(config.model_copy(update={"transport": "kafka"})) as bridge:
+        asked = {f"tenant {n}": f"where is parcel {n}?" for n in range(10)}
+        answers = await asyncio.gather(
+            *(
+                bridge.execute("billing", {"tenant": tenant}, query=query, request_id="order-1")
+                for tenant, query in asked.items()
+            )
+        )
+        same = [
+            bridge.execute("billing", {"tenant": "tenant 0"}, query="of other words entirely", request_id="order-1"),
+            bridge.execute("billing", {"tenant": "tenant 0"}, query=asked["tenant 0"], request_id="order-1"),
+        ]
+        conflict, again = await asyncio.gather(*same, return_exceptions=True)
+    assert [
+        (answer.record.tenant, query in answer.response) for answer, query in zip(answers, asked.values(), strict=True)
+    ] == [(tenant, True) for tenant in asked]
+    assert isinstance(conflict, IdempotencyConflictError), conflict
+    assert not isinstance(again, BaseException), again
+    assert again.response == answers[0].response
 
 
 async def test_over_kafka_a_missing_worker_is_a_deadline_not_a_hang(config: RuntimeConfig) -> None:

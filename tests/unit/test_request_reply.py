@@ -1,0 +1,440 @@
+"""Whose answer it is, over Kafka; and that its reader goes on, whatever a partition holds.
+
+A caller of one tenant was handed another tenant's answer to the same request id, and of two calls with one id and
+different words both were handed the first one's: answers were told apart by the id alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaConnectionError, UnsupportedCodecError
+
+from stratarouter_runtime import wire
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.drafts import Draft
+from stratarouter_runtime.errors import (
+    BrokerError,
+    DeadlineExceededError,
+    IdempotencyConflictError,
+    InvalidRecordError,
+    ShuttingDownError,
+)
+from stratarouter_runtime.processors import request_reply
+from stratarouter_runtime.processors.request_reply import KafkaCarrier
+from stratarouter_runtime.records import Coordinates, DeadLetter, Response
+
+CONFIG = RuntimeConfig(transport="kafka")
+REQUESTS, RESPONSES, LETTERS = (
+    CONFIG.topic(name) for name in (CONFIG.requests_topic, CONFIG.responses_topic, CONFIG.dead_letter_topic)
+)
+FIRST, BAD, LAST = (TopicPartition(RESPONSES, number) for number in range(3))
+LONG_S = 5.0
+
+
+class Broker:
+    """Gives each request the next offset of one partition; ``held`` keeps the producer from telling it."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self.held = asyncio.Event()
+        self.held.set()
+        self.tells = True
+        self.failure: Exception | None = None
+
+    async def send_and_wait(self, topic: str, value: bytes, key: bytes) -> object:  # noqa: ARG002
+        offset, self.offset = self.offset, self.offset + 1
+        await self.held.wait()
+        if self.failure is not None:
+            raise self.failure
+        return SimpleNamespace(topic=topic, partition=0, offset=offset if self.tells else -1)
+
+
+class Asking:
+    """A carrier over ``Broker``, whose records the test writes."""
+
+    def __init__(self) -> None:
+        self.broker = Broker()
+        self.carrier = KafkaCarrier(CONFIG)
+        self.carrier._producer = cast("AIOKafkaProducer", self.broker)
+        self.tasks: list[asyncio.Task[Response]] = []
+
+    async def ask(
+        self, request_id: str, query: str = "q", *, tenant: str | None = "acme", bound_s: float = LONG_S
+    ) -> Any:
+        given = {"query": query, "messages": None, "embedding": None, "params": None, "cache": None}
+        draft = Draft.of("chat", {} if tenant is None else {"tenant": tenant}, request_id, given)
+        self.tasks.append(asyncio.create_task(self.carrier.carry(draft, bound_s)))
+        await turns()
+        return self.tasks[-1]
+
+    def hear(self, request_id: str, text: str, *, at: int | None, tenant: str = "acme") -> None:
+        self.carrier._read(answer(request_id, text, at=at, tenant=tenant), is_dead_letter=False)
+
+    def refuse(self, request_id: str | None, *, at: int, topic: str = REQUESTS, **fields: Any) -> None:
+        letter = DeadLetter(
+            "idempotency_conflict", "another payload", "a new id", Coordinates(topic, 0, at), "execute",
+            **{"key": None, "value": None, "request_id": request_id} | fields,
+        )  # fmt: skip
+        value = wire.encode_dead_letter(letter)
+        self.carrier._read(record(TopicPartition(LETTERS, 0), 0, None, value), is_dead_letter=True)
+
+    @property
+    def held(self) -> int:
+        return len(self.carrier._calls._early)
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def record(place: TopicPartition, offset: int, key: bytes | None, value: bytes) -> Any:
+    return ConsumerRecord(place.topic, place.partition, offset, 1, 0, key, value, None, 0, len(value), ())
+
+
+def answer(request_id: str, text: str, *, at: int | None, tenant: str = "acme", place: TopicPartition = FIRST) -> Any:
+    source = None if at is None else Coordinates(REQUESTS, 0, at, 5)
+    response = Response(request_id=request_id, status="ok", text=text, tenant=tenant, source=source)
+    return record(place, 0, request_id.encode(), wire.encode_response(response))
+
+
+@pytest.fixture
+async def asking() -> AsyncIterator[Asking]:
+    made = Asking()
+    yield made
+    for task in made.tasks:
+        task.cancel()
+    await asyncio.gather(*made.tasks, return_exceptions=True)
+    assert not made.carrier._calls.all()
+    assert not made.held
+
+
+# --- whose answer it is ----------------------------------------------------------------------------------------
+
+
+async def test_another_tenants_answer_to_the_same_id_is_not_ours(asking: Asking) -> None:
+    ours = await asking.ask("order-1", tenant="acme")
+    asking.hear("order-1", "of globex", at=7, tenant="globex")
+    await turns()
+    assert not ours.done()
+    asking.hear("order-1", "of acme", at=0)
+    assert (await ours).text == "of acme"
+
+
+async def test_another_tenants_answer_that_names_no_source_is_not_ours(asking: Asking) -> None:
+    ours, plain = await asking.ask("order-1"), await asking.ask("order-1", tenant=None)
+    asking.hear("order-1", "of globex", at=None, tenant="globex")
+    await turns()
+    assert not ours.done()
+    asking.hear("order-1", "of acme", at=None)
+    assert (await ours).text == "of acme"
+    asking.hear("order-1", "of nobody", at=None, tenant="default")
+    assert (await plain).text == "of nobody"
+
+
+async def test_of_one_id_with_other_words_the_second_is_a_conflict(asking: Asking) -> None:
+    first, second = await asking.ask("id-2", "first words"), await asking.ask("id-2", "OTHER words")
+    asking.hear("id-2", "to the first words", at=0)
+    await turns()
+    assert not second.done()
+    asking.refuse("id-2", at=1, key=b"id-2")
+    assert (await first).text == "to the first words"
+    with pytest.raises(IdempotencyConflictError, match="another payload") as caught:
+        await second
+    assert caught.value.code == "idempotency_conflict"
+    assert caught.value.remedy == "a new id"
+
+
+async def test_a_refusal_before_the_first_answer_is_still_the_seconds(asking: Asking) -> None:
+    first, second = await asking.ask("id-2", "first words"), await asking.ask("id-2", "OTHER words")
+    asking.refuse("id-2", at=1, key=b"id-2")
+    asking.hear("id-2", "to the first words", at=0)
+    assert (await first).text == "to the first words"
+    with pytest.raises(IdempotencyConflictError):
+        await second
+
+
+async def test_another_tenants_refusal_is_not_ours(asking: Asking) -> None:
+    ours = await asking.ask("order-1")
+    asking.refuse("order-1", at=9, key=b"order-1")
+    asking.refuse(None, at=9, key=b"order-1")
+    asking.refuse("order-1", at=0, key=b"order-1", topic="stratarouter.executions")
+    await turns()
+    assert not ours.done()
+    asking.hear("order-1", "of acme", at=0)
+    assert (await ours).text == "of acme"
+
+
+@pytest.mark.parametrize("key", [b"order-1", None])
+async def test_a_refusal_without_a_readable_id_is_known_by_its_place(asking: Asking, key: bytes | None) -> None:
+    ours = await asking.ask("order-1")
+    asking.refuse(None, at=0, key=key)
+    with pytest.raises(InvalidRecordError):
+        await ours
+
+
+async def test_a_code_of_a_newer_worker_keeps_its_name(asking: Asking) -> None:
+    ours = await asking.ask("order-1")
+    letter = DeadLetter("made_up_later", "why", "", Coordinates(REQUESTS, 0, 0), "enrich", None, None)
+    value = wire.encode_dead_letter(letter)
+    asking.carrier._read(record(TopicPartition(LETTERS, 0), 0, None, value), is_dead_letter=True)
+    with pytest.raises(InvalidRecordError) as caught:
+        await ours
+    assert caught.value.code == "made_up_later"
+    assert InvalidRecordError.code == "invalid_record"
+
+
+# --- before it is known where the request stands ---------------------------------------------------------------
+
+
+async def test_answers_that_come_before_the_offset_are_held_until_it_is_known(asking: Asking) -> None:
+    asking.broker.held.clear()
+    first, second = await asking.ask("id-2", "first words"), await asking.ask("id-2", "OTHER words")
+    asking.hear("id-2", "of globex", at=7, tenant="globex")
+    asking.refuse("id-2", at=1, key=b"id-2")
+    asking.hear("id-2", "to the first words", at=0)
+    await turns()
+    assert not first.done()
+    assert not second.done()
+    asking.broker.held.set()
+    assert (await first).text == "to the first words"
+    with pytest.raises(IdempotencyConflictError):
+        await second
+    assert asking.held == 0
+
+
+async def test_a_refusal_that_names_nothing_but_its_place_is_held_too(asking: Asking) -> None:
+    asking.broker.held.clear()
+    ours = await asking.ask("order-1")
+    asking.refuse(None, at=0)
+    asking.broker.held.set()
+    with pytest.raises(InvalidRecordError):
+        await ours
+
+
+async def test_what_is_held_has_bounds(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking.hear("order-1", "nobody is sending", at=3)
+    asking.broker.held.clear()
+    await asking.ask("order-1")
+    asking.hear("other", "another id", at=4)
+    assert asking.held == 0
+    monkeypatch.setattr(request_reply, "MAX_EARLY", 3)
+    for offset in range(100, 110):
+        asking.hear("order-1", "of globex", at=offset, tenant="globex")
+    assert asking.held == 3
+    monkeypatch.setattr(request_reply, "MAX_EARLY_BYTES", 10_000)
+    asking.hear("order-1", "x" * 9_000, at=200, tenant="globex")
+    assert asking.held <= 2
+    assert asking.carrier._calls._early_bytes <= 10_000
+    asking.broker.held.set()
+    await turns()
+    assert asking.held == 0
+    assert asking.carrier._calls._early_bytes == 0
+
+
+async def test_what_is_held_goes_with_the_oldest_request_it_may_be_for(asking: Asking) -> None:
+    asking.broker.held.clear()
+    first = await asking.ask("id-2", bound_s=0.01)
+    asking.hear("id-2", "of nobody here", at=50)
+    await asking.ask("id-3")
+    assert asking.held == 1
+    with pytest.raises(DeadlineExceededError):
+        await first
+    assert asking.held == 0
+
+
+async def test_where_no_offset_is_told_tenant_and_id_decide(asking: Asking) -> None:
+    """A broker that has forgotten the first of two sends of a record says that it has it, and not where."""
+    asking.broker.tells = False
+    asking.broker.held.clear()
+    early, later = await asking.ask("early"), await asking.ask("later")
+    asking.hear("early", "of globex", at=7, tenant="globex")
+    asking.hear("early", "of acme", at=0)
+    asking.broker.held.set()
+    assert (await early).text == "of acme"
+    asking.refuse("later", at=8, value=b'{"request_id": "later", "context": {"tenant": "globex"}}')
+    asking.hear("later", "of globex", at=7, tenant="globex")
+    await turns()
+    assert not later.done()
+    asking.refuse("later", at=1, value=b'{"request_id": "later", "context": {"tenant": "acme"}}')
+    with pytest.raises(IdempotencyConflictError):
+        await later
+
+
+async def test_a_failed_send_is_the_error_even_where_an_answer_came(asking: Asking) -> None:
+    asking.broker.held.clear()
+    asking.broker.failure = KafkaConnectionError("gone")
+    ours = await asking.ask("order-1")
+    asking.hear("order-1", "early", at=0)
+    asking.hear("order-1", "early", at=None)
+    asking.broker.held.set()
+    with pytest.raises(BrokerError):
+        await ours
+
+
+async def test_nobody_hangs_without_an_answer_or_at_the_end(asking: Asking) -> None:
+    late, stopped = await asking.ask("late", bound_s=0.01), await asking.ask("stopped")
+    asking.hear("late", "of somebody", at=77)
+    with pytest.raises(DeadlineExceededError):
+        await late
+    asking.carrier._producer = None
+    await asking.carrier.stop(0.0)
+    with pytest.raises(ShuttingDownError):
+        await stopped
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+class Unpacking:
+    """Unpacks as aiokafka does: position by position, raising in the middle of what several partitions have."""
+
+    def __init__(self, kept: dict[TopicPartition, list[Any]]) -> None:
+        self.kept = kept
+        self.positions = dict.fromkeys(kept, 0)
+        self.bad_at: int | None = None
+        """The offset in ``BAD`` that cannot be unpacked; None: all can."""
+        self.error: Callable[[], Exception] = lambda: RuntimeError("bad")
+        self.passing: list[Exception] = []
+        """Raised once each, after a partition was unpacked."""
+        self.failures = 0
+
+    async def getmany(self, *places: TopicPartition, timeout_ms: int, max_records: int | None = None) -> Any:
+        drained = {}
+        for place in places or tuple(self.kept):
+            drained[place] = self._unpack(place, max_records or 500)
+            if self.passing:
+                raise self.passing.pop()
+        await asyncio.sleep(0 if any(drained.values()) else timeout_ms / 1e6)
+        return {place: records for place, records in drained.items() if records}
+
+    def _unpack(self, place: TopicPartition, most: int) -> list[Any]:
+        taken = []
+        for offset in range(self.positions[place], min(len(self.kept[place]), self.positions[place] + most)):
+            if place == BAD and offset == self.bad_at:
+                self.failures += 1
+                raise self.error()
+            taken.append(self.kept[place][offset])
+        self.positions[place] += len(taken)
+        return taken
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(self.kept)
+
+    def seek(self, place: TopicPartition, offset: int) -> None:
+        self.positions[place] = offset
+
+
+class Reading:
+    """A carrier whose reader runs over ``Unpacking``; ``read`` has what it handled, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.consumer = Unpacking({place: [] for place in (FIRST, BAD, LAST)})
+        self.carrier = KafkaCarrier(CONFIG)
+        self.read: dict[TopicPartition, list[int]] = {place: [] for place in self.consumer.kept}
+        monkeypatch.setattr(self.carrier, "_read", self._note)
+        for name in ("READ_RETRY_S", "APART_IDLE_S"):
+            monkeypatch.setattr(request_reply, name, 0.001)
+        self.task = asyncio.create_task(self.carrier._read_loop(cast("AIOKafkaConsumer", self.consumer)))
+
+    def _note(self, found: Any, *, is_dead_letter: bool) -> None:  # noqa: ARG002
+        self.read[TopicPartition(found.topic, found.partition)].append(found.offset)
+
+    def write(self, place: TopicPartition, count: int) -> None:
+        kept = self.consumer.kept[place]
+        kept += [record(place, len(kept) + more, b"k", b"v") for more in range(count)]
+
+    async def until(self, wanted: dict[TopicPartition, int]) -> None:
+        async with asyncio.timeout(LONG_S):
+            while {place: len(self.read[place]) for place in wanted} != wanted:
+                assert not self.task.done(), "the reader has ended"
+                await asyncio.sleep(0.001)
+        for place, count in wanted.items():
+            assert self.read[place] == list(range(count))
+
+
+@pytest.fixture
+async def reading(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reading]:
+    made = Reading(monkeypatch)
+    yield made
+    made.task.cancel()
+    await asyncio.gather(made.task, return_exceptions=True)
+
+
+def _codec() -> Exception:
+    return cast("Exception", UnsupportedCodecError("Libraries for lz4 compression codec not found"))
+
+
+@pytest.mark.parametrize("error", [_codec, lambda: IndexError("index out of range"), lambda: TypeError("no bytes")])
+async def test_a_partition_that_cannot_be_read_costs_no_record_of_the_others(
+    reading: Reading, error: Callable[[], Exception]
+) -> None:
+    reading.consumer.error, reading.consumer.bad_at = error, 3
+    for place in (FIRST, BAD, LAST):
+        reading.write(place, 5)
+    await reading.until({FIRST: 5, BAD: 3, LAST: 5})
+    reading.write(FIRST, 5)
+    reading.write(LAST, 2)
+    await reading.until({FIRST: 10, BAD: 3, LAST: 7})
+    reading.consumer.bad_at = None
+    await reading.until({FIRST: 10, BAD: 5, LAST: 7})
+
+
+@pytest.mark.parametrize("error", [KafkaConnectionError("gone"), LookupError("a defect")])
+async def test_what_a_failed_poll_had_unpacked_is_read_again_once(reading: Reading, error: Exception) -> None:
+    reading.consumer.passing = [error, error, error]
+    for place in (FIRST, BAD, LAST):
+        reading.write(place, 4)
+    await reading.until({FIRST: 4, BAD: 4, LAST: 4})
+
+
+async def test_partitions_are_read_together_again_once_all_can_be_read(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_reply, "APART_S", 0.01)
+    reading.consumer.passing = [LookupError("once")]
+    reading.write(FIRST, 4)
+    await reading.until({FIRST: 4})
+    async with asyncio.timeout(LONG_S):
+        while asyncio.get_running_loop().time() < reading.carrier._apart_until:
+            await asyncio.sleep(0.001)
+    reading.write(LAST, 4)
+    await reading.until({FIRST: 4, LAST: 4})
+    assert not reading.carrier._failing
+
+
+async def test_a_bad_partition_is_said_once_however_often_it_is_asked(
+    reading: Reading, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading.consumer.bad_at = 0
+    with caplog.at_level(logging.WARNING):
+        for place in (FIRST, BAD):
+            reading.write(place, 2)
+        await reading.until({FIRST: 2})
+        async with asyncio.timeout(LONG_S):
+            while reading.consumer.failures < 6:
+                await asyncio.sleep(0.001)
+    assert [found.message for found in caplog.records] == ["reading answers failed", "answers cannot be read"]
+
+
+async def test_a_record_that_no_decoder_foresaw_is_skipped(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = await asking.ask("order-1")
+
+    def decode(_: bytes | None) -> Response:
+        raise RecursionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(wire, "decode_response", decode)
+        asking.hear("order-1", "of acme", at=0)
+    assert "record failed" in caplog.text
+    asking.hear("order-1", "of acme", at=0)
+    assert (await ours).text == "of acme"
