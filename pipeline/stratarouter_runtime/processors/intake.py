@@ -20,7 +20,7 @@ from stratarouter_runtime.errors import BrokerError, InfrastructureError, Offset
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 from stratarouter_runtime.processors.lane import Accounts, Committed, Lane, Publisher
-from stratarouter_runtime.processors.placement import UNREADABLE, Checkpoints, Placement, transient, unreadable
+from stratarouter_runtime.processors.placement import Checkpoints, Placement
 from stratarouter_runtime.processors.publisher import PlainPublisher, TransactionalPublisher
 from stratarouter_runtime.state.offsets import OffsetMap
 from stratarouter_runtime.telemetry.logs import event
@@ -338,7 +338,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._deliver(polled, *rooms)
         except Exception as exc:
             self._seek_back(*self.lanes)
-            if not transient(exc):
+            if not kafka_client.transient(exc):
                 self._apart_until = time.monotonic() + APART_S
             raise
 
@@ -385,7 +385,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             polled: dict[TopicPartition, list[Any]] = await self._consumer.getmany(
                 partition, timeout_ms=timeout_ms, max_records=1 if narrow else most
             )
-        except UNREADABLE as exc:
+        except kafka_client.UNREADABLE as exc:
             self._found_unreadable(partition, exc)
             return False
         await self._deliver(polled, partition)
@@ -403,7 +403,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             self._narrow.add(partition)
             return
         self._narrow.discard(partition)
-        self._unreadable[lane] = error = unreadable(partition, lane.next_offset, exc)
+        self._unreadable[lane] = error = kafka_client.unreadable(partition, lane.next_offset, exc)
         cause = f"{error} {error.remedy}"
         event(log, logging.ERROR, "records cannot be read", lane=lane.name, group=self.group, cause=cause)
 

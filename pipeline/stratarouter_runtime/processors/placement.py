@@ -1,5 +1,4 @@
 """Where a lane resumes: at the group's committed offset, else at the last checkpoint, else at the topic's beginning.
-And where it cannot read on, with the error that says so.
 
 A topic that was deleted and made anew has the old one's name and none of its records. Kafka drops its offsets, our
 checkpoint stays; so a checkpoint names a record that was read (its witness), and counts only where that is still there.
@@ -9,20 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import hashlib
 import logging
-import struct
-import zlib
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka import codec as client_codec
-from aiokafka.errors import CorruptRecordException, KafkaError, RecordTooLargeError, UnsupportedCodecError
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import BrokerError
 from stratarouter_runtime.ports import Checkpoint
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
@@ -37,21 +30,6 @@ WITNESS_TIMEOUT_S = 15.0
 END_TRIES = 3
 END_RETRY_S = 1.0
 """A new leader may know the partition's end a moment late."""
-UNREADABLE: tuple[type[Exception], ...] = (
-    UnsupportedCodecError,
-    CorruptRecordException,
-    RecordTooLargeError,
-    ValueError,  # UnicodeDecodeError among them
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    gzip.BadGzipFile,
-    *(() if client_codec.cramjam is None else (client_codec.cramjam.DecompressionError,)),
-)
-"""What aiokafka and its codecs raise out of ``getmany`` over a batch that they cannot unpack."""
 
 
 class Checkpoints(Protocol):
@@ -70,23 +48,6 @@ def witness(record: Record) -> tuple[int, str]:
     for part in (record.key, record.value, str(record.timestamp).encode()):
         digest.update(b"\0" if part is None else b"\1" + len(part).to_bytes(8, "big") + part)
     return record.offset, digest.hexdigest()
-
-
-def transient(exc: Exception) -> bool:
-    """Whether ``exc`` is the brokers' or the network's, and no partition's own."""
-    return isinstance(exc, KafkaError | OSError) and not isinstance(exc, UNREADABLE)
-
-
-def unreadable(partition: TopicPartition, offset: int, exc: Exception) -> BrokerError:
-    """The error of a lane whose records from ``offset`` on raise ``exc``, one of ``UNREADABLE``."""
-    where = f"topic {partition.topic} partition {partition.partition} offset {offset}"
-    missing = isinstance(exc, UnsupportedCodecError)
-    first = "install the codec (pip install cramjam) and restart the worker; or " if missing else ""
-    return BrokerError(
-        f"the records from {where} on cannot be unpacked: {type(exc).__name__}: {exc}.",
-        remedy=f"{first}stop the group and move this partition's offset past the batch with "
-        "kafka-consumer-groups --reset-offsets; the records skipped get no answer",
-    )
 
 
 class Placement:
