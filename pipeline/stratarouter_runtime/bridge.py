@@ -10,10 +10,7 @@ from typing import Any, Protocol, Self
 
 from stratarouter_runtime.collector import SELDOM
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.deadlines import Deadlines
 from stratarouter_runtime.drafts import Draft
-from stratarouter_runtime.engine.asking import Looked
-from stratarouter_runtime.engine.embed import lacks_vector, with_vectors
 from stratarouter_runtime.errors import (
     ConfigurationError,
     ExecutionError,
@@ -23,18 +20,12 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.feedback import Feedback
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Comparer
-from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Execution, Response, Usage
+from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response, Usage
 from stratarouter_runtime.room import Room
 from stratarouter_runtime.routes import RouteTable
-from stratarouter_runtime.telemetry.responses import count_response, log_texts
-from stratarouter_runtime.telemetry.spans import Spans, current_traceparent
-from stratarouter_runtime.telemetry.tracing import configure_tracing
-from stratarouter_runtime.version import __version__
 
 LONGEST_S = 7 * 86_400.0
 """Whoever would wait for ever waits so long."""
-GIVE_WAY_EVERY = 16
-"""Answers given at once between two turns of the event loop: under a millisecond of them."""
 
 
 class RequestFailedError(ExecutionError):
@@ -366,134 +357,15 @@ class CoreRuntimeBridge(Feedback):
                     "routes= and comparer= have no effect over Kafka", remedy="configure the workers instead"
                 )
             return KafkaCarrier(self.config)
-        return InlineCarrier(self.config, self._routes, self._comparer)
+        from stratarouter_runtime.inline import InlineCarrier  # noqa: PLC0415
+
+        return InlineCarrier(self.config, self._room, self._routes, self._comparer)
 
 
 def _checked(timeout_s: float) -> float:
     if math.isnan(timeout_s):
         raise InvalidRecordError("timeout_s is not a number")
     return min(timeout_s, LONGEST_S)
-
-
-class InlineCarrier:
-    """Executes in this process, with the same engine as a worker's."""
-
-    def __init__(
-        self, config: RuntimeConfig, routes: RouteTable | None = None, comparer: Comparer | None = None
-    ) -> None:
-        from stratarouter_runtime.assembly import Assembly  # noqa: PLC0415
-
-        self._assembly = Assembly(config, routes, comparer=comparer)
-        endpoint = config.otel_exporter_otlp_endpoint
-        self._tracing = configure_tracing(
-            enabled=config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint), version=__version__
-        )
-        self._spans = Spans(self._tracing)
-        self._deadlines = Deadlines()
-        self._at_once = 0
-
-    async def start(self) -> None:
-        """Start the engine and its edges."""
-        await self._assembly.start()
-        if self._assembly.config.cache_control == "everywhere":
-            try:
-                await self._assembly.follow_control()
-            except BaseException:
-                await self._assembly.stop(0.0)
-                raise
-
-    async def stop(self, grace_s: float) -> None:
-        """Stop them."""
-        await self._assembly.stop(grace_s)
-        await asyncio.to_thread(self._tracing.stop)
-
-    async def carry(self, draft: Draft, bound_s: float, on_text: Callable[[str], None] | None = None) -> Response:
-        """Decode like any record, embed, execute."""
-        assembly = self._assembly
-        due = assembly.clock.monotonic() + bound_s
-        execution = assembly.acceptor.accept_draft(draft, self._trace_headers())
-        looked: Response | Looked | None = None
-        lacking = lacks_vector(assembly.embedder, execution)
-        if not lacking:
-            if execution.request.embedding is not None:
-                await assembly.engine.give_way()
-            looked = assembly.engine.look_now(execution)
-        if looked is None:
-            try:
-                async with asyncio.timeout(bound_s):
-                    if lacking:
-                        looked, execution = await self._embedded(execution)
-                    looked = looked or await assembly.engine.look(execution)
-            except TimeoutError as exc:
-                raise draft.late(bound_s) from exc
-        if isinstance(looked, Response):
-            response = looked
-            await self._give_way()
-        else:
-            response = await self._executed(draft, execution, looked, due, bound_s, on_text)
-        request = execution.request
-        self._spans.executed(request, None, response)
-        count_response(assembly.metrics, response, request.traceparent)
-        if assembly.config.log_texts:
-            log_texts(request, response)
-        return response
-
-    async def _executed(
-        self,
-        draft: Draft,
-        execution: Execution,
-        looked: Looked | None,
-        due: float,
-        bound_s: float,
-        on_text: Callable[[str], None] | None,
-    ) -> Response:
-        """Follow, or have the engine do it. Raises DeadlineExceededError at ``due``, after ``bound_s`` seconds."""
-        engine, clock = self._assembly.engine, self._assembly.clock
-        if draft.made_up and on_text is None and engine.knows_leader(execution):
-            try:
-                async with asyncio.timeout(due - clock.monotonic()):
-                    followed = await engine.follow(execution, looked)
-            except TimeoutError as exc:
-                raise draft.late(bound_s) from exc
-            if followed is not None:
-                return followed
-        # The work belongs to the engine: it goes on where its caller is late or gives up.
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = engine.submit(execution, deferred=draft.made_up, on_text=on_text, looked=looked, ended=ended)
-        try:
-            await self._deadlines.wait(ended, due - clock.monotonic())
-        except TimeoutError as exc:
-            raise draft.late(bound_s) from exc
-        if task.cancelled():
-            raise ShuttingDownError("the bridge was closed before the answer came")
-        return task.result()
-
-    async def _embedded(self, execution: Execution) -> tuple[Response | None, Execution]:
-        """The answer to the same words, where there is one; else ``execution`` with a vector, unless it needs none."""
-        engine = self._assembly.engine
-        response = await engine.same_words(execution)
-        if response is None and not engine.is_led(execution):
-            [execution] = await with_vectors(self._assembly.embedder, [execution])
-        return response, execution
-
-    async def _give_way(self) -> None:
-        """Let the event loop have its turn now and then: a caller who gets hit after hit never waits for anything."""
-        self._at_once += 1
-        if self._at_once % GIVE_WAY_EVERY == 0:
-            await asyncio.sleep(0)
-
-    def _trace_headers(self) -> tuple[tuple[str, bytes], ...]:
-        """The caller's own span is the parent of what happens here."""
-        current = current_traceparent() if self._spans.enabled else None
-        return () if current is None else (("traceparent", current.encode()),)
-
-    async def command(self, command: CacheCommand) -> None:
-        """Here, and on the topic where ``cache_control`` is ``everywhere``."""
-        await self._assembly.execute_command(command)
-
-    async def response_to(self, request_id: str) -> Response | None:  # noqa: ARG002 - nothing is kept of it here
-        """None: only the bridge remembers."""
-        return None
 
 
 __all__ = ["CoreRuntimeBridge", "ExecutionResult", "InvalidRecordError", "RequestFailedError", "ResponseStream"]

@@ -26,6 +26,10 @@ class Room:
         self.free -= 1
         return True
 
+    def take_more(self) -> None:
+        """Take a place even where there is none: nobody else gets one until there are again."""
+        self.free -= 1
+
     async def take(self) -> None:
         """Wait for a place, in order of coming."""
         if self.take_now():
@@ -45,6 +49,9 @@ class Room:
 
     def give_back(self) -> None:
         """The place goes to the first that waits; one that was cancelled meanwhile passes it on."""
+        if self.free < 0:
+            self.free += 1
+            return
         while self._queue:
             turn = self._queue.popleft()
             if not turn.done():

@@ -6,12 +6,14 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import DeadlineExceededError, InvalidRecordError, ShuttingDownError
+from stratarouter_runtime.inline import InlineCarrier
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 
@@ -40,6 +42,20 @@ async def test_waiting_for_room_is_within_the_timeout(bridge: CoreRuntimeBridge)
         await bridge.execute("chat", query="another", timeout_s=0.1)
     assert time.monotonic() - began < LATENCY_S / 2
     assert (await first).response
+
+
+async def test_a_caller_that_gives_up_leaves_its_place_to_its_call(bridge: CoreRuntimeBridge) -> None:
+    for number in range(3):
+        with pytest.raises(DeadlineExceededError):
+            await bridge.execute("chat", query=f"question {number}", timeout_s=0.1)
+    cancelled = asyncio.create_task(bridge.execute("chat", query="cancelled"))
+    await asyncio.sleep(0.05)
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    assert cast("InlineCarrier", bridge._carrier)._assembly.engine.in_flight == 1
+    # The place comes back with the end of the call that was given up.
+    assert (await bridge.execute("chat", query="last")).response
+    assert bridge._room.free == 1
 
 
 async def test_for_ever_is_a_timeout_and_what_is_no_number_is_none(bridge: CoreRuntimeBridge) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from stratarouter_runtime.bridge import CoreRuntimeBridge, InlineCarrier
+from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.engine import Engine
+from stratarouter_runtime.inline import InlineCarrier
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from stratarouter_runtime.told import MAX_TURNS, Told

@@ -9,10 +9,11 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from stratarouter_runtime.bridge import CoreRuntimeBridge, InlineCarrier
+from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders.hashing import HashingEmbedder
 from stratarouter_runtime.errors import DeadlineExceededError
+from stratarouter_runtime.inline import InlineCarrier
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.records import Outbound, Vector
 from stratarouter_runtime.routes import RouteTable
