@@ -28,7 +28,7 @@ MODULES = {
     "cache": ("controlled", "memory", "normalise", "shelf"),
     "engine": (
         *("accept", "asking", "budgets", "calls", "coalesce", "engine", "fills", "gates", "later", "lookup", "perform"),
-        *("respond", "work"),
+        *("respond", "shadows", "work"),
     ),
     "journal": ("arrays", "grouped", "postgres", "rows"),
     "providers": ("http_direct", "openai", "openai_request", "provider_set", "server"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
+from stratarouter_runtime.engine.later import GATHER_S
 from stratarouter_runtime.errors import (
     IdempotencyConflictError,
     ProviderInterruptedError,
@@ -19,11 +20,9 @@ from stratarouter_runtime.errors import (
     ShuttingDownError,
 )
 from stratarouter_runtime.journal.memory import MemoryStore
-from stratarouter_runtime.ports import Begin, JournalKey
-from stratarouter_runtime.records import (
-    CacheOptions,
-    Coordinates,
-)
+from stratarouter_runtime.ports import Begin, CacheEntry, JournalKey, ProviderCall
+from stratarouter_runtime.records import Answer, CacheOptions, Coordinates
+from stratarouter_runtime.route_file import RouteHedge
 from unit.engine_bench import FIRST, SECOND, Bench, EqualGuard, Provider, execution, vector
 
 
@@ -199,6 +198,54 @@ async def test_a_follower_past_its_deadline_takes_nothing_from_the_others() -> N
     assert len(provider.calls) == 1
 
 
+class Punctual(Provider):
+    """Cuts a call at its timeout, as every transport does."""
+
+    async def call(self, provider: str, call: ProviderCall, **given: Any) -> Answer:
+        try:
+            async with asyncio.timeout(call.timeout_s):
+                return await super().call(provider, call, **given)
+        except TimeoutError as exc:
+            raise ProviderInterruptedError("cut off", maybe_paid=True) from exc
+
+
+@pytest.mark.parametrize("hedged", [False, True])
+async def test_a_call_lasts_as_long_as_its_most_patient_member(hedged: bool) -> None:
+    provider = Punctual()
+    provider.gate.clear()
+    hedge = RouteHedge(after_ms=10, max_share=1.0) if hedged else None
+    async with Bench(provider, hedge=hedge) as bench:
+        lead = bench.engine.submit(execution("lead", "same", deadline_ms=SystemClock().wall_ms() + 100))
+        await _until(lambda: len(provider.calls) == 1 + hedged)
+        patient = bench.engine.submit(execution("patient", "same"))
+        late = await lead
+        await asyncio.sleep(0.1)
+        provider.gate.set()
+        answered = await patient
+        ambiguous = bench.metrics.ambiguous_calls_total._value.get()
+    assert late.error is not None
+    assert late.error.code == "deadline_exceeded"
+    assert (answered.status, answered.batch.role) == ("ok", "follower")
+    assert len(provider.calls) == 1 + hedged
+    assert ambiguous == 0
+
+
+async def test_a_call_that_nobody_waits_for_any_more_is_cut_off() -> None:
+    provider = Punctual()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        lead = bench.engine.submit(execution("lead", "same", deadline_ms=SystemClock().wall_ms() + 100))
+        assert (await lead).error is not None
+        async with asyncio.timeout(1.0):
+            while bench.journal._store.rows[JournalKey("acme", "lead")].result is None:
+                await asyncio.sleep(0.01)
+        recorded = bench.journal._store.rows[JournalKey("acme", "lead")].result
+    assert recorded is not None
+    assert recorded.error is not None
+    assert recorded.error.code == "deadline_exceeded"
+    assert [attempt.outcome for attempt in recorded.attempts] == ["provider_interrupted"]
+
+
 async def test_a_request_that_bypasses_the_cache_follows_nobody() -> None:
     provider = Provider()
     async with Bench(provider) as bench:
@@ -266,6 +313,42 @@ async def test_a_closing_engine_ends_what_has_begun_and_leaves_the_rest_to_other
         ]
     assert [answer.from_journal for answer in taken] == [False, True]
     assert len(next_provider.calls) == 1
+
+
+async def test_what_is_begun_within_the_grace_ends_within_it() -> None:
+    class SlowCache(MemoryCache):
+        async def store(self, entries: Sequence[CacheEntry]) -> None:
+            await asyncio.sleep(0.05)
+            await super().store(entries)
+
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        cache = SlowCache(clock=SystemClock(), guard=EqualGuard())
+        engine = bench.engine_with(cache)
+        engine.submit(execution("r0", "words"))
+        await _until(lambda: bool(provider.calls))
+        asyncio.get_running_loop().call_later(0.05, provider.gate.set)
+        await engine.stop(5.0)
+        assert cache.held.entries == 1
+        with pytest.raises(ShuttingDownError):
+            await engine.submit(execution("r1", "other words"))
+
+
+async def test_followers_in_their_callers_tasks_are_journaled_before_the_end() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        bench.engine.submit(execution("r0", "words"), deferred=True)
+        await _until(lambda: bool(provider.calls))
+        following = asyncio.create_task(bench.engine.follow(execution("r1", "words"), None))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.01, provider.gate.set)
+        await bench.engine.stop(5.0)
+        followed = await following
+        assert followed is not None
+        assert followed.status == "ok"
+        assert set(bench.journal._store.rows) == {JournalKey("acme", "r0"), JournalKey("acme", "r1")}
 
 
 async def test_followers_of_a_leader_that_a_closing_engine_gave_up_record_no_failure() -> None:
@@ -413,6 +496,25 @@ async def test_a_caller_follows_the_same_words_in_its_own_task() -> None:
     assert len(provider.calls) == 1
 
 
+async def test_what_a_follower_pays_for_after_its_leader_has_failed_is_journaled() -> None:
+    provider = Provider(ProviderInterruptedError("cut off"))
+    provider.gate.clear()
+    one = [("openai", "small")]
+    async with Bench(provider, max_retries=0) as bench:
+        leading = bench.engine.submit(execution("r0", "same words", targets=one), deferred=True)
+        await _until(lambda: len(provider.calls) == 1)
+        following = bench.engine.submit(execution("r1", "same words", targets=one), deferred=True)
+        # Longer than rows gather: what was begun is in the journal.
+        await asyncio.sleep(3 * GATHER_S)
+        provider.gate.set()
+        led, answered = await leading, await following
+        await bench.engine.stop(1.0)
+        kept = bench.journal._store.rows[JournalKey("acme", "r1")]
+    assert (led.status, answered.status, answered.batch.role) == ("error", "ok", "leader")
+    assert kept.result is not None
+    assert kept.result.answer is not None
+
+
 @pytest.mark.parametrize(
     ("problem", "shared"), [(ProviderRejectedError("no"), True), (ProviderInterruptedError("cut off"), False)]
 )
@@ -433,9 +535,14 @@ async def test_only_an_error_that_the_same_words_would_meet_again_is_taken_over(
         if shared:
             assert followed is not None
             assert followed.error == led.error
-            assert bench.journal._store.rows[JournalKey("acme", "r1")].result is not None
         else:
             assert followed is None
             answered = await bench.engine.submit(execution("r1", "same words", targets=one), deferred=True)
             assert (answered.status, answered.batch.role) == ("ok", "leader")
+        await bench.engine.stop(1.0)
+        rows = bench.journal._store.rows
+    kept = rows[JournalKey("acme", "r1")]
+    assert kept.payload_hash is not None
+    assert kept.result is not None
+    assert (kept.result.answer is None) is shared
     assert len(provider.calls) == 2 - shared

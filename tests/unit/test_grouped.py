@@ -276,6 +276,44 @@ async def test_result_of_a_cancelled_caller_is_recorded_all_the_same(journal: Ga
     assert await journal.lookup([key(0), key(1), key(2)]) == [Recorded(ANSWER, None)] * 3
 
 
+async def test_results_wait_out_an_outage_whoever_waits_for_them(
+    journal: GatedJournal, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal.gate.set()
+    grouped = await started(journal, max_waiting=2)
+    journal._store.available = False
+    tasks = spawn(*(grouped.finish_one(Finish(key(n), ANSWER, None)) for n in range(5)))
+    await asyncio.sleep(0.06)
+    tasks[0].cancel()  # was sent
+    tasks[4].cancel()  # waits for room, and is not queued yet
+    await asyncio.wait(tasks, timeout=0.02)
+    assert [task.done() for task in tasks] == [True, False, False, False, True]
+    assert [record.message for record in caplog.records].count("journal unavailable") < 20
+    journal._store.available = True
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*tasks[1:4]) == [Recorded(ANSWER, None)] * 3
+    assert await journal.lookup([key(n) for n in range(5)]) == [*[Recorded(ANSWER, None)] * 4, None]
+    assert grouped._finishes._room.free == 2
+    await grouped.stop()
+
+
+async def test_a_result_that_cannot_be_recorded_before_the_end_is_said(
+    journal: GatedJournal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(grouped_module, "STOP_TIMEOUT_S", 0.05)
+    journal.gate.set()
+    grouped = await started(journal)
+    journal._store.available = False
+    [given_up, waits] = spawn(*(grouped.finish_one(Finish(key(n), ANSWER, None)) for n in range(2)))
+    await spin()
+    given_up.cancel()
+    await grouped.stop()
+    with pytest.raises(ShuttingDownError):
+        await waits
+    assert "result not journaled" in [record.message for record in caplog.records]
+    journal._store.available = True
+
+
 async def test_stop_writes_what_is_queued_and_then_takes_no_more(journal: GatedJournal) -> None:
     grouped = await started(journal, writers=1, max_rows=2)
     tasks = spawn(*(grouped.begin_one(begin(n)) for n in range(5)))

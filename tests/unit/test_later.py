@@ -43,7 +43,7 @@ async def test_rows_are_gathered_and_written_a_few_hundred_at_once() -> None:
         answer = Answer("yes", "openai", "small", Usage(1, 1))
         await later.put(Begin(key, "0" * 32, "route"), Finish(key, answer, None))
     assert journal.sizes == [], "nobody waited"
-    await later.flush(5.0)
+    await later.stop(5.0)
     assert journal.sizes == [NEW_ROWS, NEW_ROWS, 1]
     await journal.stop()
     assert len(store.rows) == count
@@ -69,6 +69,16 @@ async def test_an_answer_reaches_its_caller_before_rows_are_written(monkeypatch:
     # The writer begins to gather in the next turn, and is due again in the one after it, in which the answer comes.
     await asyncio.sleep(0)
     told.tell(ended)
-    await later.flush(5.0)
+    await later.stop(5.0)
     await waiting
     assert order == ["answer", "rows"]
+
+
+async def test_after_the_end_a_row_is_said_and_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    journal = Noting(MemoryStore())
+    await journal.start()
+    later = Later(GroupedJournal(journal), _at_once, Told())
+    await later.stop(5.0)
+    await later.put(Begin(JournalKey("acme", "r"), "0" * 32, "route"))
+    assert later._writer is None
+    assert "result not journaled" in [record.message for record in caplog.records]

@@ -158,12 +158,27 @@ async def test_a_served_hit_is_checked_by_a_call_of_its_own_that_is_counted() ->
         provider.gate.set()
         await answer(bench, asked("next", "other words entirely", bound=None))
         spent = bench.metrics.cache_shadow_cost_usd_total._value.get()
-        await bench.engine._performer.flush(5.0)
         journaled = await bench.journal.lookup([JournalKey("acme", shadow_id(late.request))])
     assert counted(bench, "checked", "right") == 1
     assert spent == pytest.approx(0.01)
     assert [row and row.answer is not None for row in journaled] == [True]
     assert bench.engine._trials.state.measured().checked == 1
+
+
+async def test_a_request_asked_again_is_checked_once() -> None:
+    provider = Provider()
+    async with Bench(provider) as bench:
+        bounded(bench, Judge())
+        await taught(bench)
+        bench.engine._trials._share, provider.calls = 1.0, []
+        for _ in range(3):
+            # Its fresh answer is not kept, or the next would have that.
+            found = await answer(bench, asked("late", "where is it!!", cache=CacheOptions(mode="read_only")))
+            assert found.cache.kind == "semantic"
+            await _until(lambda: not bench.engine._shadows.under_way)
+        spent = bench.metrics.cache_shadow_cost_usd_total._value.get()
+    assert len(provider.calls) == 1
+    assert spent == pytest.approx(0.01)
 
 
 async def test_a_hit_over_kafka_is_not_checked_by_the_engine_too() -> None:

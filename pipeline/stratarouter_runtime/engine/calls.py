@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.engine.gates import Gates, Hold, Passage
@@ -17,6 +17,7 @@ from stratarouter_runtime.errors import (
     ExecutionError,
     ProviderAuthError,
     ProviderError,
+    ProviderInterruptedError,
     ProviderUnavailableError,
 )
 from stratarouter_runtime.ports import Clock, ProviderCall, Providers
@@ -30,6 +31,8 @@ CHARACTERS_PER_TOKEN = 4
 """To book a call's tokens before they are counted; the usual rule of thumb for English."""
 GUESSED_OUTPUT_TOKENS = 256
 """Booked for an answer whose length the request does not limit."""
+PATIENCE_S = 0.25
+"""A call whose own time ends so soon after its last waiter's is not watched: its timeout is the waiter's."""
 
 Outcome = tuple[Answer | None, ErrorInfo | None]
 
@@ -130,7 +133,7 @@ class Caller:
 
     async def _call_or_hedge(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
         if work.spoken is None and self._together.takes(target.provider):
-            return await self._call_together(work, target, remaining_s, waited_s)
+            return await self._call_together(work, target, waited_s)
         hedge = self._hedge_of(work.execution.request.decision.route_id)
         after_s = None if hedge is None or work.spoken is not None else self._hedge_after_s(hedge, target)
         if hedge is None or after_s is None or after_s >= remaining_s:
@@ -182,16 +185,19 @@ class Caller:
 
     async def _call_once(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
         passage = await self._gates.enter(target, _tokens(work), remaining_s)
-        call = _provider_call(work, target, work.deadline - self._clock.monotonic())
         ended: Answer | ProviderError | None = None
         code, status = "given_up", None
         try:
-            ended = await self._providers.call(
-                target.provider,
-                call,
-                key=passage.key,
-                on_text=None if work.spoken is None else work.spoken.say,
-                on_rates=lambda hint: self._gates.learn(passage, hint),
+            ended = await self._while_waited_for(
+                work,
+                target,
+                lambda timeout_s: self._providers.call(
+                    target.provider,
+                    _provider_call(work, target, timeout_s),
+                    key=passage.key,
+                    on_text=None if work.spoken is None else work.spoken.say,
+                    on_rates=lambda hint: self._gates.learn(passage, hint),
+                ),
             )
         except ProviderError as exc:
             ended, code, status = exc, exc.code, exc.status
@@ -203,12 +209,16 @@ class Caller:
             self._gates.leave(passage, ended)
             self._note(work, passage, code, status, waited_s)
 
-    async def _call_together(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
+    async def _call_together(self, work: Work, target: Target, waited_s: float) -> Answer:
         """One prompt of a call that others may share; what it waits for company counts as part of it."""
         began = self._clock.monotonic()
         code, status = "given_up", None
         try:
-            answer = await self._together.call(target, _provider_call(work, target, remaining_s), _tokens(work))
+            answer = await self._while_waited_for(
+                work,
+                target,
+                lambda timeout_s: self._together.call(target, _provider_call(work, target, timeout_s), _tokens(work)),
+            )
         except ProviderError as exc:
             code, status = exc.code, exc.status
             raise
@@ -218,6 +228,29 @@ class Caller:
         finally:
             took = self._clock.monotonic() - began
             work.attempts.append(_attempt(target, code, took, status, waited_s))
+
+    async def _while_waited_for(self, work: Work, target: Target, call: Callable[[float], Awaitable[Answer]]) -> Answer:
+        """The answer to ``call``, which is told its seconds, as long as the most patient of who waits for it does."""
+        now = self._clock.monotonic()
+        remaining_s, longest_s = work.deadline - now, work.latest - now
+        if longest_s - remaining_s <= PATIENCE_S:
+            return await call(remaining_s)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(remaining_s) as cut:
+
+                def move() -> None:
+                    if not cut.expired():
+                        cut.reschedule(loop.time() + work.deadline - self._clock.monotonic())
+
+                work.cuts.add(move)
+                try:
+                    return await call(longest_s)
+                finally:
+                    work.cuts.discard(move)
+        except TimeoutError as exc:
+            late = f"nobody waited any longer for the reply of provider {target.provider!r}"
+            raise ProviderInterruptedError(late, maybe_paid=True) from exc
 
     def _note(self, work: Work, passage: Passage, code: str, status: int | None, waited_s: float) -> None:
         took = self._clock.monotonic() - passage.began

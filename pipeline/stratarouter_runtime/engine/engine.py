@@ -22,6 +22,7 @@ from stratarouter_runtime.engine.coalesce import Candidate, Leaders
 from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
 from stratarouter_runtime.engine.respond import Story, error_info
+from stratarouter_runtime.engine.shadows import Shadows
 from stratarouter_runtime.engine.trials import Trials
 from stratarouter_runtime.engine.work import (
     Leader,
@@ -35,20 +36,19 @@ from stratarouter_runtime.engine.work import (
     check_same_payload,
     shutting_down,
 )
-from stratarouter_runtime.errors import DeadlineExceededError, RuntimeSystemError, ShuttingDownError
-from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Finish, Guard, JournalKey, Recorded
+from stratarouter_runtime.errors import DeadlineExceededError, ShuttingDownError
+from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Guard, JournalKey, Recorded
 from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
 from stratarouter_runtime.state.cache_control import CacheControl
 from stratarouter_runtime.telemetry.logs import about, event
 from stratarouter_runtime.telemetry.metrics import Metrics
-from stratarouter_runtime.telemetry.responses import count_shadow
 
 log = logging.getLogger("stratarouter.engine")
 
 FLUSH_S = 10.0
 """At the end, for results whose callers did not wait for the journal."""
-MAX_SHADOWS = 8
-"""Hits of this process that are checked at once; more are not checked, so that checking never takes work's room."""
+FOLLOWERS_TURNS = 10
+"""Turns of the event loop within which those who follow in their callers' tasks take note of an outcome."""
 FAILED_LEADERS = 2
 """After so many leaders have failed, a follower takes the last one's error: an outage must not make a queue."""
 
@@ -85,9 +85,10 @@ class Engine:
         self._running: dict[JournalKey, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._performing: set[Leader] = set()
-        self._asking = Asking(cache, self._trials, metrics, clock, spawn=self._spawn, served=self._check)
+        self._shadows = Shadows(self._trials, metrics, submit=self.submit, spawn=self._spawn)
+        self._asking = Asking(cache, self._trials, metrics, clock, spawn=self._spawn, served=self._shadows.check)
         self._fills = Fills(cache, clock, self._trials.judged)
-        self._shadows = 0
+        self._following = 0
         self._closing = False
 
     @property
@@ -104,13 +105,21 @@ class Engine:
 
     async def stop(self, grace_s: float) -> None:
         """Wait up to ``grace_s`` for what runs, then break it off: its ``started`` rows tell the next worker."""
-        if tasks := self._all_tasks():
-            await asyncio.wait(tasks, timeout=grace_s)
-        tasks = self._all_tasks()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._performer.flush(FLUSH_S)
+        due = self._clock.monotonic() + grace_s
+        # What ends may begin something: an answer is kept, and held against another.
+        while (tasks := self._all_tasks()) and (left_s := due - self._clock.monotonic()) > 0:
+            await asyncio.wait(tasks, timeout=left_s)
+        self.close()
+        while tasks := self._all_tasks():
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        # Their callers' tasks have the outcome now, and one turn or two of the loop to journal it.
+        for _ in range(FOLLOWERS_TURNS):
+            if not self._following:
+                break
+            await asyncio.sleep(0)
+        await self._performer.stop(FLUSH_S)
 
     def _all_tasks(self) -> list[asyncio.Task[Any]]:
         return [*self._tasks, *(running.task for running in self._running.values())]
@@ -158,12 +167,17 @@ class Engine:
         leader = self._join(execution, candidate, story)
         if leader is None:
             return None
-        outcome = await self._follow(wire.hashed(execution), candidate.key, leader, story, deferred=True)
-        if outcome.answer is None:
-            if not leader.shares_error(execution, outcome):
-                story.batch = BatchVerdict()
-                return None
-            outcome = await self._performer.record(Finish(candidate.key, None, outcome.error))
+        execution = wire.hashed(execution)
+        self._following += 1
+        try:
+            outcome = await self._follow(execution, candidate.key, leader, story, deferred=True)
+            if outcome.answer is None:
+                if not leader.shares_error(execution, outcome):
+                    story.batch = BatchVerdict()
+                    return None
+                outcome = await self._performer.take_over(execution, candidate.key, outcome.error, deferred=True)
+        finally:
+            self._following -= 1
         response = respond.from_outcome(execution, outcome, story)
         response.timings_ms["execute"] = milliseconds(self._clock.monotonic() - asked.began)
         return response
@@ -213,7 +227,10 @@ class Engine:
     async def _same_id(self, running: Running, execution: Execution) -> Response:
         """The same request id, while the first is under way: one call, a response each."""
         check_same_payload(execution, running.payload_hash)
-        return replace(await asyncio.shield(running.task), source=execution.source)
+        response = await asyncio.shield(running.task)
+        # As the journal would say it from here on: what a call cost was paid once.
+        known = response.from_journal or bool(response.attempts)
+        return replace(response, source=execution.source, from_journal=known)
 
     async def _execute(self, execution: Execution, key: JournalKey, manner: Manner) -> Response:
         about(execution.request)
@@ -261,7 +278,7 @@ class Engine:
         assert outcome is not None
         if outcome.answer is None and not story.from_journal:
             # The error taken over from a leader is this request's own result from here on.
-            outcome = await self._performer.record(Finish(key, None, outcome.error))
+            outcome = await self._performer.take_over(execution, key, outcome.error, deferred=manner.deferred)
         return respond.from_outcome(execution, outcome, story)
 
     async def _served(
@@ -271,21 +288,6 @@ class Engine:
             # What a worker that died had called for it is of unknown outcome, though nobody calls again.
             await self._performer.count_abandoned(key)
         return respond.from_hit(execution, hit, story.timings_ms)
-
-    def _check(self, execution: Execution, hit: CacheHit) -> None:
-        """Have a hit that is served here checked, if it is to be; enrich has it done over its topic instead."""
-        shadow = None if execution.source is not None else self._trials.shadow_of(execution, hit)
-        if shadow is not None and self._shadows < MAX_SHADOWS and not self._closing:
-            self._shadows += 1
-            self._spawn(self._shadow(shadow), f"shadow {execution.request.request_id}")
-
-    async def _shadow(self, execution: Execution) -> None:
-        try:
-            count_shadow(self._metrics, await self.submit(execution, deferred=True))
-        except RuntimeSystemError as exc:
-            event(log, logging.INFO, "hit not checked", cause=str(exc))
-        finally:
-            self._shadows -= 1
 
     # -- leading and following ---------------------------------------------------------------------------------
 
@@ -301,7 +303,7 @@ class Engine:
             # What it brings was invalidated while it was under way: this request is newer, and pays for itself.
             self._metrics.cache_stale_total.labels("join").inc()
             return None
-        leader.work.due = max(leader.work.due, self._due(execution))
+        leader.work.wait_until(self._due(execution))
         story.batch = BatchVerdict(
             "follower", match.leader.request_id, round(match.similarity, 4), leader.candidate.content_hash
         )
@@ -429,9 +431,7 @@ class Engine:
     async def _follow(
         self, execution: Execution, key: JournalKey, leader: Leader, story: Story, *, deferred: bool
     ) -> Recorded:
-        if deferred:
-            await self._performer.begin_later(execution, key, leader=leader.candidate.key)
-        else:
+        if not deferred:
             # The follower's own row comes first: its id may have been answered before, or stand for other words.
             begun = await self._performer.begin(execution, key, leader=leader.candidate.key)
             if begun.recorded is not None:
@@ -447,6 +447,9 @@ class Engine:
             return Recorded(
                 None, ErrorInfo("execution", f"the leader failed: {exc!r}", "send it again", retryable=True)
             )
+        if deferred and outcome.answer is not None:
+            # Not before: of a leader that fails nothing is to stand in the way of this request's own result.
+            await self._performer.follow_later(execution, key, leader=leader.candidate.key)
         source = leader.candidate.content_hash
         # Of the same words the leader's own entry stands, which is found by its vector too.
         if outcome.answer is not None and self._cache is not None and source != execution.content_hash:

@@ -40,6 +40,7 @@ class Later:
         self._rows: list[Row] = []
         self._room = Room(MAX_ROWS)
         self._writer: asyncio.Task[None] | None = None
+        self._stopped = False
 
     async def put(self, begin: Begin, finish: Finish | None = None) -> None:
         """Have a row written; waits only where too many do already."""
@@ -51,12 +52,19 @@ class Later:
             return
         if not self._room.take_now():
             await self._room.take()
+        if self._stopped:
+            self._room.give_back()
+            event(log, logging.ERROR, "result not journaled", request_id=begin.key.request_id, cause="stopped before")
+            return
         self._rows.append((begin, finish))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all(), name="journal later")
 
-    async def flush(self, timeout_s: float) -> None:
-        """Wait for what is still to be written, at most ``timeout_s`` seconds; what is left is said and given up."""
+    async def stop(self, timeout_s: float) -> None:
+        """Take no more; wait for what is still to be written, at most ``timeout_s`` seconds. What is left is said and
+        given up.
+        """
+        self._stopped = True
         if self._writer is None:
             return
         await asyncio.wait([self._writer], timeout=timeout_s)
@@ -64,6 +72,12 @@ class Later:
             self._writer.cancel()
             await asyncio.wait([self._writer])
             event(log, logging.ERROR, "results not journaled", count=len(self._rows))
+            self._drop(len(self._rows))
+
+    def _drop(self, count: int) -> None:
+        del self._rows[:count]
+        for _ in range(count):
+            self._room.give_back()
 
     async def _write_all(self) -> None:
         try:
@@ -76,9 +90,7 @@ class Later:
                 except Exception:
                     # A defect: the rows after these must not wait behind them for ever.
                     log.exception("%d results not journaled", len(rows))
-                del self._rows[: len(rows)]
-                for _ in rows:
-                    self._room.give_back()
+                self._drop(len(rows))
         finally:
             self._writer = None
 

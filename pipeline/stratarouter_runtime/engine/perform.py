@@ -144,9 +144,20 @@ class Performer:
             source=None if source is None else f"{source.topic}-{source.partition}@{source.offset}",
         )
 
-    async def begin_later(self, execution: Execution, key: JournalKey, *, leader: JournalKey) -> None:
-        """Claim ``key`` for a follower that nobody can ask for again, while its caller goes on."""
+    async def follow_later(self, execution: Execution, key: JournalKey, *, leader: JournalKey) -> None:
+        """Journal that ``key``, which nobody can ask for again, has its leader's answer, while its caller goes on."""
         await self._later.put(self._row(execution, key, leader))
+
+    async def take_over(
+        self, execution: Execution, key: JournalKey, error: ErrorInfo | None, *, deferred: bool
+    ) -> Recorded:
+        """Record a leader's error as a follower's own. ``deferred``: nobody can ask for ``key`` again."""
+        finish = Finish(key, None, error)
+        return await (self._record_later(execution, finish) if deferred else self.record(finish))
+
+    async def _record_later(self, execution: Execution, finish: Finish) -> Recorded:
+        await self._later.put(self._row(execution, finish.key, None), finish)
+        return Recorded(finish.answer, finish.error, finish.attempts)
 
     async def _result_of_another(self, key: JournalKey) -> Recorded | None:
         """The result that another worker recorded meanwhile; None when it is time to ask whether that one lives."""
@@ -170,8 +181,10 @@ class Performer:
             self._metrics.ambiguous_calls_total.inc()
 
     async def record(self, finish: Finish) -> Recorded:
-        """Make a result durable; what stands afterwards may be another worker's, if it was first."""
-        return await self._persist(lambda: self._journal.finish_one(finish), "finish")
+        """Make a result durable, however long the journal is away; what stands afterwards may be another worker's, if
+        it was first.
+        """
+        return await self._journal.finish_one(finish)
 
     async def _call_and_record(self, work: Work, hold: Hold) -> Recorded:
         # 2. The calls.
@@ -188,17 +201,15 @@ class Performer:
         began = self._clock.monotonic()
         answer, error = await self._caller.call_targets(work, hold)
         work.timings_ms["provider"] = milliseconds(self._clock.monotonic() - began)
-        outcome = Recorded(answer, error, tuple(work.attempts))
-        await self._later.put(self._row(work.execution, work.key, None), self._finish(work, answer, error))
-        return outcome
+        return await self._record_later(work.execution, self._finish(work, answer, error))
 
     def _finish(self, work: Work, answer: Answer | None, error: ErrorInfo | None) -> Finish:
         charges = self._budgets.charges(work.execution, answer)
         return Finish(work.key, answer, error, tuple(work.attempts), charges)
 
-    async def flush(self, timeout_s: float) -> None:
+    async def stop(self, timeout_s: float) -> None:
         """Wait for what is still to be written, at most ``timeout_s`` seconds; what is left is said and given up."""
-        await self._later.flush(timeout_s)
+        await self._later.stop(timeout_s)
 
     async def _persist(self, write: Callable[[], Awaitable[T]], doing: str) -> T:
         """The journal is waited for: without it no call starts and no paid result is let go. What limits the wait

@@ -93,6 +93,7 @@ class Work:
         asked: the journal may hold it as started by us; from there on it is not given up.
         deferred: nobody can ever ask for this request again (its id was made up here, for a caller in this process):
             the journal is written after the answer is given.
+        cuts: what ends the calls under way once nobody waits any more; told when ``due`` moves.
         spoken: where somebody listens to the answer as it comes; None asks for it as a whole.
     """
 
@@ -104,6 +105,7 @@ class Work:
     asked: bool = False
     spoken: Spoken | None = None
     deferred: bool = False
+    cuts: set[Callable[[], None]] = field(default_factory=set)
     attempts: list[Attempt] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
     from_journal: bool = False
@@ -111,7 +113,19 @@ class Work:
     @property
     def deadline(self) -> float:
         """When the calls must have ended."""
-        return min(self.due, self.began + self.timeout_s)
+        return min(self.due, self.latest)
+
+    @property
+    def latest(self) -> float:
+        """When the calls must have ended however long somebody would wait."""
+        return self.began + self.timeout_s
+
+    def wait_until(self, due: float) -> None:
+        """Somebody waits for the answer until then, monotonic seconds."""
+        if due > self.due:
+            self.due = due
+            for move in self.cuts:
+                move()
 
 
 @dataclass(slots=True, eq=False)

@@ -1,13 +1,14 @@
 """Gathers concurrent callers' rows into few journal calls: while one write is under way, the next gathers.
 
-Knows the ``Journal`` port alone. It retries nothing: whether to wait out an outage is the caller's decision. But while
-there is one, callers who ask again, each in its own time, share a call now and then.
+Knows the ``Journal`` port alone. It waits out an outage for results only: they were paid for, and whoever waits for one
+may be gone. Else that is the caller's decision; callers who ask again, each in its own time, share a call now and then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Generic, TypedDict, TypeVar
@@ -17,6 +18,9 @@ from stratarouter_runtime.journal import rows
 from stratarouter_runtime.journal.held import Releases
 from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Finish, Journal, JournalKey, Recorded, Spent
 from stratarouter_runtime.room import Room
+from stratarouter_runtime.telemetry.logs import event
+
+log = logging.getLogger("stratarouter.grouped")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,8 +51,9 @@ class _Bounds(TypedDict):
 class _Gatherer(Generic[Item, Result]):
     """One kind of call: rows wait in order, each of ``writers`` tasks takes up to ``max_rows`` of them at once.
 
-    Rows whose waiter was cancelled before they were sent are left out, unless ``sends_cancelled``; ``abandon`` hears
-    of results that came for a cancelled waiter.
+    Rows whose waiter was cancelled before they were sent are left out; ``abandon`` hears of results that came for a
+    cancelled waiter. With ``lost`` each row is written however long the journal is away and whether somebody still
+    waits for it or not; it hears of those without a waiter that could not be.
     """
 
     def __init__(
@@ -60,14 +65,14 @@ class _Gatherer(Generic[Item, Result]):
         linger_s: float,
         check: Callable[[Item], None] | None = None,
         abandon: Callable[[Item, Result], None] | None = None,
-        sends_cancelled: bool = False,
+        lost: Callable[[Item, BaseException], None] | None = None,
     ) -> None:
         self._call = call
         self._max_rows = max_rows
         self._linger_s = linger_s
         self._check = check
         self._abandon = abandon
-        self._sends_cancelled = sends_cancelled
+        self._lost = lost
         self._rows: deque[tuple[Item, asyncio.Future[Result | _Failure]]] = deque()
         self._room = Room(max_waiting)
         self._wake = asyncio.Event()
@@ -103,10 +108,11 @@ class _Gatherer(Generic[Item, Result]):
             self._check(item)
         if not self._room.take_now():
             await self._room.take()
+        future: asyncio.Future[Result | _Failure] | None = None
         try:
             if not self._open:
                 raise _closed()
-            future: asyncio.Future[Result | _Failure] = asyncio.get_running_loop().create_future()
+            future = asyncio.get_running_loop().create_future()
             self._rows.append((item, future))
             if len(self._rows) == 1:
                 self._wake.set()
@@ -118,7 +124,9 @@ class _Gatherer(Generic[Item, Result]):
                     self._give_up(item, future.result())
                 raise
         finally:
-            self._room.give_back()
+            # A row that is written without its waiter keeps its place until then.
+            if not (self._lost is not None and future is not None and future.cancelled()):
+                self._room.give_back()
         if isinstance(outcome, _Failure):
             # A copy each: one exception raised in hundreds of tasks would gather all their tracebacks.
             raise copy.copy(outcome.error) from outcome.error
@@ -142,7 +150,7 @@ class _Gatherer(Generic[Item, Result]):
         taken: list[tuple[Item, asyncio.Future[Result | _Failure]]] = []
         while self._rows and len(taken) < self._max_rows:
             item, future = self._rows.popleft()
-            if self._sends_cancelled or not future.done():
+            if self._lost is not None or not future.done():
                 taken.append((item, future))
         return taken
 
@@ -155,18 +163,21 @@ class _Gatherer(Generic[Item, Result]):
         except asyncio.CancelledError:
             self._settle(taken, _Failure(_closed()))
             raise
+        except JournalUnavailableError as exc:
+            self._pause_s = min(MAX_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
+            if self._lost is not None:
+                self._rows.extendleft(reversed(taken))
+                about = {"doing": "finish", "rows": len(taken), "cause": str(exc), "wait_s": self._pause_s}
+                event(log, logging.WARNING, "journal unavailable", **about)
+            else:
+                self._settle(taken, _Failure(exc))
+            await asyncio.sleep(self._pause_s)
         except Exception as exc:  # noqa: BLE001 - whatever it is belongs to the waiters; this task must live on
             self._settle(taken, _Failure(exc))
-            if isinstance(exc, JournalUnavailableError):
-                self._pause_s = min(MAX_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
-                await asyncio.sleep(self._pause_s)
         else:
             self._pause_s = 0.0
             for (item, future), result in pairs:
-                if future.done():
-                    self._give_up(item, result)
-                else:
-                    future.set_result(result)
+                self._settle_one(item, future, result)
 
     def _settle(
         self, waiting: list[tuple[Item, asyncio.Future[Result | _Failure]]], outcome: Result | _Failure
@@ -175,13 +186,18 @@ class _Gatherer(Generic[Item, Result]):
             self._settle_one(item, future, outcome)
 
     def _settle_one(self, item: Item, future: asyncio.Future[Result | _Failure], outcome: Result | _Failure) -> None:
-        if future.done():
-            self._give_up(item, outcome)
-        else:
+        if not future.done():
             future.set_result(outcome)
+            return
+        self._give_up(item, outcome)
+        if self._lost is not None:
+            self._room.give_back()
 
     def _give_up(self, item: Item, outcome: Result | _Failure) -> None:
-        if self._abandon is not None and not isinstance(outcome, _Failure):
+        if isinstance(outcome, _Failure):
+            if self._lost is not None:
+                self._lost(item, outcome.error)
+        elif self._abandon is not None:
             self._abandon(item, outcome)
 
 
@@ -213,9 +229,7 @@ class GroupedJournal:
         self._writers = writers
         bounds: _Bounds = {"max_rows": max_rows, "max_waiting": max_waiting, "linger_s": linger_s}
         self._begins = _Gatherer[Begin, Begun](journal.begin, **bounds, check=rows.check_begin, abandon=self._abandon)
-        self._finishes = _Gatherer[Finish, Recorded](
-            journal.finish, **bounds, check=rows.check_finish, sends_cancelled=True
-        )
+        self._finishes = _Gatherer[Finish, Recorded](journal.finish, **bounds, check=rows.check_finish, lost=self._lost)
         self._lookups = _Gatherer[JournalKey, Recorded | None](journal.lookup, **bounds, check=rows.check_key)
         self._spent = _Gatherer[BudgetWindow, Spent](journal.spent, **bounds)
 
@@ -261,9 +275,14 @@ class GroupedJournal:
         return self._begins.submit(item)
 
     def finish_one(self, item: Finish) -> Coroutine[None, None, Recorded]:
-        """Record one result; returns what stands. Errors as ``begin_one``'s.
+        """Record one result; returns what stands.
 
-        A result once queued is recorded even if its caller is cancelled: it was paid for.
+        A result once queued is recorded even if its caller is cancelled, and however long the journal is away: it was
+        paid for.
+
+        Raises:
+            SchemaViolationError: the result cannot be stored.
+            ShuttingDownError: not started, or stopped before it could be recorded.
         """
         return self._finishes.submit(item)
 
@@ -279,6 +298,10 @@ class GroupedJournal:
     def spent_one(self, window: BudgetWindow) -> Coroutine[None, None, Spent]:
         """Read what was spent in one window. Errors as ``begin_one``'s."""
         return self._spent.submit(window)
+
+    @staticmethod
+    def _lost(item: Finish, error: BaseException) -> None:
+        event(log, logging.ERROR, "result not journaled", request_id=item.key.request_id, cause=repr(error))
 
     def _abandon(self, item: Begin, begun: Begun) -> None:
         if begun.state == "granted" and isinstance(self._journal, Releases):
