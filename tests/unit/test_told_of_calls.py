@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from stratarouter_runtime.bridge import CoreRuntimeBridge, InlineCarrier
+from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.inline import InlineCarrier
 from stratarouter_runtime.records import Attempt, Response, Usage
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -75,3 +76,21 @@ async def test_why_the_cache_was_not_asked_is_said_and_counted(
         for why in ("mode", "disabled")
     }
     assert counted == {"mode": 0.0, "disabled": 0.0} | {reason: 1.0}
+
+
+async def test_what_the_journal_answers_was_counted_when_it_was_paid_for(simulator: Simulator) -> None:
+    table = {
+        "providers": {"sim": {"kind": "simulator", "base_url": simulator.base_url}},
+        "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
+        "prices": {"sim/gpt-4o-mini": {"input": 1.0, "output": 2.0}},
+    }
+    config = RuntimeConfig(state_backend="memory", cache_enabled=False)
+    async with CoreRuntimeBridge(config, RouteTable.from_dict(table)) as bridge:
+        results = [await bridge.execute("chat", query="where is my invoice", request_id="one") for _ in range(3)]
+        registry = cast("InlineCarrier", bridge._carrier)._assembly.metrics.registry
+    assert [result.record.from_journal for result in results] == [False, True, True]
+    assert results[0].cost_usd
+    assert {result.cost_usd for result in results} == {results[0].cost_usd}
+    assert registry.get_sample_value("stratarouter_cost_usd_total") == results[0].cost_usd
+    spent = registry.get_sample_value("stratarouter_tokens_total", {"kind": "input"})
+    assert spent == results[0].usage.input_tokens

@@ -61,11 +61,14 @@ def _saved_by(kind: str) -> str:
 def count_shadow(metrics: Metrics, response: Response) -> None:
     """Count what checking a hit cost; nobody gets this response."""
     _count_cost(metrics, response)
-    if response.cost_usd:
+    if response.cost_usd and not response.from_journal:
         metrics.cache_shadow_cost_usd_total.inc(response.cost_usd)
 
 
 def _count_cost(metrics: Metrics, response: Response) -> None:
+    if response.from_journal:
+        # Paid for when it was recorded, and counted then.
+        return
     if response.cost_usd:
         metrics.cost_usd_total.inc(response.cost_usd)
     if response.attempts and response.error is None:
