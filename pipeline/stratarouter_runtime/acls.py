@@ -12,12 +12,20 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
 
 Resource = Literal["topic", "group", "transactional-id"]
-Operation = Literal["Read", "Write", "Describe"]
-REPLIES = frozenset({"enrich", "execute"})
-"""They write to whatever reply topic a request names, within the allowed prefix."""
+Operation = Literal["Read", "Write", "Describe", "DescribeConfigs"]
+GROUPS = frozenset({"enrich", "execute", "usage"})
+"""They read as the consumer group of their name."""
 TRANSACTIONS = frozenset({"enrich", "execute"})
 """They publish in transactions, one id for each partition."""
-GROUPS = frozenset({"enrich", "execute", "usage"})
+REPLIES = frozenset({"enrich", "execute", "operators"})
+"""They write to other topics for responses too, within the allowed prefix: those that requests name, and
+``replay --to-topic``."""
+LOOKS = frozenset({"operators", "observers"})
+"""They see how far every processor is (``status``), how every topic is made (``topics check``, ``doctor``), and which
+dead letters were sent again."""
+SENDS = frozenset({"operators"})
+"""They send dead letters again and replay: transactions under groups of their own (``tools.dead_letters``,
+``tools.replay``)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -53,10 +61,15 @@ def required(config: RuntimeConfig, parts: Sequence[str]) -> list[Acl]:
 def _on_topics(config: RuntimeConfig, contract: Iterable[topics.Topic], parts: Sequence[str]) -> Iterable[Acl]:
     for topic in contract:
         name = topic.full_name(config)
-        for operation, who in (("Read", topic.read_by), ("Write", topic.written_by)):
-            if set(who) & set(parts):
-                # Either brings Describe with it.
-                yield Acl("topic", name, "Read" if operation == "Read" else "Write")
+        reads, writes = set(topic.read_by) & set(parts), set(topic.written_by) & set(parts)
+        if reads:
+            yield Acl("topic", name, "Read")
+        if writes:
+            yield Acl("topic", name, "Write")
+        if LOOKS & set(parts):
+            yield Acl("topic", name, "DescribeConfigs")
+            if not reads | writes:  # either brings Describe with it
+                yield Acl("topic", name, "Describe")
 
 
 def _beside_topics(config: RuntimeConfig, parts: Sequence[str]) -> Iterable[Acl]:
@@ -65,10 +78,23 @@ def _beside_topics(config: RuntimeConfig, parts: Sequence[str]) -> Iterable[Acl]
         if part in GROUPS:
             yield Acl("group", group, "Read")
         if part in TRANSACTIONS:
-            yield Acl("transactional-id", f"{group}.", "Write", prefixed=True)
-            yield Acl("transactional-id", f"{group}.", "Describe", prefixed=True)
+            yield from _transactions(f"{group}.")
         if part in REPLIES:
             yield Acl("topic", config.topic(config.reply_topic_prefix), "Write", prefixed=True)
+        if part in LOOKS:
+            yield from (Acl("group", f"{config.group_id}-{name}", "Describe") for name in GROUPS)
+            # Committing under a group asks for Read, which brings Describe with it.
+            yield Acl("group", f"{config.group_id}.dead-letters", "Read" if part in SENDS else "Describe")
+        if part in SENDS:
+            # Each replay has a group of its own.
+            yield Acl("group", f"{config.group_id}.replay.", "Read", prefixed=True)
+            yield from _transactions(f"{config.group_id}.dead-letters.")
+            yield from _transactions(f"{config.group_id}.replay.")
+
+
+def _transactions(prefix: str) -> Iterable[Acl]:
+    yield Acl("transactional-id", prefix, "Write", prefixed=True)
+    yield Acl("transactional-id", prefix, "Describe", prefixed=True)
 
 
 def script(config: RuntimeConfig) -> str:

@@ -19,6 +19,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from stratarouter_runtime import contracts
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import TopicContractError
+from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, admin, mapped
 
 ADMIN_TIMEOUT_S = 60.0
@@ -194,8 +195,7 @@ async def _connected(config: RuntimeConfig, doing: str) -> AsyncIterator[AIOKafk
     except CLIENT_ERRORS as exc:
         raise mapped(exc, f"{doing} at {config.bootstrap_servers}") from exc
     finally:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await client.close()
+        await closed(client.close(), CLOSE_TIMEOUT_S)
 
 
 async def _existing(client: AIOKafkaAdminClient, names: Mapping[str, Topic]) -> dict[str, Existing]:

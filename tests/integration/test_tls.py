@@ -107,14 +107,7 @@ def broker(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def _secured(config: RuntimeConfig, broker: SecureKafka, authority: Authority, **changes: object) -> RuntimeConfig:
-    settings = {
-        "bootstrap_servers": broker.secure,
-        "security_protocol": "SASL_SSL",
-        "sasl_username": WORKER,
-        "sasl_password": PASSWORD,
-        "ssl_cafile": authority.cert,
-    }
-    return RuntimeConfig(**{**config.model_dump(exclude_none=True), **settings, **changes})
+    return broker.settings(config, authority, WORKER, PASSWORD, **changes)
 
 
 async def test_a_worker_answers_over_tls_on_every_side_with_the_least_rights(

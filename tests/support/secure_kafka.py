@@ -12,13 +12,15 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import CreateAclsRequest
 
 from stratarouter_runtime.acls import Acl
+from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded.data_dir import DataDir
 from stratarouter_runtime.embedded.kafka import KafkaCluster
 from stratarouter_runtime.embedded.kafka_settings import Node
 from support.fleet import free_port
+from support.tls import Authority
 
 RESOURCES = {"topic": 2, "group": 3, "transactional-id": 5}
-OPERATIONS = {"Read": 3, "Write": 4, "Describe": 8}
+OPERATIONS = {"Read": 3, "Write": 4, "Describe": 8, "DescribeConfigs": 10}
 LITERAL, PREFIXED = 3, 4
 ALLOW = 3
 """Kafka's numbers: org.apache.kafka.common.acl and .resource."""
@@ -52,6 +54,19 @@ class SecureKafka:
                 assert all(code == 0 for code, _ in reply.creation_responses), reply
         finally:
             await admin.close()
+
+    def settings(
+        self, config: RuntimeConfig, authority: Authority, user: str, password: str, **changes: object
+    ) -> RuntimeConfig:
+        """``config`` as ``user`` reaches the broker over TLS, and ``changes``."""
+        secured = {
+            "bootstrap_servers": self.secure,
+            "security_protocol": "SASL_SSL",
+            "sasl_username": user,
+            "sasl_password": password,
+            "ssl_cafile": authority.cert,
+        }
+        return RuntimeConfig(**{**config.model_dump(exclude_none=True), **secured, **changes})
 
 
 class _Cluster(KafkaCluster):

@@ -8,8 +8,12 @@ import pytest
 
 from stratarouter_runtime import acls, contracts, topics
 from stratarouter_runtime import config as settings
+from stratarouter_runtime.acls import Acl, Operation, Resource
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, TopicContractError
+from stratarouter_runtime.tools import status
+from stratarouter_runtime.tools.dead_letters import DeadLetters
+from stratarouter_runtime.tools.replay import Plan, Replay
 from stratarouter_runtime.topics import Change, Difference, Existing, compare, load
 
 TOPICS = {topic.name: topic for topic in load()}
@@ -125,3 +129,47 @@ def test_the_script_of_least_rights_is_the_contracts() -> None:
     assert "stratarouter-execute --operation Read --topic executions" in page
     assert "stratarouter-clients --operation Read --topic executions" not in page
     assert "--operation All" not in page
+
+
+def _may(granted: list[Acl], operation: Operation, resource: Resource, name: str) -> bool:
+    """Whether ``granted`` allows that, as the broker reads it: Read and Write bring Describe with them."""
+    enough = {operation} | ({"Read", "Write"} if operation == "Describe" else set())
+    return any(
+        acl.resource == resource
+        and acl.operation in enough
+        and (name.startswith(acl.name) if acl.prefixed else name == acl.name)
+        for acl in granted
+    )
+
+
+def test_operators_may_commit_and_publish_under_the_names_of_their_commands() -> None:
+    config = RuntimeConfig(topic_prefix="p.", group_id="g")
+    operators, observers = acls.required(config, ["operators"]), acls.required(config, ["observers"])
+    for group in (DeadLetters(config)._group, Replay(config, Plan(()), go=False)._group):
+        # The id as ``TransactionalPublisher`` makes it.
+        transactional_id = f"{group}.p.requests.0"
+        assert _may(operators, "Read", "group", group)
+        assert _may(operators, "Write", "transactional-id", transactional_id)
+        assert not _may(observers, "Read", "group", group)
+        assert not _may(observers, "Describe", "transactional-id", transactional_id)
+    assert _may(observers, "Describe", "group", DeadLetters(config)._group)
+    for group, topic in status.inputs(config).values():
+        for granted in (operators, observers):
+            assert _may(granted, "Describe", "group", group)
+            assert _may(granted, "Describe", "topic", topic)
+        # What fences a worker, and moves what it has answered, is a worker's alone.
+        assert not _may(operators, "Read", "group", group)
+        assert not _may(operators, "Describe", "transactional-id", f"{group}.{topic}.0")
+
+
+def test_what_operators_write_is_what_their_commands_write_and_observers_write_nothing() -> None:
+    config = RuntimeConfig(topic_prefix="p.", group_id="g", reply_topic_prefix="replies")
+    written = {
+        acl.name for acl in acls.required(config, ["operators"]) if (acl.resource, acl.operation) == ("topic", "Write")
+    }
+    assert written == {"p.requests", "p.responses", "p.replies", "p.cache-control"}
+    assert "Write" not in {acl.operation for acl in acls.required(config, ["observers"])}
+    for part in ("operators", "observers"):
+        granted = acls.required(config, [part])
+        assert not any(_may(granted, "Read", "topic", name) for name in ("p.executions", "p.usage-deltas"))
+        assert all(_may(granted, "DescribeConfigs", "topic", topic.full_name(config)) for topic in load())

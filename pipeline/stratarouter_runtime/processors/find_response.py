@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
 from stratarouter_runtime.processors.partitioner import partitions_of
 from stratarouter_runtime.records import Response
@@ -47,8 +48,7 @@ async def find_answer(
     except CLIENT_ERRORS as exc:
         raise mapped(exc, f"looking for the response to {request_id!r}") from exc
     finally:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await consumer.stop()
+        await closed(consumer.stop(), STOP_TIMEOUT_S)
 
 
 async def _search(

@@ -9,6 +9,7 @@ from typing import Self
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 
 START_TIMEOUT_S = 30.0
@@ -29,18 +30,17 @@ class Tail:
                 await self._consumer.start()
                 await self._place()
         except CLIENT_ERRORS as exc:
-            await self._consumer.stop()
+            await closed(self._consumer.stop(), STOP_TIMEOUT_S)
             raise mapped(exc, f"reading {', '.join(self._topics)}") from exc
         except BaseException:
-            await self._consumer.stop()
+            await closed(self._consumer.stop(), STOP_TIMEOUT_S)
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await self._consumer.stop()
+        await closed(self._consumer.stop(), STOP_TIMEOUT_S)
 
     async def poll(self, timeout_s: float = 1.0) -> Sequence[Record]:
         """The next records, none where there are none within ``timeout_s`` seconds. Raises BrokerError."""

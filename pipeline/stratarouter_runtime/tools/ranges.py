@@ -16,6 +16,7 @@ from stratarouter_runtime import validation
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, ConfigurationError, InvalidRecordError
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 
 START_TIMEOUT_S = 30.0
@@ -96,18 +97,17 @@ class RangeReader:
                 await self._consumer.start()
                 self._consumer.pause(*kafka_client.places_of(self._consumer, self.topic))
         except CLIENT_ERRORS as exc:
-            await self._consumer.stop()
+            await closed(self._consumer.stop(), STOP_TIMEOUT_S)
             raise mapped(exc, f"reading {self.topic}") from exc
         except BaseException:
-            await self._consumer.stop()
+            await closed(self._consumer.stop(), STOP_TIMEOUT_S)
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await self._consumer.stop()
+        await closed(self._consumer.stop(), STOP_TIMEOUT_S)
 
     async def spans(
         self, wanted: Sequence[Wanted] = (), since_ms: int | None = None, until_ms: int | None = None

@@ -12,10 +12,12 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import OffsetMetadataError, RuntimeSystemError
 from stratarouter_runtime.journal.reader import JournalReader
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
 from stratarouter_runtime.state.offsets import decode
 
 TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 5.0
 USAGE = "usage"
 
 
@@ -99,9 +101,8 @@ async def _from_broker(config: RuntimeConfig) -> tuple[list[LaneStatus], tuple[i
     except CLIENT_ERRORS as exc:
         raise mapped(exc, "looking at the lanes") from exc
     finally:
-        async with asyncio.timeout(TIMEOUT_S):
-            await consumer.stop()
-            await admin.close()
+        await closed(consumer.stop(), CLOSE_TIMEOUT_S)
+        await closed(admin.close(), CLOSE_TIMEOUT_S)
     held = [sum(end[place] - first[place] for place in places if place.topic == topic) for topic in outputs]
     return lanes, (held[0], held[1])
 

@@ -1,0 +1,95 @@
+"""A client that does not close takes nothing back of what was read with it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from stratarouter_runtime import topics
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import BrokerError
+from stratarouter_runtime.processors import find_response, kafka_client, tail
+from stratarouter_runtime.tools import ranges, status
+
+SOON_S = 0.05
+FOUND: Any = ("the response", None)
+
+
+class Hanging:
+    """A client that starts, and never closes."""
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def stop(self) -> None:
+        """As it may be over TLS."""
+        await asyncio.sleep(3600)
+
+    close = stop
+
+    def pause(self, *places: object) -> None:
+        """Nothing to do."""
+
+    async def seek_to_end(self, *places: object) -> None:
+        """Nothing to do."""
+
+
+@pytest.fixture(autouse=True)
+def hanging(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("consumer", "admin"):
+        monkeypatch.setattr(kafka_client, name, lambda *_, **__: Hanging())
+    monkeypatch.setattr(topics, "admin", lambda _: Hanging())
+    monkeypatch.setattr(kafka_client, "places_of", lambda *_: [])
+    for module in (find_response, tail, ranges):
+        monkeypatch.setattr(module, "STOP_TIMEOUT_S", SOON_S)
+    monkeypatch.setattr(topics, "CLOSE_TIMEOUT_S", SOON_S)
+    monkeypatch.setattr(status, "CLOSE_TIMEOUT_S", SOON_S)
+
+
+async def test_a_response_that_was_found_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def search(*_: object) -> object:
+        return FOUND
+
+    monkeypatch.setattr(find_response, "_search", search)
+    assert await find_response.find_answer(RuntimeConfig(), "r1") == FOUND
+
+
+async def test_a_range_and_a_topic_that_were_read_are_left() -> None:
+    async with ranges.RangeReader(RuntimeConfig(), "requests"):
+        pass
+    async with tail.Tail(RuntimeConfig(), "responses", from_beginning=False):
+        pass
+
+
+async def test_topics_that_were_looked_at_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def listed(_: object) -> list[str]:
+        return ["requests"]
+
+    monkeypatch.setattr(Hanging, "list_topics", listed, raising=False)
+    assert await topics.names(RuntimeConfig()) == {"requests"}
+
+
+async def test_lanes_that_were_looked_at_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: object) -> dict[object, object]:
+        return {}
+
+    for name in ("beginning_offsets", "end_offsets"):
+        monkeypatch.setattr(Hanging, name, nothing, raising=False)
+    monkeypatch.setattr(kafka_client, "committed_offsets", nothing)
+    monkeypatch.setattr(status, "TIMEOUT_S", 1.0)
+    began = time.monotonic()
+    lanes, counts = await status._from_broker(RuntimeConfig())
+    assert (lanes, counts) == ([], (0, 0))
+    assert time.monotonic() - began < 1.0
+
+
+async def test_what_went_wrong_before_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: object) -> object:
+        raise OSError("refused")
+
+    monkeypatch.setattr(find_response, "_search", refused)
+    with pytest.raises(BrokerError, match="refused"):
+        await find_response.find_answer(RuntimeConfig(), "r1")
