@@ -65,7 +65,8 @@ class Assembly:
     Args:
         config: the settings.
         routes: the route table; by default the one that ``config`` names.
-        needs_engine: False for a worker that only enriches: it opens no journal and calls no provider.
+        needs_engine: False for a worker that only enriches: it begins and finishes nothing in the journal, which it
+            opens for its heartbeat and its lanes' checkpoints alone, and calls no provider.
         comparer: judges kept answers against fresh ones; by default the one that ``config`` names.
     """
 

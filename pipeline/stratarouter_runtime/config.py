@@ -128,7 +128,8 @@ class RuntimeConfig(BaseSettings):
     on_ambiguous: Literal["retry", "fail"] = "retry"
     transport: Literal["inline", "kafka"] = "inline"
     max_in_flight: int = Field(5000, ge=1)
-    """Requests held at once by one worker."""
+    """Requests held at once by one processor of a worker (``enrich`` and ``execute`` in one hold twice as many), which
+    takes no more records then, or by one bridge, whose callers then wait for their turn within their ``timeout_s``."""
     max_in_flight_bytes: int = Field(256 * MIB, ge=MIB)
     """Of the requests held at once by one processor of a worker, with their responses until these are committed."""
     lane_max_in_flight: int = Field(2000, ge=1)

@@ -4,9 +4,9 @@
 
     RuntimeSystemError
     |-- ConfigurationError                 fix the configuration, start again
-    |   |-- RouteTableError
-    |   |-- TopicContractError
-    |   `-- SchemaVersionError
+    |   |-- RouteTableError                route_table
+    |   |-- TopicContractError             topic_contract
+    |   `-- SchemaVersionError             schema_version
     |-- InvalidRecordError                 fix the input: the record becomes a dead letter
     |   |-- UndecodableRecordError         undecodable
     |   |-- RecordTooLargeError            record_too_large
@@ -21,7 +21,6 @@
     |   |-- AmbiguousCallError             ambiguous
     |   |-- LowConfidenceError             low_confidence
     |   |-- ResponseTooLargeError          response_too_large
-    |   |-- OverloadedError                overloaded            (slow down)
     |   |-- ShuttingDownError              shutting_down         (slow down)
     |   |-- BudgetExhaustedError           budget_exhausted      (slow down)
     |   |-- UnpricedTargetError            unpriced_target
@@ -38,8 +37,10 @@
     `-- InfrastructureError                wait: the runtime retries by itself
         |-- BrokerError                    broker
         |   |-- LaneFencedError            lane_fenced
-    |   |-- OutputRefusedError         output_refused
-        |   `-- OffsetMetadataError        offset_metadata
+        |   |-- OutputRefusedError         output_refused
+        |   |-- OffsetMetadataError        offset_metadata
+        |   |-- UnreadableBatchError       unreadable_batch
+        |   `-- OffsetRegressionError      offset_regression
         |-- JournalUnavailableError        journal_unavailable
         |-- CacheUnavailableError          cache_unavailable
         `-- EmbedderError                  embedder
@@ -192,14 +193,6 @@ class ResponseTooLargeError(ExecutionError):
     default_remedy = "ask for fewer tokens, or raise max_response_bytes and the topic's max.message.bytes"
 
 
-class OverloadedError(ExecutionError):
-    """The process already holds as many requests as it may."""
-
-    code = "overloaded"
-    retryable = True
-    default_remedy = "send fewer requests at once, or raise max_in_flight"
-
-
 class ShuttingDownError(ExecutionError):
     """The process is draining and takes no new request."""
 
@@ -341,7 +334,9 @@ class OutputRefusedError(BrokerError):
 
     code = "output_refused"
     retryable = False
-    default_remedy = "raise the topic's max.message.bytes, or grant this worker the right to write to it"
+    default_remedy = (
+        "raise the topic's max.message.bytes, or grant this user the right to it (`stratarouter-runtime topics acls`)"
+    )
 
 
 class OffsetMetadataError(BrokerError):
@@ -352,6 +347,17 @@ class OffsetMetadataError(BrokerError):
     default_remedy = (
         "stop the group, then reset this partition's offset with kafka-consumer-groups --reset-offsets; "
         "answers already paid for are republished from the journal"
+    )
+
+
+class UnreadableBatchError(BrokerError):
+    """Records of the input topic cannot be unpacked: the codec is not installed, or the batch is damaged."""
+
+    code = "unreadable_batch"
+    retryable = False
+    default_remedy = (
+        "stop the group and move this partition's offset past the batch with kafka-consumer-groups --reset-offsets; "
+        "the records skipped get no answer"
     )
 
 

@@ -19,7 +19,7 @@ from opentelemetry import trace
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
 from stratarouter_runtime.cache import shelf, votes
-from stratarouter_runtime.errors import OverloadedError
+from stratarouter_runtime.errors import ShuttingDownError
 from stratarouter_runtime.processors.lane import LaneState
 from stratarouter_runtime.records import CacheVerdictKind, Status
 from stratarouter_runtime.telemetry import http, logs, metrics, tracing
@@ -69,8 +69,8 @@ def test_names_follow_their_kind() -> None:
 
 def test_known_label_value_is_kept() -> None:
     found = Metrics()
-    found.responses_total.labels("error", OverloadedError.code).inc()
-    assert 'responses_total{code="overloaded",status="error"} 1.0' in exposed(found)
+    found.responses_total.labels("error", ShuttingDownError.code).inc()
+    assert 'responses_total{code="shutting_down",status="error"} 1.0' in exposed(found)
 
 
 @given(st.lists(st.text(min_size=1).filter(lambda t: t not in metrics.ERROR_CODES), min_size=1, max_size=20))
@@ -116,7 +116,8 @@ def test_label_values_are_those_the_code_uses() -> None:
     beside = {shelf.MARKED_WRONG, votes.DISPUTED}
     assert beside == {metrics.MARKED_WRONG, metrics.DISPUTED}
     assert beside | set(re.findall(r"guard:[a-z_]+", guard)) == metrics.GUARD_REASON.values
-    assert set(get_args(LaneState)) == metrics.LANE_STATE.values
+    # A lane that was closed is no longer among those that are counted.
+    assert set(get_args(LaneState)) - {"closed"} == metrics.LANE_STATE.values
     assert set(get_args(CacheVerdictKind)) == metrics.VERDICT.values
     assert set(get_args(Status)) == metrics.STATUS.values
 
@@ -223,11 +224,11 @@ def test_a_field_never_hides_what_the_line_says_of_itself(lines: io.StringIO) ->
 
 def test_an_exception_is_text_on_the_same_line(lines: io.StringIO) -> None:
     try:
-        raise OverloadedError("too many sk-abcdefgh12345678")  # noqa: TRY301
-    except OverloadedError:
+        raise ShuttingDownError("too many sk-abcdefgh12345678")  # noqa: TRY301
+    except ShuttingDownError:
         LOG.exception("refused")
     [line] = logged(lines)
-    assert "OverloadedError: too many" in line["exception"]
+    assert "ShuttingDownError: too many" in line["exception"]
     assert "abcdefgh12345678" not in line["exception"]
 
 

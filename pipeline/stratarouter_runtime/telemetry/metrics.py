@@ -119,7 +119,7 @@ OUTCOME = _label("outcome", {"ok", "given_up"} | ERROR_CODES)
 TOKEN_KIND = _label("kind", {"input", "output", "cached", "reasoning"})
 SAVED_BY = _label("by", {"exact", "semantic", "coalesced"})
 BREAKER = _label("state", get_args(BreakerState))
-LANE_STATE = _label("state", {"opening", "running", "fenced", "halted", "closed"})
+LANE_STATE = _label("state", {"opening", "running", "fenced", "halted"})
 REPLACED = _label("reason", {"transaction_failed", "fenced"})
 JOURNAL_OP = _label(
     "op",
