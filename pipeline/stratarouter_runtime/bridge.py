@@ -163,8 +163,8 @@ class Carrier(Protocol):
     async def command(self, command: CacheCommand) -> None:
         """Invalidate, correct or mark kept answers. Raises SchemaViolationError, InfrastructureError."""
 
-    async def response_to(self, request_id: str) -> Response | None:
-        """The response to an earlier request, where this way can tell."""
+    async def response_to(self, request_id: str, tenant: str | None = None) -> Response | None:
+        """The response to an earlier request (of ``tenant``, where given), where this way can tell."""
 
 
 class CoreRuntimeBridge(Feedback):

@@ -30,23 +30,34 @@ class Gist:
 
 
 class Recent:
-    """The last responses by request id, without their answers, so that one can be called wrong by its id."""
+    """The last responses by tenant and request id, without their answers, so that one can be called wrong by its id."""
 
     def __init__(self, limit: int = MAX_RECENT) -> None:
-        self._kept: OrderedDict[str, Gist] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], Gist] = OrderedDict()
         self._limit = limit
 
     def add(self, response: Response) -> None:
         """Remember ``response``; the oldest goes for want of room."""
-        request_id = response.request_id
-        self._kept.pop(request_id, None)
-        self._kept[request_id] = Gist(request_id, response.cache, response.batch, response.route_id, response.tenant)
+        request_id, tenant = response.request_id, response.tenant
+        self._kept.pop((tenant, request_id), None)
+        self._kept[tenant, request_id] = Gist(request_id, response.cache, response.batch, response.route_id, tenant)
         if len(self._kept) > self._limit:
             self._kept.popitem(last=False)
 
-    def get(self, request_id: str) -> Gist | None:
-        """The last response to ``request_id``, if it is remembered."""
-        return self._kept.get(request_id)
+    def get(self, request_id: str, tenant: str | None = None) -> Gist | None:
+        """The last response to ``request_id``, if it is remembered.
+
+        Raises SchemaViolationError where ``tenant`` is None and several have one of that id.
+        """
+        if tenant is not None:
+            return self._kept.get((tenant, request_id))
+        found = [gist for gist in self._kept.values() if gist.request_id == request_id]
+        if len(found) > 1:
+            tenants = ", ".join(sorted(repr(gist.tenant) for gist in found))
+            raise SchemaViolationError(
+                f"{request_id!r} is a request of several tenants: {tenants}", remedy="pass tenant="
+            )
+        return found[0] if found else None
 
 
 def command(action: CacheAction, by: str, reason: str, **fields: str | int | bool | None) -> CacheCommand:
@@ -100,8 +111,8 @@ class Commander(Protocol):
     async def command(self, command: CacheCommand) -> None:
         """Invalidate, correct or mark kept answers. Raises SchemaViolationError, InfrastructureError."""
 
-    async def response_to(self, request_id: str) -> Response | None:
-        """The response to an earlier request, where this way can tell."""
+    async def response_to(self, request_id: str, tenant: str | None = None) -> Response | None:
+        """The response to an earlier request (of ``tenant``, where given), where this way can tell."""
 
 
 class Feedback:
@@ -117,7 +128,9 @@ class Feedback:
     def _remember(self, response: Response) -> None:
         self._recent.add(response)
 
-    async def mark_wrong(self, answer: Answered | str, *, reason: str, by: str = "bridge") -> None:
+    async def mark_wrong(
+        self, answer: Answered | str, *, reason: str, by: str = "bridge", tenant: str | None = None
+    ) -> None:
         """Say that an answer was wrong for its question: it is not served again, and where it was kept for another
         question, that pair never answers one another from now on. Over Kafka for all workers and for good.
 
@@ -125,15 +138,16 @@ class Feedback:
             answer: a result, or a request id: of this bridge's last ones or, over Kafka, of the responses topic.
             reason: why; it stands in the audit.
             by: who says so.
+            tenant: whose request id, where several tenants have the same. A result says it itself.
 
         Raises:
-            SchemaViolationError: the answer cannot be told or names no entry.
+            SchemaViolationError: the answer cannot be told or names no entry; or several tenants have the id.
             InfrastructureError: the broker is away.
         """
         if isinstance(answer, str):
-            response: Response | Gist | None = self._recent.get(answer)
+            response: Response | Gist | None = self._recent.get(answer, tenant)
             if response is None:
-                response = await (await self._started()).response_to(answer)
+                response = await (await self._started()).response_to(answer, tenant)
         else:
             response = answer.record
         if response is None:

@@ -149,6 +149,7 @@ class InlineCarrier:
         """Here, and on the topic where ``cache_control`` is ``everywhere``."""
         await self._assembly.execute_command(command)
 
-    async def response_to(self, request_id: str) -> Response | None:  # noqa: ARG002 - nothing is kept of it here
+    async def response_to(self, request_id: str, tenant: str | None = None) -> Response | None:
         """None: only the bridge remembers."""
+        del request_id, tenant
         return None

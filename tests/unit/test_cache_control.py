@@ -227,6 +227,16 @@ def test_responses_are_remembered_without_their_texts_and_not_for_ever() -> None
     assert not hasattr(kept, "text")
 
 
+def test_an_id_of_several_tenants_is_told_apart() -> None:
+    recent = Recent()
+    for tenant, key in (("acme", "a"), ("umbra", "u")):
+        recent.add(Response("r1", "ok", cache=CacheVerdict("miss", key=key), tenant=tenant))
+    with pytest.raises(SchemaViolationError, match="'acme', 'umbra'"):
+        recent.get("r1")
+    kept = [recent.get("r1", tenant) for tenant in ("acme", "umbra", "nobody")]
+    assert [gist and gist.cache.key for gist in kept] == ["a", "u", None]
+
+
 # --- marks by request id alone ---------------------------------------------------------------------------------
 
 NOW_MS = 10 * MAX_AGE_MS
