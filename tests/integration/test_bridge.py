@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.record._crecords import default_records
 from stratarouter.layer import RouteChoice
 from stratarouter.types import RouteResult
 
@@ -19,9 +23,12 @@ from stratarouter_runtime.errors import (
     SchemaViolationError,
 )
 from stratarouter_runtime.journal.migrations import migrate
+from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.request_reply import KafkaCarrier
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
 from stratarouter_runtime.worker import Worker
+from support.cluster import make_anew
 from support.fleet import Watch, free_port
 
 pytestmark = pytest.mark.stack
@@ -204,3 +211,75 @@ async def test_a_reply_topic_of_the_callers_gets_the_response(worker: Worker, co
         seen = await watch.until(1, timeout_s=20)
     assert [response.request_id for response in seen.responses] == ["r1"]
     assert worker.ready()[0]
+
+
+async def _write(config: RuntimeConfig, partition: int, *ages_s: float) -> None:
+    """A response for each age."""
+    topic = config.topic(config.responses_topic)
+    async with kafka_client.producer(config) as producer:
+        for age_s in ages_s:
+            when_ms = int((time.time() - age_s) * 1000)
+            await producer.send_and_wait(topic, b"{}", partition=partition, timestamp_ms=when_ms)
+
+
+@pytest.fixture
+async def following(config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[int, list[int]]]:
+    """What a bridge reads of the responses: offsets by partition. The one partition had 20 before it was started."""
+    read: dict[int, list[int]] = defaultdict(list)
+    await topics.apply(config, partitions=1)
+    await _write(config, 0, *[0.0] * 20)
+    monkeypatch.setattr(kafka_client, "METADATA_MAX_AGE_MS", 4000)
+    carrier = KafkaCarrier(config)
+    monkeypatch.setattr(carrier, "_read", lambda record, **_: read[record.partition].append(record.offset))
+    await carrier.start()
+    yield read
+    await carrier.stop(0.0)
+
+
+async def _until_read(read: dict[int, list[int]], wanted: dict[int, list[int]]) -> None:
+    async with asyncio.timeout(30):
+        while any(len(read[partition]) < len(offsets) for partition, offsets in wanted.items()):
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(1.0)
+    assert read == wanted
+
+
+async def test_over_kafka_partitions_added_meanwhile_are_read_from_where_an_answer_may_stand(
+    config: RuntimeConfig, following: dict[int, list[int]]
+) -> None:
+    """aiokafka forgets every position where partitions are added to what it is subscribed to: all were read anew."""
+    await topics.apply(config, partitions=2)
+    await _write(config, 1, *[3600.0] * 5, 0.0, 0.0)
+    await _write(config, 0, 0.0)
+    await _until_read(following, {0: [20], 1: [5, 6]})
+
+
+async def test_over_kafka_answers_are_read_on_where_their_topic_was_made_anew(
+    config: RuntimeConfig, following: dict[int, list[int]]
+) -> None:
+    await make_anew(config, config.topic(config.responses_topic), partitions=2)
+    await _write(config, 0, 3600.0, 0.0, 0.0)
+    await _write(config, 1, 0.0)
+    await _until_read(following, {0: [1, 2], 1: [0]})
+
+
+async def test_over_kafka_a_batch_that_cannot_be_unpacked_is_waited_for_and_read_in_the_end(
+    config: RuntimeConfig,
+    following: dict[int, list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(_: bytes) -> bytes:
+        raise RuntimeError("Invalid compression codec 0x03")
+
+    with monkeypatch.context() as without:
+        without.setattr(default_records, "lz4_decode", broken)
+        await _write(config, 0, 0.0)
+        async with AIOKafkaProducer(bootstrap_servers=config.bootstrap_servers, compression_type="lz4") as producer:
+            await producer.send_and_wait(config.topic(config.responses_topic), b"x" * 1000, partition=0)
+        await _write(config, 0, 0.0)
+        async with asyncio.timeout(30):
+            while "answers cannot be read" not in caplog.text:
+                await asyncio.sleep(0.1)
+        assert following == {0: [20]}
+    await _until_read(following, {0: [20, 21, 22]})

@@ -17,6 +17,7 @@ from stratarouter_runtime.processors.placement import Checkpoints
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.state.offsets import OffsetMap
 from stratarouter_runtime.telemetry.metrics import Metrics
+from support.unpacking import Kept
 
 PLACE = TopicPartition("requests", 0)
 POLLED = 3 * SLICE_RECORDS + 1
@@ -43,22 +44,6 @@ class OnePoll:
 
     def seek(self, _: TopicPartition, offset: int) -> None:
         self.sought.append(offset)
-
-
-class Kept:
-    """A publisher that keeps nothing but the map."""
-
-    def __init__(self) -> None:
-        self.stored = OffsetMap(0, 0)
-
-    async def open(self) -> OffsetMap:
-        return self.stored
-
-    async def publish(self, _: object, offset: int, __: str) -> None:
-        self.stored = OffsetMap(offset, offset)
-
-    async def close(self) -> None:
-        return
 
 
 async def _lane(*, metadata_max_chars: int = 4096) -> Lane:

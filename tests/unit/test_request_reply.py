@@ -1,4 +1,4 @@
-"""Whose answer it is, over Kafka; and that its reader goes on, whatever a partition holds.
+"""Whose answer it is, over Kafka.
 
 A caller of one tenant was handed another tenant's answer to the same request id, and of two calls with one id and
 different words both were handed the first one's: answers were told apart by the id alone.
@@ -7,14 +7,15 @@ different words both were handed the first one's: answers were told apart by the
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
+import json
+import time
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaConnectionError, UnsupportedCodecError
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaConnectionError
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
@@ -31,8 +32,9 @@ from stratarouter_runtime.processors.request_reply import KafkaCarrier
 from stratarouter_runtime.records import Coordinates, DeadLetter, Response
 
 CONFIG = RuntimeConfig(transport="kafka")
-REQUESTS, RESPONSES, LETTERS = (
-    CONFIG.topic(name) for name in (CONFIG.requests_topic, CONFIG.responses_topic, CONFIG.dead_letter_topic)
+REQUESTS, EXECUTIONS, RESPONSES, LETTERS = (
+    CONFIG.topic(name)
+    for name in (CONFIG.requests_topic, CONFIG.executions_topic, CONFIG.responses_topic, CONFIG.dead_letter_topic)
 )
 FIRST, BAD, LAST = (TopicPartition(RESPONSES, number) for number in range(3))
 LONG_S = 5.0
@@ -290,138 +292,62 @@ async def test_nobody_hangs_without_an_answer_or_at_the_end(asking: Asking) -> N
         await stopped
 
 
-# --- reading ---------------------------------------------------------------------------------------------------
+async def test_answers_matter_since_the_oldest_call_that_waits(asking: Asking) -> None:
+    began = time.time()
+    assert asking.carrier._calls.oldest_s() >= began
+    first = await asking.ask("order-1")
+    await asyncio.sleep(0.02)
+    await asking.ask("order-2")
+    assert began <= asking.carrier._calls.oldest_s() < began + 0.02
+    asking.hear("order-1", "of acme", at=0)
+    await first
+    assert asking.carrier._calls.oldest_s() >= began + 0.02
 
 
-class Unpacking:
-    """Unpacks as aiokafka does: position by position, raising in the middle of what several partitions have."""
-
-    def __init__(self, kept: dict[TopicPartition, list[Any]]) -> None:
-        self.kept = kept
-        self.positions = dict.fromkeys(kept, 0)
-        self.bad_at: int | None = None
-        """The offset in ``BAD`` that cannot be unpacked; None: all can."""
-        self.error: Callable[[], Exception] = lambda: RuntimeError("bad")
-        self.passing: list[Exception] = []
-        """Raised once each, after a partition was unpacked."""
-        self.failures = 0
-
-    async def getmany(self, *places: TopicPartition, timeout_ms: int, max_records: int | None = None) -> Any:
-        drained = {}
-        for place in places or tuple(self.kept):
-            drained[place] = self._unpack(place, max_records or 500)
-            if self.passing:
-                raise self.passing.pop()
-        await asyncio.sleep(0 if any(drained.values()) else timeout_ms / 1e6)
-        return {place: records for place, records in drained.items() if records}
-
-    def _unpack(self, place: TopicPartition, most: int) -> list[Any]:
-        taken = []
-        for offset in range(self.positions[place], min(len(self.kept[place]), self.positions[place] + most)):
-            if place == BAD and offset == self.bad_at:
-                self.failures += 1
-                raise self.error()
-            taken.append(self.kept[place][offset])
-        self.positions[place] += len(taken)
-        return taken
-
-    def assignment(self) -> set[TopicPartition]:
-        return set(self.kept)
-
-    def seek(self, place: TopicPartition, offset: int) -> None:
-        self.positions[place] = offset
+# --- answers that cannot be read -------------------------------------------------------------------------------
 
 
-class Reading:
-    """A carrier whose reader runs over ``Unpacking``; ``read`` has what it handled, in order."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.consumer = Unpacking({place: [] for place in (FIRST, BAD, LAST)})
-        self.carrier = KafkaCarrier(CONFIG)
-        self.read: dict[TopicPartition, list[int]] = {place: [] for place in self.consumer.kept}
-        monkeypatch.setattr(self.carrier, "_read", self._note)
-        for name in ("READ_RETRY_S", "APART_IDLE_S"):
-            monkeypatch.setattr(request_reply, name, 0.001)
-        self.task = asyncio.create_task(self.carrier._read_loop(cast("AIOKafkaConsumer", self.consumer)))
-
-    def _note(self, found: Any, *, is_dead_letter: bool) -> None:  # noqa: ARG002
-        self.read[TopicPartition(found.topic, found.partition)].append(found.offset)
-
-    def write(self, place: TopicPartition, count: int) -> None:
-        kept = self.consumer.kept[place]
-        kept += [record(place, len(kept) + more, b"k", b"v") for more in range(count)]
-
-    async def until(self, wanted: dict[TopicPartition, int]) -> None:
-        async with asyncio.timeout(LONG_S):
-            while {place: len(self.read[place]) for place in wanted} != wanted:
-                assert not self.task.done(), "the reader has ended"
-                await asyncio.sleep(0.001)
-        for place, count in wanted.items():
-            assert self.read[place] == list(range(count))
+async def test_an_execution_that_cannot_be_decoded_is_its_requests_refusal(asking: Asking) -> None:
+    first, second = await asking.ask("order-1"), await asking.ask("order-2")
+    execution = {"request": {"request_id": "order-2"}, "source": {"topic": REQUESTS, "partition": 0, "offset": 1}}
+    asking.refuse(None, at=77, topic=EXECUTIONS, key=b"scope", value=json.dumps(execution).encode())
+    with pytest.raises(IdempotencyConflictError):
+        await second
+    assert not first.done()
 
 
-@pytest.fixture
-async def reading(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reading]:
-    made = Reading(monkeypatch)
-    yield made
-    made.task.cancel()
-    await asyncio.gather(made.task, return_exceptions=True)
+@pytest.mark.parametrize(
+    "execution",
+    [
+        None,
+        b"no json",
+        b"[]",
+        b'{"source": null}',
+        b'{"source": {"topic": "stratarouter.requests", "partition": -1, "offset": 0}}',
+        b'{"source": {"topic": "elsewhere", "partition": 0, "offset": 0}, "request": {"request_id": "order-1"}}',
+        b'{"source": {"topic": "stratarouter.requests", "partition": 0, "offset": 0}, "request": {"request_id": "b"}}',
+        b'{"source": {"topic": "stratarouter.requests", "partition": 0, "offset": 0}, "request": 1}',
+        (
+            b'{"source": {"topic": "stratarouter.requests", "partition": 0, "offset": 0}, '
+            b'"request": {"request_id": "order-1"}, "shadow": true}'
+        ),
+    ],
+)
+async def test_an_execution_that_names_no_request_of_ours_refuses_none(asking: Asking, execution: bytes | None) -> None:
+    ours = await asking.ask("order-1")
+    asking.refuse(None, at=0, topic=EXECUTIONS, key=b"order-1", value=execution)
+    await turns()
+    assert not ours.done()
 
 
-def _codec() -> Exception:
-    return cast("Exception", UnsupportedCodecError("Libraries for lz4 compression codec not found"))
-
-
-@pytest.mark.parametrize("error", [_codec, lambda: IndexError("index out of range"), lambda: TypeError("no bytes")])
-async def test_a_partition_that_cannot_be_read_costs_no_record_of_the_others(
-    reading: Reading, error: Callable[[], Exception]
-) -> None:
-    reading.consumer.error, reading.consumer.bad_at = error, 3
-    for place in (FIRST, BAD, LAST):
-        reading.write(place, 5)
-    await reading.until({FIRST: 5, BAD: 3, LAST: 5})
-    reading.write(FIRST, 5)
-    reading.write(LAST, 2)
-    await reading.until({FIRST: 10, BAD: 3, LAST: 7})
-    reading.consumer.bad_at = None
-    await reading.until({FIRST: 10, BAD: 5, LAST: 7})
-
-
-@pytest.mark.parametrize("error", [KafkaConnectionError("gone"), LookupError("a defect")])
-async def test_what_a_failed_poll_had_unpacked_is_read_again_once(reading: Reading, error: Exception) -> None:
-    reading.consumer.passing = [error, error, error]
-    for place in (FIRST, BAD, LAST):
-        reading.write(place, 4)
-    await reading.until({FIRST: 4, BAD: 4, LAST: 4})
-
-
-async def test_partitions_are_read_together_again_once_all_can_be_read(
-    reading: Reading, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(request_reply, "APART_S", 0.01)
-    reading.consumer.passing = [LookupError("once")]
-    reading.write(FIRST, 4)
-    await reading.until({FIRST: 4})
-    async with asyncio.timeout(LONG_S):
-        while asyncio.get_running_loop().time() < reading.carrier._apart_until:
-            await asyncio.sleep(0.001)
-    reading.write(LAST, 4)
-    await reading.until({FIRST: 4, LAST: 4})
-    assert not reading.carrier._failing
-
-
-async def test_a_bad_partition_is_said_once_however_often_it_is_asked(
-    reading: Reading, caplog: pytest.LogCaptureFixture
-) -> None:
-    reading.consumer.bad_at = 0
-    with caplog.at_level(logging.WARNING):
-        for place in (FIRST, BAD):
-            reading.write(place, 2)
-        await reading.until({FIRST: 2})
-        async with asyncio.timeout(LONG_S):
-            while reading.consumer.failures < 6:
-                await asyncio.sleep(0.001)
-    assert [found.message for found in caplog.records] == ["reading answers failed", "answers cannot be read"]
+async def test_a_response_that_cannot_be_decoded_fails_its_call_at_once(asking: Asking) -> None:
+    first, second = await asking.ask("order-1"), await asking.ask("order-1")
+    found = json.loads(answer("order-1", "of a newer worker", at=1).value)
+    found["status"] = "made_up_later"
+    asking.carrier._read(record(FIRST, 0, b"order-1", json.dumps(found).encode()), is_dead_letter=False)
+    with pytest.raises(BrokerError, match=r"responses-0@0.*status"):
+        await second
+    assert not first.done()
 
 
 async def test_a_record_that_no_decoder_foresaw_is_skipped(

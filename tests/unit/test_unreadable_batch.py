@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, cast
+from gzip import BadGzipFile
+from typing import cast
 
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import CorruptRecordException, KafkaConnectionError, UnsupportedCodecError
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CorruptRecordException, KafkaConnectionError, KafkaError
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors import intake as intake_module
@@ -22,82 +23,12 @@ from stratarouter_runtime.processors.intake import Intake
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.processors.placement import Checkpoints
-from stratarouter_runtime.state.offsets import OffsetMap, decode
+from stratarouter_runtime.state.offsets import OffsetMap
 from stratarouter_runtime.telemetry.metrics import Metrics
+from support.unpacking import Kept, Unpacking, no_codec
 
 GOOD, BAD, LATE = (TopicPartition("requests", number) for number in range(3))
 RECORDS = 5
-
-
-class Unpacking:
-    """Unpacks as aiokafka does: position by position, raising in the middle of what several partitions have."""
-
-    def __init__(self, ends: dict[TopicPartition, int], bad_at: int | None, error: Callable[[], Exception]) -> None:
-        self.ends = ends
-        self.positions = dict.fromkeys(ends, 0)
-        self.bad_at = bad_at
-        """The offset in ``BAD`` that cannot be unpacked; None: all can."""
-        self.error = error
-        self.passing: list[Exception] = []
-        """Raised once each, after a partition was unpacked."""
-        self.stopped: set[TopicPartition] = set()
-
-    async def getmany(
-        self, *partitions: TopicPartition, timeout_ms: int, max_records: int | None = None
-    ) -> dict[TopicPartition, list[Any]]:
-        await asyncio.sleep(0)
-        left, drained = max_records or 500, dict[TopicPartition, list[Any]]()
-        for place in partitions or tuple(self.ends):
-            if place not in self.stopped and left:
-                drained[place] = self._unpack(place, left)
-                left -= len(drained[place])
-            if self.passing:
-                raise self.passing.pop()
-        await asyncio.sleep(timeout_ms / 1e6 if not any(drained.values()) else 0)
-        return {place: records for place, records in drained.items() if records}
-
-    def _unpack(self, place: TopicPartition, most: int) -> list[Any]:
-        records: list[Any] = []
-        for offset in range(self.positions[place], min(self.ends[place], self.positions[place] + most)):
-            if place == BAD and offset == self.bad_at:
-                raise self.error()
-            records.append(ConsumerRecord("requests", place.partition, offset, 1, 0, None, b"x", None, 0, 1, ()))
-        self.positions[place] += len(records)
-        return records
-
-    def assignment(self) -> set[TopicPartition]:
-        return set(self.ends)
-
-    def paused(self) -> set[TopicPartition]:
-        return set(self.stopped)
-
-    def pause(self, place: TopicPartition) -> None:
-        self.stopped.add(place)
-
-    def resume(self, place: TopicPartition) -> None:
-        self.stopped.discard(place)
-
-    async def position(self, place: TopicPartition) -> int:
-        return self.positions[place]
-
-    def seek(self, place: TopicPartition, offset: int) -> None:
-        self.positions[place] = offset
-
-
-class Kept:
-    """A publisher that keeps nothing but the map."""
-
-    def __init__(self) -> None:
-        self.stored = OffsetMap(0, 0)
-
-    async def open(self) -> OffsetMap:
-        return self.stored
-
-    async def publish(self, _: object, offset: int, metadata: str) -> None:
-        self.stored = decode(offset, metadata)
-
-    async def close(self) -> None:
-        return
 
 
 class Reading:
@@ -152,17 +83,26 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake_module, "POLL_TIMEOUT_MS", 1)
 
 
-def _codec() -> Exception:
-    return cast("Exception", UnsupportedCodecError("Libraries for lz4 compression codec not found"))
-
-
 def _header() -> Exception:
     return UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
 
 
-@pytest.mark.parametrize("error", [_codec, _header, lambda: CorruptRecordException("Invalid CRC")])
+DECODING = [
+    no_codec,
+    _header,
+    lambda: CorruptRecordException("Invalid CRC"),
+    lambda: BadGzipFile("CRC check failed"),
+    lambda: RuntimeError("Invalid compression codec 0x05"),
+    lambda: AssertionError("appears double-compressed"),
+    MemoryError,
+    lambda: KafkaError("Control batch did not contain any records"),
+]
+"""One of each kind that aiokafka 0.14 and its codecs raise while decoding."""
+
+
+@pytest.mark.parametrize("error", DECODING)
 async def test_records_beside_a_batch_that_cannot_be_read_are_handed_over_once(error: Callable[[], Exception]) -> None:
-    reading = Reading(Unpacking({GOOD: RECORDS, BAD: RECORDS, LATE: RECORDS}, 0, error))
+    reading = Reading(Unpacking({GOOD: RECORDS, BAD: RECORDS, LATE: RECORDS}, (BAD, 0), error))
     await reading.open()
     await reading.turns(4)
     reading.consumer.ends[GOOD] += RECORDS
@@ -179,7 +119,7 @@ async def test_records_beside_a_batch_that_cannot_be_read_are_handed_over_once(e
 
 
 async def test_the_halted_lane_names_the_record_and_what_to_do() -> None:
-    reading = Reading(Unpacking({GOOD: RECORDS, BAD: RECORDS}, 3, _codec))
+    reading = Reading(Unpacking({GOOD: RECORDS, BAD: RECORDS}, (BAD, 3)))
     await reading.open()
     await reading.turns(8)
     ready, why = reading.intake.ready()
@@ -196,7 +136,7 @@ async def test_what_comes_before_the_unreadable_record_is_read_and_committed_fir
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Whoever moves the group's offset past the bad record must not skip records that wait for their answers."""
-    reading = Reading(Unpacking({GOOD: RECORDS, BAD: RECORDS}, 3, _header))
+    reading = Reading(Unpacking({GOOD: RECORDS, BAD: RECORDS}, (BAD, 3), _header))
     reading.holding = True
     await reading.open()
     with caplog.at_level(logging.ERROR):
@@ -217,7 +157,7 @@ async def test_what_comes_before_the_unreadable_record_is_read_and_committed_fir
 
 @pytest.mark.parametrize("error", [KafkaConnectionError("gone"), TimeoutError(), OSError("reset by peer")])
 async def test_a_broker_that_is_away_for_a_moment_halts_nothing_and_loses_nothing(error: Exception) -> None:
-    reading = Reading(Unpacking({GOOD: RECORDS, BAD: RECORDS}, None, _codec))
+    reading = Reading(Unpacking({GOOD: RECORDS, BAD: RECORDS}))
     reading.consumer.passing = [error, error, error]
     await reading.open()
     await reading.turns(6)
@@ -228,7 +168,7 @@ async def test_a_broker_that_is_away_for_a_moment_halts_nothing_and_loses_nothin
 
 
 async def test_a_batch_that_was_damaged_on_the_way_is_read_the_second_time() -> None:
-    reading = Reading(Unpacking({GOOD: RECORDS, BAD: RECORDS}, None, _codec))
+    reading = Reading(Unpacking({GOOD: RECORDS, BAD: RECORDS}))
     reading.consumer.passing = [CorruptRecordException("Invalid CRC")]
     await reading.open()
     await reading.turns(4)
@@ -238,7 +178,7 @@ async def test_a_batch_that_was_damaged_on_the_way_is_read_the_second_time() -> 
 
 
 async def test_what_a_lane_had_fetched_that_opened_while_nobody_had_room_is_read_again() -> None:
-    reading = Reading(Unpacking({GOOD: RECORDS}, None, _codec))
+    reading = Reading(Unpacking({GOOD: RECORDS}))
     await reading.open()
     reading.intake.stop_taking()
     consumer, pause = reading.consumer, reading.consumer.pause
@@ -250,7 +190,7 @@ async def test_what_a_lane_had_fetched_that_opened_while_nobody_had_room_is_read
 
 
 async def test_after_a_restart_the_place_is_the_first_record_not_read_again() -> None:
-    reading = Reading(Unpacking({GOOD: 1}, None, _codec))
+    reading = Reading(Unpacking({GOOD: 1}))
     await reading.open()
     lane = reading.intake.lanes[GOOD]
     assert lane.next_offset == 0

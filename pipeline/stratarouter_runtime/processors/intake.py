@@ -9,19 +9,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import BrokerError, InfrastructureError, OffsetMetadataError
+from stratarouter_runtime.errors import InfrastructureError, OffsetMetadataError, UnreadableBatchError
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 from stratarouter_runtime.processors.lane import Accounts, Committed, Lane, Publisher
 from stratarouter_runtime.processors.placement import Checkpoints, Placement
 from stratarouter_runtime.processors.publisher import PlainPublisher, TransactionalPublisher
+from stratarouter_runtime.processors.reading import Polled, Reading, unreadable
 from stratarouter_runtime.state.offsets import OffsetMap
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -42,9 +43,6 @@ partition that is resumed after them, and last up to 200 ms each."""
 FENCED_REOPEN_S = 5.0
 """A fenced lane whose partition is still ours is taken anew after this; a zombie hears of its loss earlier."""
 POLL_RETRY_S = 0.5
-APART_S = 10.0
-"""How long partitions are polled one by one after a poll of several failed; each fetches anew what it had, and shows
-within this which of them it was."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 METADATA_TIMEOUT_S = 15.0
@@ -100,10 +98,13 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self._changed = asyncio.Event()
         self._draining = False
         self._joined = False
-        self._apart_until = 0.0
-        self._narrow: set[TopicPartition] = set()
-        """Partitions that failed by themselves: read record by record, up to the one that cannot be read."""
-        self._unreadable: dict[Lane, BrokerError] = {}
+        self._reading = Reading(
+            next_offset=self._next_offset,
+            room=self._room_now,
+            deliver=self._deliver,
+            unreadable=self._found_unreadable,
+        )
+        self._unreadable: dict[Lane, UnreadableBatchError] = {}
         """Lanes that are halted once all that was taken before the unreadable record is committed."""
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -145,11 +146,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _stop_consumer(self) -> None:
         if self._consumer is not None:
-            try:
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await self._consumer.stop()
-            except CLIENT_ERRORS as exc:
-                event(log, logging.WARNING, "consumer closed with an error", group=self.group, cause=repr(exc))
+            await closed(self._consumer.stop(), STOP_TIMEOUT_S, group=self.group)
 
     async def drained(self) -> None:
         """Wait until every record taken is answered and committed."""
@@ -316,42 +313,20 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._consumer.topics()
 
     async def _poll_once(self) -> None:
-        """One turn. Where it fails, what it had unpacked by then is read again: aiokafka has moved those positions, and
-        a later one would make records that nobody saw look like a gap.
-        """
         consumer = self._consumer
         assert consumer is not None
         self._reopen_fenced()
         self._halt_unreadable()
         limit = 0 if self._draining or self._holds_too_much() else min(MAX_POLL_RECORDS, self._room())
         rooms = self._pause_and_resume(limit)
-        try:
-            if not rooms:
-                await self._poll_nothing()
-            elif time.monotonic() < self._apart_until:
-                await self._poll_apart(rooms)
-            else:
-                self._narrow.clear()
-                polled: dict[TopicPartition, list[Any]] = await consumer.getmany(
-                    *rooms, timeout_ms=POLL_TIMEOUT_MS, max_records=min(rooms.values())
-                )
-                await self._deliver(polled, *rooms)
-        except Exception as exc:
-            self._seek_back(*self.lanes)
-            if not kafka_client.transient(exc):
-                self._apart_until = time.monotonic() + APART_S
-            raise
-
-    async def _poll_nothing(self) -> None:
-        """Polling goes on, so that the group sees us alive; paused partitions return nothing."""
-        assert self._consumer is not None
+        if rooms:
+            await self._reading.poll(consumer, rooms, POLL_TIMEOUT_MS)
+            return
         self._changed.clear()
         await _wait(self._changed, POLL_TIMEOUT_MS / 1000)
-        if await self._consumer.getmany(timeout_ms=0):
-            self._seek_back(*self.lanes)  # of a lane that opened meanwhile
+        await self._reading.keep_alive(consumer, self.lanes)
 
-    async def _deliver(self, polled: dict[TopicPartition, list[Any]], *partitions: TopicPartition) -> None:
-        """Hand over what was polled of ``partitions``; below their positions there is nothing else."""
+    async def _deliver(self, polled: Polled, partitions: Collection[TopicPartition]) -> None:
         consumer = self._consumer
         assert consumer is not None
         for partition, records in polled.items():
@@ -361,49 +336,17 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             if lane is not None and partition in consumer.assignment():
                 lane.passed(await consumer.position(partition))
 
-    async def _poll_apart(self, rooms: dict[TopicPartition, int]) -> None:
-        """Poll one partition after the other: one that cannot be read fails alone, and the others go on."""
-        failure: Exception | None = None
-        for partition, room in rooms.items():
-            try:
-                for _ in range(room):
-                    if not await self._poll_one(partition, max(1, POLL_TIMEOUT_MS // len(rooms)), room):
-                        break
-            except Exception as exc:  # noqa: BLE001 - raised below: the other partitions have their turn first
-                self._seek_back(partition)
-                failure = failure or exc
-        if failure is not None:
-            raise failure
-
-    async def _poll_one(self, partition: TopicPartition, timeout_ms: int, room: int) -> bool:
-        """Poll ``partition`` alone; whether to go on with it, record by record."""
-        assert self._consumer is not None
-        most, narrow = min(room, self._room()), partition in self._narrow
-        if most <= 0:
-            return False
-        try:
-            polled: dict[TopicPartition, list[Any]] = await self._consumer.getmany(
-                partition, timeout_ms=timeout_ms, max_records=1 if narrow else most
-            )
-        except kafka_client.UNREADABLE as exc:
-            self._found_unreadable(partition, exc)
-            return False
-        await self._deliver(polled, partition)
+    def _next_offset(self, partition: TopicPartition) -> int | None:
         lane = self.lanes.get(partition)
-        return narrow and bool(polled) and lane is not None and lane.room(1) > 0
+        return lane.next_offset if lane is not None and lane.state == "running" else None
+
+    def _room_now(self, partition: TopicPartition) -> int:
+        lane = self.lanes.get(partition)
+        return 0 if lane is None or lane.room(1) <= 0 else self._room()
 
     def _found_unreadable(self, partition: TopicPartition, exc: Exception) -> None:
-        """``partition`` failed by itself: with many records at first, in the end with the very one."""
-        self._seek_back(partition)
-        self._apart_until = time.monotonic() + APART_S
-        lane = self.lanes.get(partition)
-        if lane is None or lane.state != "running":
-            return
-        if partition not in self._narrow:
-            self._narrow.add(partition)
-            return
-        self._narrow.discard(partition)
-        self._unreadable[lane] = error = kafka_client.unreadable(partition, lane.next_offset, exc)
+        lane = self.lanes[partition]
+        self._unreadable[lane] = error = unreadable(partition, lane.next_offset, exc)
         cause = f"{error} {error.remedy}"
         event(log, logging.ERROR, "records cannot be read", lane=lane.name, group=self.group, cause=cause)
 
@@ -417,16 +360,6 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             elif not lane.in_flight:
                 del self._unreadable[lane]
                 lane.halt(error)
-
-    def _seek_back(self, *partitions: TopicPartition) -> None:
-        """Read on from the first record that the lane has not seen, wherever aiokafka is by now."""
-        consumer = self._consumer
-        assert consumer is not None
-        assigned = consumer.assignment()
-        for partition in partitions:
-            lane = self.lanes.get(partition)
-            if lane is not None and lane.state == "running" and partition in assigned:
-                consumer.seek(partition, lane.next_offset)
 
     async def _take(self, partition: TopicPartition, records: list[Record]) -> None:
         """Hand ``records`` to their lane, a slice at a time: between two, commits, calls and heartbeats go on."""

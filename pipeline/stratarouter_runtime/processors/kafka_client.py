@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import ssl
-import struct
-import zlib
 from typing import Any, TypeAlias
 
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka import codec as client_codec
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
-    CorruptRecordException,
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
     InvalidTopicError,
@@ -22,9 +17,7 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     NotCoordinatorForGroupError,
     ProducerFenced,
-    RecordTooLargeError,
     TopicAuthorizationFailedError,
-    UnsupportedCodecError,
 )
 from aiokafka.helpers import create_ssl_context
 from aiokafka.structs import OffsetAndMetadata
@@ -46,21 +39,6 @@ REQUEST_TIMEOUT_MS = 15_000
 COORDINATOR_RETRY_S = 0.1
 METADATA_MAX_AGE_MS = 15_000
 """How late a consumer hears of new partitions, or of a topic made anew; aiokafka's default is 5 minutes."""
-UNREADABLE: tuple[type[Exception], ...] = (
-    UnsupportedCodecError,
-    CorruptRecordException,
-    RecordTooLargeError,
-    ValueError,  # UnicodeDecodeError among them
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    gzip.BadGzipFile,
-    *(() if client_codec.cramjam is None else (client_codec.cramjam.DecompressionError,)),
-)
-"""What aiokafka and its codecs raise out of ``getmany`` over a batch that they cannot unpack."""
 
 aiokafka.producer.sender.BACKOFF_OVERRIDE = TRANSACTION_RETRY_S
 
@@ -192,20 +170,3 @@ def places_of(client: AIOKafkaConsumer, *topics: str) -> list[TopicPartition]:
             raise TopicContractError(f"topic {topic!r} does not exist")
         places += [TopicPartition(topic, partition) for partition in sorted(partitions)]
     return places
-
-
-def transient(exc: Exception) -> bool:
-    """Whether ``exc`` is the brokers' or the network's, and no partition's own."""
-    return isinstance(exc, KafkaError | OSError) and not isinstance(exc, UNREADABLE)
-
-
-def unreadable(partition: TopicPartition, offset: int, exc: Exception) -> BrokerError:
-    """The error of a lane whose records from ``offset`` on raise ``exc``, one of ``UNREADABLE``."""
-    where = f"topic {partition.topic} partition {partition.partition} offset {offset}"
-    missing = isinstance(exc, UnsupportedCodecError)
-    first = "install the codec (pip install cramjam) and restart the worker; or " if missing else ""
-    return BrokerError(
-        f"the records from {where} on cannot be unpacked: {type(exc).__name__}: {exc}.",
-        remedy=f"{first}stop the group and move this partition's offset past the batch with "
-        "kafka-consumer-groups --reset-offsets; the records skipped get no answer",
-    )

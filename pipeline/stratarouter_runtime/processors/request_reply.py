@@ -8,45 +8,42 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from stratarouter_runtime import validation as check
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft
-from stratarouter_runtime.errors import InvalidRecordError, ShuttingDownError
+from stratarouter_runtime.errors import BrokerError, InvalidRecordError, ShuttingDownError
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.answers import Answers
 from stratarouter_runtime.processors.cache_control import ControlWriter
+from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.find_response import find_response
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 from stratarouter_runtime.records import CacheCommand, Context, Coordinates, DeadLetter, Response
 from stratarouter_runtime.telemetry.logs import event
-from stratarouter_runtime.wire_results import OWN_MAX_DEPTH
+from stratarouter_runtime.wire_results import OWN_MAX_DEPTH, coordinates
 
 log = logging.getLogger("stratarouter.request_reply")
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 30.0
-POLL_TIMEOUT_MS = 200
-READ_RETRY_S = 0.5
-"""Pause after a poll that failed, and before a partition that failed by itself is asked again."""
-APART_S = 10.0
-"""How long partitions are polled one by one after a poll of several failed, as in ``intake``."""
-APART_IDLE_S = 0.05
-"""Pause after a round of single polls that brought nothing: each of them returns at once."""
-APART_RECORDS = 500
-"""Records that one partition may bring before the others have their turn, while they are polled one by one."""
 MAX_EARLY = 1_000
 MAX_EARLY_BYTES = 64 * 1024**2
 """Answers that are held because they came before their request's offset did: a few milliseconds' worth, and only those
 whose id is being sent. Beyond this the oldest is dropped, and who it was for waits until its timeout."""
 REFUSALS = {kind.code: kind for kind in InvalidRecordError.__subclasses__()}
 """The error for a dead letter's code: over Kafka the same as in-process."""
+
+
+Outcome: TypeAlias = Response | InvalidRecordError | BrokerError
 
 
 class Place(NamedTuple):
@@ -79,8 +76,10 @@ class Call:
     answer: asyncio.Future[Response]
     sending: bool = True
     place: Place | None = None
+    since_s: float = field(default_factory=time.time)
+    """Epoch seconds."""
 
-    def settle(self, outcome: Response | InvalidRecordError) -> None:
+    def settle(self, outcome: Outcome) -> None:
         """Hand over what became of the request, unless something else was."""
         if self.answer.done():
             return
@@ -90,11 +89,19 @@ class Call:
             self.answer.set_exception(outcome)
 
 
+class Asked(NamedTuple):
+    """A request, as far as its refusal says which it is."""
+
+    place: Place | None
+    request_id: str | None
+    tenant: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Arrived:
     """An answer as it was read: to which request, as far as it says, and of how many bytes."""
 
-    outcome: Response | InvalidRecordError
+    outcome: Outcome
     place: Place | None
     request_id: str | None
     tenant: str | None
@@ -153,6 +160,10 @@ class Calls:
         """Every call that waits."""
         return [call for calls in self._by_id.values() for call in calls]
 
+    def oldest_s(self) -> float:
+        """Since when the oldest call waits, in epoch seconds; now, where none does."""
+        return min((call.since_s for call in self.all()), default=time.time())
+
     def take(self, arrived: Arrived) -> None:
         """Hand ``arrived`` to whom it is for, or hold it while its request may still be under way."""
         placed = None if arrived.place is None else self._by_place.get(arrived.place)
@@ -208,36 +219,35 @@ class Calls:
 class KafkaCarrier:
     """Sends requests to the requests topic and follows the responses and dead letters from its start on."""
 
+    registry = None
+    """Each worker has metrics of its own."""
+
     def __init__(self, config: RuntimeConfig) -> None:
         self._config = config
         self._calls = Calls()
         self._producer: AIOKafkaProducer | None = None
-        self._consumer: AIOKafkaConsumer | None = None
-        self._reader: asyncio.Task[None] | None = None
         self._writer = ControlWriter(config)
-        self._next: dict[TopicPartition, int] = {}
-        """Of each partition, the offset after the last record that was handled."""
-        self._apart_until = 0.0
-        self._failing: dict[TopicPartition, float] = {}
-        """Partitions that failed by themselves, and when to ask each again: record by record."""
+        self._dead_letters = config.topic(config.dead_letter_topic)
+        self._answers = Answers(
+            config,
+            [config.topic(config.responses_topic), self._dead_letters],
+            handle=lambda record: self._read(record, is_dead_letter=record.topic == self._dead_letters),
+            since=self._calls.oldest_s,
+        )
 
     async def start(self) -> None:
         """Connect, and stand at the end of the answers before the first request goes out."""
-        topics = [self._config.topic(t) for t in (self._config.responses_topic, self._config.dead_letter_topic)]
         self._producer = kafka_client.producer(self._config)
-        self._consumer = kafka_client.consumer(self._config, *topics, group=None, fetch_max_wait_ms=100)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await self._producer.start()
-                await self._consumer.start()
-                await self._stand_at_end(self._consumer, topics)
+                await self._answers.start()
         except CLIENT_ERRORS as exc:
             await self.stop(0.0)
             raise mapped(exc, "connecting the bridge") from exc
         except BaseException:
             await self.stop(0.0)
             raise
-        self._reader = asyncio.create_task(self._read_loop(self._consumer), name="bridge reader")
 
     async def stop(self, grace_s: float) -> None:
         """Wait for answers that are due, then disconnect."""
@@ -247,17 +257,10 @@ class KafkaCarrier:
         for future in waiting:
             if not future.done():
                 future.set_exception(ShuttingDownError("the bridge was closed before the answer came"))
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+        await self._answers.stop()
         await self._writer.stop()
-        for client in (self._producer, self._consumer):
-            if client is not None:
-                try:
-                    async with asyncio.timeout(STOP_TIMEOUT_S):
-                        await client.stop()
-                except CLIENT_ERRORS as exc:
-                    event(log, logging.INFO, "client closed with an error", cause=repr(exc))
+        if self._producer is not None:
+            await closed(self._producer.stop(), STOP_TIMEOUT_S)
 
     async def carry(
         self,
@@ -296,123 +299,108 @@ class KafkaCarrier:
         """Write to the cache-control topic; every worker applies it within moments."""
         await self._writer.send(command)
 
-    async def response_to(self, request_id: str) -> Response | None:
-        """The last response on the responses topic."""
-        return await find_response(self._config, request_id)
-
-    async def _stand_at_end(self, consumer: AIOKafkaConsumer, topics: list[str]) -> None:
-        places = kafka_client.places_of(consumer, *topics)
-        await consumer.seek_to_end(*places)
-        for place in places:
-            self._next[place] = await consumer.position(place)
-
-    async def _read_loop(self, consumer: AIOKafkaConsumer) -> None:
-        clock = asyncio.get_running_loop()
-        while True:
-            try:
-                if clock.time() < self._apart_until:
-                    await self._poll_apart(consumer)
-                    continue
-                self._failing.clear()
-                polled: dict[TopicPartition, list[Record]] = await consumer.getmany(timeout_ms=POLL_TIMEOUT_MS)
-                self._handle(polled)
-            except Exception as exc:  # noqa: BLE001 - outermost: were it to end, every caller would wait for nothing
-                event(log, logging.WARNING, "reading answers failed", cause=repr(exc))
-                self._apart_until = clock.time() + APART_S
-                try:
-                    self._seek_back(consumer, *consumer.assignment())
-                except Exception as failure:  # noqa: BLE001 - likewise
-                    event(log, logging.WARNING, "seeking back failed", cause=repr(failure))
-                await asyncio.sleep(READ_RETRY_S)
-
-    async def _poll_apart(self, consumer: AIOKafkaConsumer) -> None:
-        """Poll one partition after the other: one that cannot be read fails alone, and the others go on."""
-        found, clock = False, asyncio.get_running_loop()
-        for place in sorted(consumer.assignment()):
-            if clock.time() < self._failing.get(place, 0.0):
-                continue
-            try:
-                found = await self._poll_one(consumer, place) or found
-            except Exception as exc:  # noqa: BLE001 - whatever a codec raises: the other partitions have their turn
-                now, first = clock.time(), place not in self._failing
-                self._apart_until = now + APART_S
-                # What stands before the bad record is read one by one, at once; the bad one itself not all the time.
-                self._failing[place] = now if first else now + READ_RETRY_S
-                self._seek_back(consumer, place)
-                name, at = f"{place.topic}-{place.partition}", self._next.get(place, 0)
-                level = logging.WARNING if first else logging.DEBUG
-                event(log, level, "answers cannot be read", partition=name, offset=at, cause=repr(exc))
-        await asyncio.sleep(0 if found else APART_IDLE_S)
-
-    async def _poll_one(self, consumer: AIOKafkaConsumer, place: TopicPartition) -> bool:
-        """Whether ``place`` had anything."""
-        if place not in self._failing:
-            polled = await consumer.getmany(place, timeout_ms=0, max_records=APART_RECORDS)
-            self._handle(polled)
-            return bool(polled)
-        for count in range(APART_RECORDS):
-            polled = await consumer.getmany(place, timeout_ms=0, max_records=1)
-            self._handle(polled)
-            if not polled:
-                return count > 0
-        return True
-
-    def _seek_back(self, consumer: AIOKafkaConsumer, *places: TopicPartition) -> None:
-        """Read on from the first record not handled: where a poll fails, what it had unpacked by then is lost, and
-        aiokafka has moved past it. A partition that nothing was read of is newer than this bridge.
-        """
-        for place in places:
-            consumer.seek(place, self._next.get(place, 0))
-
-    def _handle(self, polled: dict[TopicPartition, list[Record]]) -> None:
-        dead_letters = self._config.topic(self._config.dead_letter_topic)
-        for place, records in polled.items():
-            for record in records:
-                self._next[place] = record.offset + 1
-                self._read(record, is_dead_letter=place.topic == dead_letters)
+    async def response_to(self, request_id: str, tenant: str | None = None) -> Response | None:
+        """The last response on the responses topic (to ``tenant``'s request, where given)."""
+        return await find_response(self._config, request_id, tenant)
 
     def _read(self, record: Record, *, is_dead_letter: bool) -> None:
         try:
             if is_dead_letter:
                 self._refuse(wire.decode_dead_letter(record.value), len(record.value or b""))
             elif self._calls.waits_for((record.key or b"").decode(errors="replace")):
-                self._answer(wire.decode_response(record.value), len(record.value or b""))
+                self._answer(record)
         except InvalidRecordError as exc:
-            event(
-                log, logging.WARNING, "foreign record skipped", topic=record.topic, offset=record.offset, cause=str(exc)
-            )
+            _skip(record, exc)
         except Exception:
             # A record that no decoder foresaw must not be read again and again, and the others never.
             log.exception("record failed", extra={"fields": {"topic": record.topic, "offset": record.offset}})
 
-    def _answer(self, response: Response, size: int) -> None:
-        place = Place.of(response.source)
-        self._calls.take(Arrived(response, place, response.request_id, response.tenant, size))
+    def _answer(self, record: Record) -> None:
+        size = len(record.value or b"")
+        try:
+            response = wire.decode_response(record.value)
+        except InvalidRecordError as exc:
+            _skip(record, exc)
+            self._unreadable_answer(record, exc, size)
+            return
+        self._calls.take(Arrived(response, Place.of(response.source), response.request_id, response.tenant, size))
+
+    def _unreadable_answer(self, record: Record, exc: InvalidRecordError, size: int) -> None:
+        """Tell the caller at once, where the record still names the place of its request: no other answer comes."""
+        place = _place_in(_object_in(record.value))
+        if place is None:
+            return
+        where = f"{record.topic}-{record.partition}@{record.offset}"
+        error = BrokerError(
+            f"the response at {where} cannot be read: {exc}",
+            remedy="bring this bridge to the workers' version; the response stays on its topic",
+        )
+        request_id = (record.key or b"").decode(errors="replace")
+        self._calls.take(Arrived(error, place, request_id, None, size))
 
     def _refuse(self, letter: DeadLetter, size: int) -> None:
-        source = letter.source
-        if source.topic != self._config.topic(self._config.requests_topic):
-            return  # of an execution: its place is not its request's, and its key is no id
-        # Where the id itself could not be read, the key we sent the record under tells whose it was.
-        request_id = letter.request_id or (None if letter.key is None else letter.key.decode(errors="replace"))
-        if request_id is not None and not self._calls.waits_for(request_id):
+        asked = self._asked_in(letter)
+        if asked is None:
             return
         kind = REFUSALS.get(letter.code, InvalidRecordError)
         refused = kind(letter.reason, remedy=letter.remedy)
         refused.code = letter.code  # type: ignore[misc]  # a newer worker's code may be none of these classes'
-        self._calls.take(Arrived(refused, Place.of(source), request_id, _tenant_in(letter), size))
+        self._calls.take(Arrived(refused, asked.place, asked.request_id, asked.tenant, size))
+
+    def _asked_in(self, letter: DeadLetter) -> Asked | None:
+        """The request that ``letter`` refuses; None where nobody here can wait for it."""
+        if letter.source.topic == self._config.topic(self._config.requests_topic):
+            # Where the id itself could not be read, the key we sent the record under tells whose it was.
+            request_id = letter.request_id or (None if letter.key is None else letter.key.decode(errors="replace"))
+            if request_id is not None and not self._calls.waits_for(request_id):
+                return None
+            return Asked(Place.of(letter.source), request_id, _tenant_in(_object_in(letter.value)))
+        if letter.source.topic == self._config.topic(self._config.executions_topic) and self._calls.all():
+            return self._asked_by_execution(_object_in(letter.value))
+        return None
+
+    def _asked_by_execution(self, execution: dict[str, Any]) -> Asked | None:
+        """By what can still be read of an execution that could not be: its letter's place and key are its own, not its
+        request's. A hit's check has no answer of its own, and its request has another.
+        """
+        place, request = _place_in(execution), execution.get("request")
+        if place is None or place.topic != self._config.topic(self._config.requests_topic):
+            return None
+        if not isinstance(request, dict) or execution.get("shadow"):
+            return None
+        request_id = request.get("request_id")
+        return Asked(place, request_id if isinstance(request_id, str) else None, _tenant_in(request))
+
+
+def _skip(record: Record, exc: InvalidRecordError) -> None:
+    event(log, logging.WARNING, "foreign record skipped", topic=record.topic, offset=record.offset, cause=str(exc))
+
+
+def _object_in(value: bytes | None) -> dict[str, Any]:
+    """The JSON object in ``value``; empty where it holds none."""
+    try:
+        return check.json_object(value, None, OWN_MAX_DEPTH)
+    except InvalidRecordError:
+        return {}
+
+
+def _place_in(found: dict[str, Any]) -> Place | None:
+    """Where the request stands, of a response or an execution that may be wrong elsewhere."""
+    try:
+        return Place.of(coordinates(found.get("source"), "$.source"))
+    except InvalidRecordError:
+        return None
+
+
+def _tenant_in(request: dict[str, Any]) -> str | None:
+    """The tenant of ``request``, where it can be read."""
+    try:
+        return wire.context_from(request.get("context") or {}, "$.context").tenant
+    except InvalidRecordError:
+        return None
 
 
 def _tenant_of(draft: Draft) -> str:
     """As the worker will read it; what it will not take is refused, whatever this says."""
     tenant = draft.fields["context"].get("tenant")
     return Context().tenant if tenant is None else str(tenant)
-
-
-def _tenant_in(letter: DeadLetter) -> str | None:
-    """The tenant of the request in ``letter``, where it can be read."""
-    try:
-        found = check.json_object(letter.value, None, OWN_MAX_DEPTH)
-        return wire.context_from(found.get("context") or {}, "$.context").tenant
-    except InvalidRecordError:
-        return None
