@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from stratarouter_runtime.collector import SELDOM
 from stratarouter_runtime.config import RuntimeConfig
@@ -23,6 +23,9 @@ from stratarouter_runtime.ports import Comparer
 from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response, Usage
 from stratarouter_runtime.room import Room
 from stratarouter_runtime.routes import RouteTable
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 LONGEST_S = 7 * 86_400.0
 """Whoever would wait for ever waits so long."""
@@ -147,6 +150,10 @@ class ResponseStream:
 class Carrier(Protocol):
     """One way to have a request executed."""
 
+    @property
+    def registry(self) -> CollectorRegistry | None:
+        """Of the metrics of this process, where it executes."""
+
     async def start(self) -> None:
         """Make it ready."""
 
@@ -194,6 +201,15 @@ class CoreRuntimeBridge(Feedback):
         self._starting = asyncio.Lock()
         self._closed = False
         self._room = Room(self.config.max_in_flight)
+
+    @property
+    def registry(self) -> CollectorRegistry | None:
+        """The metrics of this process, which nothing serves: ``REGISTRY.register(bridge.registry)`` shows them beside
+        your own, ``start_http_server(port, registry=bridge.registry)`` alone.
+
+        None before ``start`` and after ``close``, and over Kafka, where each worker has its own.
+        """
+        return None if self._carrier is None else self._carrier.registry
 
     async def __aenter__(self) -> Self:
         await self.start()

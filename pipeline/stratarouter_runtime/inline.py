@@ -33,6 +33,7 @@ class InlineCarrier:
     ) -> None:
         self._room = room
         self._assembly = Assembly(config, routes, comparer=comparer)
+        self.registry = self._assembly.metrics.registry
         endpoint = config.otel_exporter_otlp_endpoint
         self._tracing = configure_tracing(
             enabled=config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint), version=__version__

@@ -13,6 +13,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import StackAddresses
 from stratarouter_runtime.errors import BrokerError
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.tail import Tail
 
 pytestmark = pytest.mark.stack
 
@@ -116,3 +117,29 @@ async def test_no_broker_is_said_with_its_address(config, unused_tcp_port: int):
     nowhere = config.model_copy(update={"bootstrap_servers": f"127.0.0.1:{unused_tcp_port}"})
     with pytest.raises(BrokerError, match=str(unused_tcp_port)):
         await topics.check(nowhere)
+
+
+async def test_who_reads_along_goes_on_where_it_was_when_partitions_are_added(
+    config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_client, "METADATA_MAX_AGE_MS", 1000)
+    topic = config.topic(config.responses_topic)
+    await topics.apply(config, partitions=1)
+    async with Tail(config, topic, from_beginning=False) as tail:
+        await _write(config, topic, b"known", partition=0)
+        read = [record.value for record in await tail.poll(10.0)]
+        await topics.apply(config, partitions=2)
+        for partition in (1, 0):
+            await _write(config, topic, b"new in %d" % partition, partition)
+        async with asyncio.timeout(20):
+            while len(read) < 3:
+                read += [record.value for record in await tail.poll(0.2)]
+        read += [record.value for record in await tail.poll(1.0)]
+    assert (read[0], sorted(read[1:])) == (b"known", [b"new in 0", b"new in 1"])
+
+
+async def _write(config: RuntimeConfig, topic: str, value: bytes, partition: int) -> None:
+    async with asyncio.timeout(20), kafka_client.producer(config) as producer:
+        while partition not in await producer.partitions_for(topic):
+            await asyncio.sleep(0.1)
+        await producer.send_and_wait(topic, value, partition=partition)

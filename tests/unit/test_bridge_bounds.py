@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
@@ -73,3 +74,14 @@ async def test_who_waits_when_the_bridge_is_closed_is_told_so(bridge: CoreRuntim
     for task in (under_way, waiting):
         with pytest.raises(ShuttingDownError):
             await asyncio.wait_for(task, 5.0)
+
+
+async def test_the_metrics_of_an_inline_bridge_can_be_shown_among_ones_own(bridge: CoreRuntimeBridge) -> None:
+    own = CollectorRegistry(auto_describe=True)
+    assert bridge.registry is not None
+    own.register(bridge.registry)
+    await bridge.execute("chat", query="counted")
+    assert b'stratarouter_responses_total{code="ok",status="ok"} 1.0' in generate_latest(own)
+    await bridge.close()
+    assert bridge.registry is None
+    assert CoreRuntimeBridge(bridge.config).registry is None

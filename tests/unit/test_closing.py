@@ -30,6 +30,9 @@ class Hanging:
 
     close = stop
 
+    def assign(self, places: object) -> None:
+        """Nothing to do."""
+
     def pause(self, *places: object) -> None:
         """Nothing to do."""
 

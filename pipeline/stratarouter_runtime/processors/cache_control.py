@@ -18,6 +18,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, InvalidRecordError, TopicContractError
 from stratarouter_runtime.ports import Clock
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.control_resolve import Resolver
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 from stratarouter_runtime.records import CacheCommand
@@ -109,11 +110,7 @@ class ControlReader:
             await self._resolver.stop()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            try:
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await consumer.stop()
-            except CLIENT_ERRORS as exc:
-                event(log, logging.INFO, "consumer closed with an error", cause=repr(exc))
+            await closed(consumer.stop(), STOP_TIMEOUT_S)
 
     def _check_there(self, present: set[str]) -> None:
         if self._place.topic not in present:
@@ -282,11 +279,7 @@ class ControlWriter:
         """Disconnect. Idempotent."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            try:
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await producer.stop()
-            except CLIENT_ERRORS as exc:
-                event(log, logging.INFO, "producer closed with an error", cause=repr(exc))
+            await closed(producer.stop(), STOP_TIMEOUT_S)
 
 
 class ControlDesk:

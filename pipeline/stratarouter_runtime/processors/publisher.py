@@ -13,10 +13,10 @@ from aiokafka.structs import OffsetAndMetadata
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.batches import send_all
+from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.state.offsets import OffsetMap, decode
-from stratarouter_runtime.telemetry.logs import event
 
 log = logging.getLogger("stratarouter.publisher")
 
@@ -57,13 +57,8 @@ class KafkaPublisher:
     async def close(self) -> None:
         """Stop the producer; a broker that is away does not hold this up."""
         producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await producer.stop()
-        except CLIENT_ERRORS as exc:
-            event(log, logging.INFO, "producer closed with an error", partition=str(self._partition), cause=repr(exc))
+        if producer is not None:
+            await closed(producer.stop(), CLOSE_TIMEOUT_S, partition=str(self._partition))
 
     def _new_producer(self) -> AIOKafkaProducer:
         return kafka_client.producer(self._config)
