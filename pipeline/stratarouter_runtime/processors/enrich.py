@@ -24,7 +24,7 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery, Embedder
 from stratarouter_runtime.processors.kafka_client import Record
-from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.lane import Instead, Lane
 from stratarouter_runtime.processors.own_executions import OwnExecutions
 from stratarouter_runtime.processors.publish import Outputs, coordinates
 from stratarouter_runtime.records import Execution, Outbound
@@ -42,11 +42,12 @@ FAILED = CacheMiss(reason="unavailable", bypassed=True)
 
 @dataclass(slots=True)
 class Accepted:
-    """A record on its way: its execution so far and when its decoding began (perf_counter seconds)."""
+    """A record on its way: its execution so far, when its decoding began (perf_counter seconds), whether it is done."""
 
     record: Record
     execution: Execution
     began: float
+    done: bool = False
 
 
 class Enrich:
@@ -96,14 +97,14 @@ class Enrich:
             return
         task = asyncio.create_task(self._embed_and_look_up(lane, accepted), name="enrich batch")
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._batch_ended(done, lane, len(accepted)))
+        task.add_done_callback(lambda task: self._batch_ended(task, lane, accepted))
 
-    def _batch_ended(self, task: asyncio.Task[None], lane: Lane, records: int) -> None:
+    def _batch_ended(self, task: asyncio.Task[None], lane: Lane, batch: list[Accepted]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             # Nobody else would hear of it; the records are read again when the lane is opened anew.
             log.error("batch failed", exc_info=task.exception(), extra={"fields": {"lane": lane.name}})
-            self.in_flight -= records
+            self.in_flight -= sum(not item.done for item in batch)
             lane.fence(PoisonRecordError(f"a batch failed: {task.exception()!r}"))
 
     async def stop(self) -> None:
@@ -188,7 +189,7 @@ class Enrich:
             reply_to = item.execution.request.reply_to
             if self._is_unknown(reply_to):
                 missing = ReplyTopicNotAllowedError(f"$.reply_to = {reply_to!r} does not exist", remedy=CREATE_TOPIC)
-                self._finish(lane, item.record, self._outputs.dead_letter(missing, item.record))
+                self._done(lane, item, self._outputs.dead_letter(missing, item.record))
             else:
                 kept.append(item)
         return kept
@@ -256,7 +257,7 @@ class Enrich:
             else:
                 return
         poison = PoisonRecordError(f"{type(cause).__name__} in {self._config.poison_tries} tries: {cause}")
-        self._finish(lane, item.record, self._outputs.dead_letter(poison, item.record))
+        self._done(lane, item, self._outputs.dead_letter(poison, item.record))
 
     def _answer(self, lane: Lane, item: Accepted, hit: CacheHit) -> None:
         took_s = time.perf_counter() - item.began
@@ -268,11 +269,8 @@ class Enrich:
         outbound = self._outputs.answer(request, response, traceparent=trace)
         shadow = self._trials.shadow_of(item.execution, hit)
         check = () if shadow is None else (self._outputs.execution(shadow),)
-        self.in_flight -= 1
-        lane.finish(
-            item.record.offset,
-            (outbound, *check),
-            lambda refusal: (self._outputs.refused_response(refusal, response),),
+        self._done(
+            lane, item, outbound, *check, instead=lambda refusal: (self._outputs.refused_response(refusal, response),)
         )
 
     def _pass_on(self, lane: Lane, item: Accepted) -> None:
@@ -284,7 +282,12 @@ class Enrich:
         outbound = self._outputs.execution(execution)
         if self._own is not None:
             self._own.keep(outbound.value, execution)
-        self._finish(lane, item.record, outbound)
+        self._done(lane, item, outbound)
+
+    def _done(self, lane: Lane, item: Accepted, *outbounds: Outbound, instead: Instead | None = None) -> None:
+        lane.finish(item.record.offset, outbounds, instead)
+        item.done = True
+        self.in_flight -= 1
 
     def _finish(self, lane: Lane, record: Record, outbound: Outbound) -> None:
         self.in_flight -= 1

@@ -1,0 +1,59 @@
+"""What enrich holds in flight, whatever becomes of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import orjson
+import pytest
+
+from stratarouter_runtime.assembly import Assembly
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.records import Outbound
+from stratarouter_runtime.routes import RouteTable
+from unit.enrich_bench import enrich_of, records
+
+if TYPE_CHECKING:
+    from stratarouter_runtime.processors.lane import Lane
+
+TABLE = {
+    "providers": {"sim": {"kind": "simulator", "base_url": "http://127.0.0.1:1"}},
+    "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
+}
+
+
+class Noting:
+    """A lane that notes what is finished, and that it was fenced."""
+
+    name = "requests-0"
+    backlog_end = 0
+
+    def __init__(self) -> None:
+        self.finished: list[int] = []
+        self.fenced = asyncio.Event()
+
+    def finish(self, offset: int, _outbounds: Sequence[Outbound], _instead: object = None) -> None:
+        self.finished.append(offset)
+
+    def fence(self, _problem: Exception) -> None:
+        self.fenced.set()
+
+
+async def test_a_batch_that_fails_gives_its_room_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RuntimeConfig(state_backend="memory", cache_backend="memory", cache_control="off")
+    enrich = enrich_of(Assembly(config, RouteTable.from_dict(TABLE)))
+    monkeypatch.setattr(enrich, "_settle", lambda *_: 1 / 0)
+    nowhere = f"{config.reply_topic_prefix}.nowhere"
+    asked = [
+        {"request_id": f"r-{number}", "decision": "chat", "query": "hi"} | ({"reply_to": nowhere} if number else {})
+        for number in range(3)
+    ]
+    lane = Noting()
+    enrich.handle(cast("Lane", lane), records([orjson.dumps(one) for one in asked]))
+    assert enrich.in_flight == 3
+    async with asyncio.timeout(5):
+        await lane.fenced.wait()
+    assert lane.finished == [1, 2], "refused before the rest failed"
+    assert enrich.in_flight == 0
