@@ -297,6 +297,29 @@ async def test_results_wait_out_an_outage_whoever_waits_for_them(
     await grouped.stop()
 
 
+async def test_rows_that_the_journal_cannot_take_hold_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small(GatedJournal):
+        async def finish(self, items: Sequence[Finish]) -> list[Recorded]:
+            if len(items) > 3 or any(item.key == key(0) for item in items):
+                raise JournalUnavailableError("statement timeout")
+            return await super().finish(items)
+
+    monkeypatch.setattr(grouped_module, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(grouped_module, "MAX_PAUSE_S", 0.001)
+    monkeypatch.setattr(grouped_module, "STOP_TIMEOUT_S", 0.1)
+    small = Small()
+    small.gate.set()
+    await small.start()
+    grouped = await started(small, writers=1)
+    tasks = spawn(*(grouped.finish_one(Finish(key(n), ANSWER, None)) for n in range(20)))
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*tasks[1:]) == [Recorded(ANSWER, None)] * 19
+    assert not tasks[0].done()
+    await grouped.stop()
+    with pytest.raises(ShuttingDownError):
+        await tasks[0]
+
+
 async def test_a_result_that_cannot_be_recorded_before_the_end_is_said(
     journal: GatedJournal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -69,6 +69,7 @@ class _Gatherer(Generic[Item, Result]):
     ) -> None:
         self._call = call
         self._max_rows = max_rows
+        self._at_once = max_rows
         self._linger_s = linger_s
         self._check = check
         self._abandon = abandon
@@ -148,7 +149,7 @@ class _Gatherer(Generic[Item, Result]):
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Result | _Failure]]]:
         taken: list[tuple[Item, asyncio.Future[Result | _Failure]]] = []
-        while self._rows and len(taken) < self._max_rows:
+        while self._rows and len(taken) < self._at_once:
             item, future = self._rows.popleft()
             if self._lost is not None or not future.done():
                 taken.append((item, future))
@@ -166,9 +167,9 @@ class _Gatherer(Generic[Item, Result]):
         except JournalUnavailableError as exc:
             self._pause_s = min(MAX_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
             if self._lost is not None:
-                self._rows.extendleft(reversed(taken))
                 about = {"doing": "finish", "rows": len(taken), "cause": str(exc), "wait_s": self._pause_s}
                 event(log, logging.WARNING, "journal unavailable", **about)
+                self._put_back(taken)
             else:
                 self._settle(taken, _Failure(exc))
             await asyncio.sleep(self._pause_s)
@@ -176,8 +177,19 @@ class _Gatherer(Generic[Item, Result]):
             self._settle(taken, _Failure(exc))
         else:
             self._pause_s = 0.0
+            self._at_once = min(self._max_rows, 2 * self._at_once)
             for (item, future), result in pairs:
                 self._settle_one(item, future, result)
+
+    def _put_back(self, taken: list[tuple[Item, asyncio.Future[Result | _Failure]]]) -> None:
+        """Fewer at once from here on, and one that fails alone goes last: the journal may be away for some rows only,
+        which are too many or too long for one statement.
+        """
+        self._at_once = max(1, len(taken) // 2)
+        if len(taken) == 1:
+            self._rows.extend(taken)
+        else:
+            self._rows.extendleft(reversed(taken))
 
     def _settle(
         self, waiting: list[tuple[Item, asyncio.Future[Result | _Failure]]], outcome: Result | _Failure
