@@ -53,8 +53,11 @@ class Unpacking:
                 left -= len(drained[place])
             if self.passing:
                 raise self.passing.pop()
-        await asyncio.sleep(timeout_ms / 1e6 if not any(drained.values()) else 0)
-        return {place: records for place, records in drained.items() if records}
+        found = {place: records for place, records in drained.items() if records}
+        if not found:
+            await asyncio.sleep(timeout_ms / 1e6)
+        # As aiokafka: between unpacking and the caller nothing else has its turn.
+        return found
 
     def _unpack(self, place: TopicPartition, most: int) -> list[Any]:
         records: list[Any] = []

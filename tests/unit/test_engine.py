@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,7 +20,7 @@ from stratarouter_runtime.errors import (
     ShuttingDownError,
 )
 from stratarouter_runtime.journal.memory import MemoryStore
-from stratarouter_runtime.ports import Begin, CacheEntry, JournalKey, ProviderCall
+from stratarouter_runtime.ports import Begin, Cache, CacheEntry, JournalKey, ProviderCall
 from stratarouter_runtime.records import Answer, CacheOptions, Coordinates
 from stratarouter_runtime.route_file import RouteHedge
 from unit.engine_bench import FIRST, SECOND, Bench, EqualGuard, Provider, execution, vector
@@ -315,17 +315,26 @@ async def test_a_closing_engine_ends_what_has_begun_and_leaves_the_rest_to_other
     assert len(next_provider.calls) == 1
 
 
-async def test_what_is_begun_within_the_grace_ends_within_it() -> None:
-    class SlowCache(MemoryCache):
-        async def store(self, entries: Sequence[CacheEntry]) -> None:
-            await asyncio.sleep(0.05)
-            await super().store(entries)
+class SlowToKeep:
+    """A cache that takes its time to keep an answer."""
 
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    async def store(self, entries: Sequence[CacheEntry]) -> None:
+        await asyncio.sleep(0.05)
+        await self._cache.store(entries)
+
+
+async def test_what_is_begun_within_the_grace_ends_within_it() -> None:
     provider = Provider()
     provider.gate.clear()
     async with Bench(provider) as bench:
-        cache = SlowCache(clock=SystemClock(), guard=EqualGuard())
-        engine = bench.engine_with(cache)
+        cache = MemoryCache(clock=SystemClock(), guard=EqualGuard())
+        engine = bench.engine_with(cast("Cache", SlowToKeep(cache)))
         engine.submit(execution("r0", "words"))
         await _until(lambda: bool(provider.calls))
         asyncio.get_running_loop().call_later(0.05, provider.gate.set)
