@@ -237,6 +237,8 @@ class Assembly:
         """Let running executions end within ``grace_s`` seconds, then stop every part. Idempotent."""
         await self.engine.stop(grace_s)
         await self.together.stop()
+        # Results still waiting to be written are this process's: it lives as long as they do.
+        await self.grouped.stop()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
             await asyncio.gather(self._heartbeat, return_exceptions=True)

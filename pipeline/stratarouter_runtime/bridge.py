@@ -358,6 +358,9 @@ class CoreRuntimeBridge(Feedback):
         return list(done)
 
     async def _started(self) -> Carrier:
+        if self._closed:
+            # Not behind the lock, which ``close`` holds for as long as it drains.
+            raise ShuttingDownError("the bridge is closed")
         if self._carrier is None:
             await self.start()
         if self._carrier is None:

@@ -315,6 +315,26 @@ async def test_a_closing_engine_ends_what_has_begun_and_leaves_the_rest_to_other
     assert len(next_provider.calls) == 1
 
 
+async def test_a_paid_result_whose_task_is_cancelled_while_the_journal_is_away_is_recorded() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        task = bench.engine.submit(execution("r0", "words"))
+        await _until(lambda: bool(provider.calls))
+        bench.journal._store.available = False
+        provider.gate.set()
+        # Long enough to be between two tries, or in one.
+        await asyncio.sleep(0.3)
+        await bench.engine.stop(0.0)
+        with pytest.raises(ShuttingDownError):
+            await task
+        bench.journal._store.available = True
+        await bench.grouped.stop()
+        kept = bench.journal._store.rows[JournalKey("acme", "r0")].result
+    assert kept is not None
+    assert kept.answer is not None
+
+
 class SlowToKeep:
     """A cache that takes its time to keep an answer."""
 

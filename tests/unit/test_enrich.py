@@ -16,8 +16,10 @@ from stratarouter_runtime.routes import RouteTable
 from unit.enrich_bench import enrich_of, records
 
 if TYPE_CHECKING:
+    from stratarouter_runtime.processors.enrich import Enrich
     from stratarouter_runtime.processors.lane import Lane
 
+CONFIG = RuntimeConfig(state_backend="memory", cache_backend="memory", cache_control="off")
 TABLE = {
     "providers": {"sim": {"kind": "simulator", "base_url": "http://127.0.0.1:1"}},
     "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
@@ -41,11 +43,23 @@ class Noting:
         self.fenced.set()
 
 
-async def test_a_batch_that_fails_gives_its_room_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = RuntimeConfig(state_backend="memory", cache_backend="memory", cache_control="off")
+def _failing(config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch) -> Enrich:
     enrich = enrich_of(Assembly(config, RouteTable.from_dict(TABLE)))
     monkeypatch.setattr(enrich, "_settle", lambda *_: 1 / 0)
-    nowhere = f"{config.reply_topic_prefix}.nowhere"
+    return enrich
+
+
+async def test_a_batch_that_fails_at_once_gives_its_room_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    enrich = _failing(CONFIG, monkeypatch)
+    asked = [{"request_id": f"r-{number}", "decision": "chat", "query": "hi"} for number in range(3)]
+    with pytest.raises(ZeroDivisionError):
+        enrich.handle(cast("Lane", Noting()), records([orjson.dumps(one) for one in asked]))
+    assert enrich.in_flight == 0
+
+
+async def test_a_batch_that_fails_gives_its_room_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    enrich = _failing(CONFIG, monkeypatch)
+    nowhere = f"{CONFIG.reply_topic_prefix}.nowhere"
     asked = [
         {"request_id": f"r-{number}", "decision": "chat", "query": "hi"} | ({"reply_to": nowhere} if number else {})
         for number in range(3)

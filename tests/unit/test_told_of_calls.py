@@ -9,11 +9,12 @@ import pytest
 
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import DeadlineExceededError
 from stratarouter_runtime.inline import InlineCarrier
-from stratarouter_runtime.records import Attempt, Response, Usage
+from stratarouter_runtime.records import Answer, Attempt, Response, Usage
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.telemetry.metrics import Metrics
-from stratarouter_runtime.telemetry.responses import Tally, count_response
+from stratarouter_runtime.telemetry.responses import Tally, count_paid
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 
 CALLED = (Attempt("own", "model", "ok", 1.0, 200),)
@@ -33,14 +34,9 @@ def answer(**changes: Any) -> Response:
 def test_tokens_of_a_call_are_counted_whatever_its_price() -> None:
     for cost in (None, 0.0, 0.5):
         metrics = Metrics()
-        count_response(metrics, answer(cost_usd=cost, attempts=CALLED), None)
+        count_paid(metrics, Answer("text", "own", "model", Usage(7, 5, 3, 2), cost_usd=cost))
         assert tokens(metrics) == {"input": 7, "output": 5, "cached": 3, "reasoning": 2}
-
-
-def test_tokens_of_an_answer_without_a_call_are_not() -> None:
-    metrics = Metrics()
-    count_response(metrics, answer(cost_usd=0.0, saved_usd=0.5), None)
-    assert set(tokens(metrics).values()) == {0.0}
+        assert metrics.registry.get_sample_value("stratarouter_cost_usd_total") == (cost or 0.0)
 
 
 def test_a_call_without_a_price_is_not_counted_as_a_hit() -> None:
@@ -78,7 +74,12 @@ async def test_why_the_cache_was_not_asked_is_said_and_counted(
     assert counted == {"mode": 0.0, "disabled": 0.0} | {reason: 1.0}
 
 
-async def test_what_the_journal_answers_was_counted_when_it_was_paid_for(simulator: Simulator) -> None:
+async def test_a_call_is_counted_once_whoever_gets_its_answer() -> None:
+    async with Simulator(SimulatorSettings(latency_ms=200)) as simulator:
+        await _ask_again(simulator)
+
+
+async def _ask_again(simulator: Simulator) -> None:
     table = {
         "providers": {"sim": {"kind": "simulator", "base_url": simulator.base_url}},
         "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
@@ -86,9 +87,12 @@ async def test_what_the_journal_answers_was_counted_when_it_was_paid_for(simulat
     }
     config = RuntimeConfig(state_backend="memory", cache_enabled=False)
     async with CoreRuntimeBridge(config, RouteTable.from_dict(table)) as bridge:
+        # The first goes on without its caller, and is paid for all the same.
+        with pytest.raises(DeadlineExceededError):
+            await bridge.execute("chat", query="where is my invoice", request_id="one", timeout_s=0.05)
         results = [await bridge.execute("chat", query="where is my invoice", request_id="one") for _ in range(3)]
         registry = cast("InlineCarrier", bridge._carrier)._assembly.metrics.registry
-    assert [result.record.from_journal for result in results] == [False, True, True]
+    assert [result.record.from_journal for result in results] == [True, True, True]
     assert results[0].cost_usd
     assert {result.cost_usd for result in results} == {results[0].cost_usd}
     assert registry.get_sample_value("stratarouter_cost_usd_total") == results[0].cost_usd

@@ -133,7 +133,7 @@ class Caller:
 
     async def _call_or_hedge(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
         if work.spoken is None and self._together.takes(target.provider):
-            return await self._call_together(work, target, waited_s)
+            return await self._call_together(work, target, remaining_s, waited_s)
         hedge = self._hedge_of(work.execution.request.decision.route_id)
         after_s = None if hedge is None or work.spoken is not None else self._hedge_after_s(hedge, target)
         if hedge is None or after_s is None or after_s >= remaining_s:
@@ -209,16 +209,12 @@ class Caller:
             self._gates.leave(passage, ended)
             self._note(work, passage, code, status, waited_s)
 
-    async def _call_together(self, work: Work, target: Target, waited_s: float) -> Answer:
+    async def _call_together(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
         """One prompt of a call that others may share; what it waits for company counts as part of it."""
         began = self._clock.monotonic()
         code, status = "given_up", None
         try:
-            answer = await self._while_waited_for(
-                work,
-                target,
-                lambda timeout_s: self._together.call(target, _provider_call(work, target, timeout_s), _tokens(work)),
-            )
+            answer = await self._together.call(target, _provider_call(work, target, remaining_s), _tokens(work))
         except ProviderError as exc:
             code, status = exc.code, exc.status
             raise
@@ -233,11 +229,14 @@ class Caller:
         """The answer to ``call``, which is told its seconds, as long as the most patient of who waits for it does."""
         now = self._clock.monotonic()
         remaining_s, longest_s = work.deadline - now, work.latest - now
+        if remaining_s <= 0:
+            raise DeadlineExceededError("the deadline passed before the call was made")
         if longest_s - remaining_s <= PATIENCE_S:
             return await call(remaining_s)
         loop = asyncio.get_running_loop()
+        cut = asyncio.timeout(remaining_s)
         try:
-            async with asyncio.timeout(remaining_s) as cut:
+            async with cut:
 
                 def move() -> None:
                     if not cut.expired():
@@ -249,6 +248,8 @@ class Caller:
                 finally:
                     work.cuts.discard(move)
         except TimeoutError as exc:
+            if not cut.expired():
+                raise
             late = f"nobody waited any longer for the reply of provider {target.provider!r}"
             raise ProviderInterruptedError(late, maybe_paid=True) from exc
 

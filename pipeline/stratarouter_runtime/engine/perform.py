@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,7 @@ from stratarouter_runtime.ports import Begin, Begun, Clock, Finish, JournalKey, 
 from stratarouter_runtime.records import Answer, ErrorInfo, Execution
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.telemetry.responses import count_paid
 from stratarouter_runtime.told import Told
 
 log = logging.getLogger("stratarouter.perform")
@@ -181,10 +183,13 @@ class Performer:
             self._metrics.ambiguous_calls_total.inc()
 
     async def record(self, finish: Finish) -> Recorded:
-        """Make a result durable, however long the journal is away; what stands afterwards may be another worker's, if
-        it was first.
-        """
-        return await self._journal.finish_one(finish)
+        """Make a result durable; what stands afterwards may be another worker's, if it was first."""
+        try:
+            return await self._persist(lambda: self._journal.finish_one(finish), "finish")
+        except asyncio.CancelledError:
+            # Perhaps between two tries. Written twice, it stands once.
+            self._journal.leave_finish(finish)
+            raise
 
     async def _call_and_record(self, work: Work, hold: Hold) -> Recorded:
         # 2. The calls.
@@ -192,6 +197,7 @@ class Performer:
         answer, error = await self._caller.call_targets(work, hold)
         called = self._clock.monotonic()
         work.timings_ms["provider"] = milliseconds(called - began)
+        self._count_paid(answer)
         # 3. The result is durable before anybody sees it.
         outcome = await self.record(self._finish(work, answer, error))
         work.timings_ms["journal_finish"] = milliseconds(self._clock.monotonic() - called)
@@ -201,7 +207,12 @@ class Performer:
         began = self._clock.monotonic()
         answer, error = await self._caller.call_targets(work, hold)
         work.timings_ms["provider"] = milliseconds(self._clock.monotonic() - began)
+        self._count_paid(answer)
         return await self._record_later(work.execution, self._finish(work, answer, error))
+
+    def _count_paid(self, answer: Answer | None) -> None:
+        if answer is not None:
+            count_paid(self._metrics, answer)
 
     def _finish(self, work: Work, answer: Answer | None, error: ErrorInfo | None) -> Finish:
         charges = self._budgets.charges(work.execution, answer)

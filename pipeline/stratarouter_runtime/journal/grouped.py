@@ -1,7 +1,8 @@
 """Gathers concurrent callers' rows into few journal calls: while one write is under way, the next gathers.
 
-Knows the ``Journal`` port alone. It waits out an outage for results only: they were paid for, and whoever waits for one
-may be gone. Else that is the caller's decision; callers who ask again, each in its own time, share a call now and then.
+Knows the ``Journal`` port alone. It retries nothing but results that nobody waits for any more: they were paid for.
+Else whether to wait out an outage is the caller's decision; callers who ask again, each in its own time, share a call
+now and then.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ log = logging.getLogger("stratarouter.grouped")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-STOP_TIMEOUT_S = 30.0
-"""How long ``stop`` waits for what is queued: three times the journal's own timeout a statement."""
+STOP_TIMEOUT_S = 12.0
+"""How long ``stop`` waits for what is queued: a little more than the journal's own timeout a statement."""
 NEW_ROWS = 200
 """Rows in one call that nobody waits for: packing them takes some 4 ms, and between two calls the event loop has its
 turn."""
@@ -52,8 +53,8 @@ class _Gatherer(Generic[Item, Result]):
     """One kind of call: rows wait in order, each of ``writers`` tasks takes up to ``max_rows`` of them at once.
 
     Rows whose waiter was cancelled before they were sent are left out; ``abandon`` hears of results that came for a
-    cancelled waiter. With ``lost`` each row is written however long the journal is away and whether somebody still
-    waits for it or not; it hears of those without a waiter that could not be.
+    cancelled waiter. With ``lost`` a row is written all the same, however long the journal is away; it hears of those
+    that could not be.
     """
 
     def __init__(
@@ -69,7 +70,6 @@ class _Gatherer(Generic[Item, Result]):
     ) -> None:
         self._call = call
         self._max_rows = max_rows
-        self._at_once = max_rows
         self._linger_s = linger_s
         self._check = check
         self._abandon = abandon
@@ -133,6 +133,18 @@ class _Gatherer(Generic[Item, Result]):
             raise copy.copy(outcome.error) from outcome.error
         return outcome
 
+    def leave(self, item: Item) -> None:
+        """Have a row written that nobody waits for."""
+        assert self._lost is not None
+        if not self._open:
+            self._lost(item, _closed())
+            return
+        self._room.take_more()
+        nobody: asyncio.Future[Result | _Failure] = asyncio.get_running_loop().create_future()
+        nobody.cancel()
+        self._rows.append((item, nobody))
+        self._wake.set()
+
     async def _write_all(self) -> None:
         while await self._has_rows():
             if self._linger_s > 0 and len(self._rows) < self._max_rows:
@@ -149,7 +161,7 @@ class _Gatherer(Generic[Item, Result]):
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Result | _Failure]]]:
         taken: list[tuple[Item, asyncio.Future[Result | _Failure]]] = []
-        while self._rows and len(taken) < self._at_once:
+        while self._rows and len(taken) < self._max_rows:
             item, future = self._rows.popleft()
             if self._lost is not None or not future.done():
                 taken.append((item, future))
@@ -165,31 +177,18 @@ class _Gatherer(Generic[Item, Result]):
             self._settle(taken, _Failure(_closed()))
             raise
         except JournalUnavailableError as exc:
+            # Who waits decides whether to ask again; for a row that nobody waits for any more it is asked here.
+            left = [] if self._lost is None else [row for row in taken if row[1].done()]
+            self._settle([row for row in taken if not row[1].done()] if left else taken, _Failure(exc))
+            self._rows.extend(left)
             self._pause_s = min(MAX_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
-            if self._lost is not None:
-                about = {"doing": "finish", "rows": len(taken), "cause": str(exc), "wait_s": self._pause_s}
-                event(log, logging.WARNING, "journal unavailable", **about)
-                self._put_back(taken)
-            else:
-                self._settle(taken, _Failure(exc))
             await asyncio.sleep(self._pause_s)
         except Exception as exc:  # noqa: BLE001 - whatever it is belongs to the waiters; this task must live on
             self._settle(taken, _Failure(exc))
         else:
             self._pause_s = 0.0
-            self._at_once = min(self._max_rows, 2 * self._at_once)
             for (item, future), result in pairs:
                 self._settle_one(item, future, result)
-
-    def _put_back(self, taken: list[tuple[Item, asyncio.Future[Result | _Failure]]]) -> None:
-        """Fewer at once from here on, and one that fails alone goes last: the journal may be away for some rows only,
-        which are too many or too long for one statement.
-        """
-        self._at_once = max(1, len(taken) // 2)
-        if len(taken) == 1:
-            self._rows.extend(taken)
-        else:
-            self._rows.extendleft(reversed(taken))
 
     def _settle(
         self, waiting: list[tuple[Item, asyncio.Future[Result | _Failure]]], outcome: Result | _Failure
@@ -287,16 +286,17 @@ class GroupedJournal:
         return self._begins.submit(item)
 
     def finish_one(self, item: Finish) -> Coroutine[None, None, Recorded]:
-        """Record one result; returns what stands.
+        """Record one result; returns what stands. Errors as ``begin_one``'s.
 
-        A result once queued is recorded even if its caller is cancelled, and however long the journal is away: it was
-        paid for.
-
-        Raises:
-            SchemaViolationError: the result cannot be stored.
-            ShuttingDownError: not started, or stopped before it could be recorded.
+        A result once queued is recorded even if its caller is cancelled: it was paid for.
         """
         return self._finishes.submit(item)
+
+    def leave_finish(self, item: Finish) -> None:
+        """Have a result recorded that nobody waits for any more, however long the journal is away; said where it cannot
+        be before the end.
+        """
+        self._finishes.leave(item)
 
     def lookup_one(self, key: JournalKey) -> Coroutine[None, None, Recorded | None]:
         """Read one finished result, or None. Errors as ``begin_one``'s."""

@@ -93,7 +93,12 @@ class Enrich:
         unknown = any(self._is_unknown(a.execution.request.reply_to) for a in accepted)
         found = None if missing or unknown else self._look_up_now(accepted)
         if found is not None:
-            self._settle(lane, accepted, found)
+            try:
+                self._settle(lane, accepted, found)
+            except Exception:
+                # Intake opens the lane anew, and the records come again.
+                self.in_flight -= sum(not item.done for item in accepted)
+                raise
             return
         task = asyncio.create_task(self._embed_and_look_up(lane, accepted), name="enrich batch")
         self._tasks.add(task)

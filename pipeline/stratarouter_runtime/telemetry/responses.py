@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from stratarouter_runtime.records import Request, Response
+from stratarouter_runtime.records import Answer, Request, Response
 from stratarouter_runtime.telemetry.logs import event, event_of, ids
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -18,7 +18,7 @@ def log_texts(request: Request, response: Response) -> None:
 
 
 def count_response(metrics: Metrics, response: Response, traceparent: str | None) -> None:
-    """Count one response, its outcome, tokens and money; and log how it ended."""
+    """Count one response, its outcome and what it saved; and log how it ended."""
     if response.error is not None:
         code, attempts = response.error.code, len(response.attempts)
         told = ids(response.request_id, traceparent)
@@ -27,7 +27,6 @@ def count_response(metrics: Metrics, response: Response, traceparent: str | None
         told = ids(response.request_id, traceparent)
         event_of(log, logging.DEBUG, "answered", **told, cache=response.cache.kind, batch=response.batch.role)
     metrics.responses_total.labels(response.status, response.error.code if response.error else "ok").inc()
-    _count_cost(metrics, response)
     if response.saved_usd:
         metrics.saved_usd_total.labels(_saved_by(response.cache.kind)).inc(response.saved_usd)
 
@@ -60,23 +59,18 @@ def _saved_by(kind: str) -> str:
 
 def count_shadow(metrics: Metrics, response: Response) -> None:
     """Count what checking a hit cost; nobody gets this response."""
-    _count_cost(metrics, response)
     if response.cost_usd and not response.from_journal:
         metrics.cache_shadow_cost_usd_total.inc(response.cost_usd)
 
 
-def _count_cost(metrics: Metrics, response: Response) -> None:
-    if response.from_journal:
-        # Paid for when it was recorded, and counted then.
-        return
-    if response.cost_usd:
-        metrics.cost_usd_total.inc(response.cost_usd)
-    if response.attempts and response.error is None:
-        # Of its own call, whether its price is known or not.
-        usage, tokens = response.usage, metrics.tokens_total
-        tokens.labels("input").inc(usage.input_tokens)
-        tokens.labels("output").inc(usage.output_tokens)
-        if usage.cached_tokens:
-            tokens.labels("cached").inc(usage.cached_tokens)
-        if usage.reasoning_tokens:
-            tokens.labels("reasoning").inc(usage.reasoning_tokens)
+def count_paid(metrics: Metrics, answer: Answer) -> None:
+    """Count what a call of this process took and cost, once, whoever gets its answer: its caller may be gone."""
+    if answer.cost_usd:
+        metrics.cost_usd_total.inc(answer.cost_usd)
+    usage, tokens = answer.usage, metrics.tokens_total
+    tokens.labels("input").inc(usage.input_tokens)
+    tokens.labels("output").inc(usage.output_tokens)
+    if usage.cached_tokens:
+        tokens.labels("cached").inc(usage.cached_tokens)
+    if usage.reasoning_tokens:
+        tokens.labels("reasoning").inc(usage.reasoning_tokens)
