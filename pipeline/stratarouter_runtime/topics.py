@@ -23,6 +23,7 @@ from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, admin, mapped
 
 ADMIN_TIMEOUT_S = 60.0
+NO_BROKERS_RETRY_S = 0.2
 """For the whole of ``apply`` or ``check``; a broker that takes longer is taken to be away."""
 CLOSE_TIMEOUT_S = 5.0
 """For closing the client's sockets."""
@@ -191,6 +192,12 @@ async def _connected(config: RuntimeConfig, doing: str) -> AsyncIterator[AIOKafk
     try:
         async with asyncio.timeout(ADMIN_TIMEOUT_S):
             await client.start()
+            while not client._client.cluster.brokers():  # noqa: SLF001 - it shows them in no other way
+                # A broker that has just started names none, itself neither: this client would ask it nothing more.
+                await closed(client.close(), CLOSE_TIMEOUT_S)
+                await asyncio.sleep(NO_BROKERS_RETRY_S)
+                client = admin(config)
+                await client.start()
             yield client
     except CLIENT_ERRORS as exc:
         raise mapped(exc, f"{doing} at {config.bootstrap_servers}") from exc

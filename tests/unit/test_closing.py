@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import NodeNotReadyError
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
@@ -20,6 +22,8 @@ FOUND: Any = ("the response", None)
 
 class Hanging:
     """A client that starts, and never closes."""
+
+    _client = SimpleNamespace(cluster=SimpleNamespace(brokers=lambda: {1}))
 
     async def start(self) -> None:
         """Nothing to do."""
@@ -73,6 +77,26 @@ async def test_topics_that_were_looked_at_are_told(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Hanging, "list_topics", listed, raising=False)
     assert await topics.names(RuntimeConfig()) == {"requests"}
+
+
+async def test_a_broker_that_names_none_yet_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does that has just started; a client that heard it so has nobody to ask."""
+
+    class Early(Hanging):
+        _client = SimpleNamespace(cluster=SimpleNamespace(brokers=set))
+
+        async def list_topics(self) -> list[str]:
+            raise NodeNotReadyError
+
+    async def listed(_: object) -> list[str]:
+        return ["requests"]
+
+    clients: list[Any] = [Early(), Early(), Hanging()]
+    monkeypatch.setattr(Hanging, "list_topics", listed, raising=False)
+    monkeypatch.setattr(topics, "admin", lambda _: clients.pop(0))
+    monkeypatch.setattr(topics, "NO_BROKERS_RETRY_S", 0.001)
+    assert await topics.names(RuntimeConfig()) == {"requests"}
+    assert clients == []
 
 
 async def test_lanes_that_were_looked_at_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
