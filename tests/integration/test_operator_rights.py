@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,18 +35,6 @@ pytestmark = [
 PASSWORD = "canary-password-4712"
 OPERATOR, OBSERVER, READER = "operator", "observer", "reader"
 PARTITIONS = 2
-
-
-@pytest.fixture
-def collected() -> Iterator[None]:
-    """What aiokafka leaves is collected here, and not in the middle of another test."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.make(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -54,18 +53,6 @@ LEFT_BY_AIOKAFKA = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableEx
 OPS = Path(__file__).parents[2] / "ops"
 ROLE = OPS / "postgres" / "least-privilege.sql"
 REDIS_USER = OPS / "redis" / "least-privilege.acl"
-
-
-@pytest.fixture
-def collected() -> Iterator[None]:
-    """What aiokafka leaves is collected here, and not in the middle of another test."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.make(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import DeadlineExceededError
-from stratarouter_runtime.inline import InlineCarrier
 from stratarouter_runtime.records import Answer, Attempt, Response, Usage
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -65,7 +64,8 @@ async def test_why_the_cache_was_not_asked_is_said_and_counted(
     config = RuntimeConfig(state_backend="memory", cache_backend="memory", cache_control="off", cache_enabled=enabled)
     async with CoreRuntimeBridge(config, RouteTable.from_dict(table)) as bridge:
         result = await bridge.execute("chat", query="where is my invoice", cache=options)
-        registry = cast("InlineCarrier", bridge._carrier)._assembly.metrics.registry
+        registry = bridge.registry
+    assert registry is not None
     assert (result.cache.kind, result.cache.reason) == ("bypass", reason)
     counted = {
         why: registry.get_sample_value("stratarouter_cache_bypass_total", {"reason": why})
@@ -74,12 +74,8 @@ async def test_why_the_cache_was_not_asked_is_said_and_counted(
     assert counted == {"mode": 0.0, "disabled": 0.0} | {reason: 1.0}
 
 
-async def test_a_call_is_counted_once_whoever_gets_its_answer() -> None:
-    async with Simulator(SimulatorSettings(latency_ms=200)) as simulator:
-        await _ask_again(simulator)
-
-
-async def _ask_again(simulator: Simulator) -> None:
+async def test_a_call_is_counted_once_whoever_gets_its_answer(simulator: Simulator) -> None:
+    simulator.settings = SimulatorSettings(latency_ms=200)
     table = {
         "providers": {"sim": {"kind": "simulator", "base_url": simulator.base_url}},
         "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
@@ -91,7 +87,8 @@ async def _ask_again(simulator: Simulator) -> None:
         with pytest.raises(DeadlineExceededError):
             await bridge.execute("chat", query="where is my invoice", request_id="one", timeout_s=0.05)
         results = [await bridge.execute("chat", query="where is my invoice", request_id="one") for _ in range(3)]
-        registry = cast("InlineCarrier", bridge._carrier)._assembly.metrics.registry
+        registry = bridge.registry
+    assert registry is not None
     assert [result.record.from_journal for result in results] == [True, True, True]
     assert results[0].cost_usd
     assert {result.cost_usd for result in results} == {results[0].cost_usd}

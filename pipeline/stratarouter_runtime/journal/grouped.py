@@ -178,9 +178,11 @@ class _Gatherer(Generic[Item, Result]):
             raise
         except JournalUnavailableError as exc:
             # Who waits decides whether to ask again; for a row that nobody waits for any more it is asked here.
-            left = [] if self._lost is None else [row for row in taken if row[1].done()]
-            self._settle([row for row in taken if not row[1].done()] if left else taken, _Failure(exc))
-            self._rows.extend(left)
+            for row in taken:
+                if self._lost is not None and row[1].done():
+                    self._rows.append(row)
+                else:
+                    self._settle_one(*row, _Failure(exc))
             self._pause_s = min(MAX_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
             await asyncio.sleep(self._pause_s)
         except Exception as exc:  # noqa: BLE001 - whatever it is belongs to the waiters; this task must live on

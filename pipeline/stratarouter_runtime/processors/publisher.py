@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 
@@ -70,8 +69,7 @@ class KafkaPublisher:
                 await admin.start()
                 found = await kafka_client.committed_offsets(admin, self._group, [self._partition])
         finally:
-            with contextlib.suppress(*CLIENT_ERRORS):
-                await admin.close()
+            await closed(admin.close(), CLOSE_TIMEOUT_S, partition=str(self._partition))
         committed = found.get(self._partition)
         if committed is None or committed.offset < 0:
             return OffsetMap(NO_OFFSET, NO_OFFSET)

@@ -18,6 +18,7 @@ from stratarouter_runtime.embedders import create_embedder
 from stratarouter_runtime.errors import ConfigurationError, RuntimeSystemError
 from stratarouter_runtime.journal.reader import JournalReader
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
 from stratarouter_runtime.providers.reach import reach
 from stratarouter_runtime.route_file import ProviderSpec
@@ -28,6 +29,7 @@ log = logging.getLogger("stratarouter.doctor")
 State = Literal["ok", "warning", "failed", "skipped"]
 
 CHECK_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 5.0
 SKEW_S = 2.0
 """Clocks further apart than this make deadlines and windows lie."""
 MIN_REDIS = (6, 2)
@@ -97,7 +99,7 @@ async def _broker(config: RuntimeConfig) -> list[Check]:
     except CLIENT_ERRORS as exc:
         raise mapped(exc, f"connecting to {config.bootstrap_servers}") from exc
     finally:
-        await client.close()
+        await closed(client.close(), CLOSE_TIMEOUT_S)
     took = (time.monotonic() - began) * 1000
     brokers = cluster.get("brokers", [])
     return [Check("broker", "ok", f"{config.bootstrap_servers}: {len(brokers)} brokers, connected in {took:.0f} ms")]
