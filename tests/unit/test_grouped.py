@@ -262,30 +262,37 @@ async def test_caller_cancelled_before_its_row_is_sent_leaves_no_row(journal: Ga
     assert journal.calls == [["r0"]]
 
 
-async def test_result_of_a_cancelled_caller_is_recorded_all_the_same(journal: GatedJournal) -> None:
+async def test_a_result_that_its_cancelled_caller_leaves_is_written_once(journal: GatedJournal) -> None:
     grouped = await started(journal, writers=1)
-    first, second = spawn(*(grouped.finish_one(Finish(key(n), ANSWER, None)) for n in range(2)))
+
+    async def record(n: int) -> None:
+        finish = Finish(key(n), ANSWER, None)
+        try:
+            await grouped.finish_one(finish)
+        except asyncio.CancelledError:
+            grouped.leave_finish(finish)
+            raise
+
+    tasks = spawn(record(0))
     await spin()
-    [third] = spawn(grouped.finish_one(Finish(key(2), ANSWER, None)))
+    tasks += spawn(record(1), record(2))
     await spin()
-    for task in (second, third):
-        task.cancel()
+    tasks[1].cancel()
+    await spin()
     journal.gate.set()
-    await asyncio.wait([first, second, third])
+    await asyncio.wait(tasks)
     await grouped.stop()
     assert await journal.lookup([key(0), key(1), key(2)]) == [Recorded(ANSWER, None)] * 3
+    assert journal.calls == [["r0"], ["r2", "r1"]]
 
 
 async def test_a_result_that_nobody_waits_for_any_more_waits_out_an_outage(journal: GatedJournal) -> None:
     journal.gate.set()
     grouped = await started(journal, max_waiting=2)
     journal._store.available = False
-    sent, waits = spawn(*(grouped.finish_one(Finish(key(n), ANSWER, None)) for n in range(2)))
-    await asyncio.sleep(0)
-    sent.cancel()
     with pytest.raises(JournalUnavailableError):
-        await waits
-    for n in range(2, 5):
+        await grouped.finish_one(Finish(key(1), ANSWER, None))
+    for n in (0, 2, 3, 4):
         grouped.leave_finish(Finish(key(n), ANSWER, None))
     await asyncio.sleep(0.2)
     journal._store.available = True

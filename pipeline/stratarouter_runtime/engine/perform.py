@@ -187,7 +187,7 @@ class Performer:
         try:
             return await self._persist(lambda: self._journal.finish_one(finish), "finish")
         except asyncio.CancelledError:
-            # Perhaps between two tries. Written twice, it stands once.
+            # It was paid for. Written twice, where its statement was under way, it stands once.
             self._journal.leave_finish(finish)
             raise
 

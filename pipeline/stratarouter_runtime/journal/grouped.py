@@ -53,8 +53,7 @@ class _Gatherer(Generic[Item, Result]):
     """One kind of call: rows wait in order, each of ``writers`` tasks takes up to ``max_rows`` of them at once.
 
     Rows whose waiter was cancelled before they were sent are left out; ``abandon`` hears of results that came for a
-    cancelled waiter. With ``lost`` a row is written all the same, however long the journal is away; it hears of those
-    that could not be.
+    cancelled waiter, ``lost`` of rows that nobody waited for and that could not be written.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class _Gatherer(Generic[Item, Result]):
         self._check = check
         self._abandon = abandon
         self._lost = lost
-        self._rows: deque[tuple[Item, asyncio.Future[Result | _Failure]]] = deque()
+        self._rows: deque[tuple[Item, asyncio.Future[Result | _Failure] | None]] = deque()
         self._room = Room(max_waiting)
         self._wake = asyncio.Event()
         self._open = False
@@ -109,11 +108,10 @@ class _Gatherer(Generic[Item, Result]):
             self._check(item)
         if not self._room.take_now():
             await self._room.take()
-        future: asyncio.Future[Result | _Failure] | None = None
         try:
             if not self._open:
                 raise _closed()
-            future = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[Result | _Failure] = asyncio.get_running_loop().create_future()
             self._rows.append((item, future))
             if len(self._rows) == 1:
                 self._wake.set()
@@ -125,24 +123,20 @@ class _Gatherer(Generic[Item, Result]):
                     self._give_up(item, future.result())
                 raise
         finally:
-            # A row that is written without its waiter keeps its place until then.
-            if not (self._lost is not None and future is not None and future.cancelled()):
-                self._room.give_back()
+            self._room.give_back()
         if isinstance(outcome, _Failure):
             # A copy each: one exception raised in hundreds of tasks would gather all their tracebacks.
             raise copy.copy(outcome.error) from outcome.error
         return outcome
 
     def leave(self, item: Item) -> None:
-        """Have a row written that nobody waits for."""
+        """Have a row written that nobody waits for, however long the journal is away."""
         assert self._lost is not None
         if not self._open:
             self._lost(item, _closed())
             return
         self._room.take_more()
-        nobody: asyncio.Future[Result | _Failure] = asyncio.get_running_loop().create_future()
-        nobody.cancel()
-        self._rows.append((item, nobody))
+        self._rows.append((item, None))
         self._wake.set()
 
     async def _write_all(self) -> None:
@@ -159,15 +153,15 @@ class _Gatherer(Generic[Item, Result]):
             await self._wake.wait()
         return True
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result | _Failure]]]:
-        taken: list[tuple[Item, asyncio.Future[Result | _Failure]]] = []
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result | _Failure] | None]]:
+        taken: list[tuple[Item, asyncio.Future[Result | _Failure] | None]] = []
         while self._rows and len(taken) < self._max_rows:
             item, future = self._rows.popleft()
-            if self._lost is not None or not future.done():
+            if future is None or not future.done():
                 taken.append((item, future))
         return taken
 
-    async def _write(self, taken: list[tuple[Item, asyncio.Future[Result | _Failure]]]) -> None:
+    async def _write(self, taken: list[tuple[Item, asyncio.Future[Result | _Failure] | None]]) -> None:
         if not taken:
             return
         try:
@@ -177,12 +171,12 @@ class _Gatherer(Generic[Item, Result]):
             self._settle(taken, _Failure(_closed()))
             raise
         except JournalUnavailableError as exc:
-            # Who waits decides whether to ask again; for a row that nobody waits for any more it is asked here.
-            for row in taken:
-                if self._lost is not None and row[1].done():
-                    self._rows.append(row)
+            # Who waits decides whether to ask again; for a row that nobody waits for it is asked here.
+            for item, future in taken:
+                if future is None:
+                    self._rows.append((item, None))
                 else:
-                    self._settle_one(*row, _Failure(exc))
+                    self._settle_one(item, future, _Failure(exc))
             self._pause_s = min(MAX_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
             await asyncio.sleep(self._pause_s)
         except Exception as exc:  # noqa: BLE001 - whatever it is belongs to the waiters; this task must live on
@@ -193,24 +187,25 @@ class _Gatherer(Generic[Item, Result]):
                 self._settle_one(item, future, result)
 
     def _settle(
-        self, waiting: list[tuple[Item, asyncio.Future[Result | _Failure]]], outcome: Result | _Failure
+        self, waiting: list[tuple[Item, asyncio.Future[Result | _Failure] | None]], outcome: Result | _Failure
     ) -> None:
         for item, future in waiting:
             self._settle_one(item, future, outcome)
 
-    def _settle_one(self, item: Item, future: asyncio.Future[Result | _Failure], outcome: Result | _Failure) -> None:
-        if not future.done():
-            future.set_result(outcome)
-            return
-        self._give_up(item, outcome)
-        if self._lost is not None:
+    def _settle_one(
+        self, item: Item, future: asyncio.Future[Result | _Failure] | None, outcome: Result | _Failure
+    ) -> None:
+        if future is None:
             self._room.give_back()
+            if isinstance(outcome, _Failure) and self._lost is not None:
+                self._lost(item, outcome.error)
+        elif future.done():
+            self._give_up(item, outcome)
+        else:
+            future.set_result(outcome)
 
     def _give_up(self, item: Item, outcome: Result | _Failure) -> None:
-        if isinstance(outcome, _Failure):
-            if self._lost is not None:
-                self._lost(item, outcome.error)
-        elif self._abandon is not None:
+        if self._abandon is not None and not isinstance(outcome, _Failure):
             self._abandon(item, outcome)
 
 
@@ -290,7 +285,7 @@ class GroupedJournal:
     def finish_one(self, item: Finish) -> Coroutine[None, None, Recorded]:
         """Record one result; returns what stands. Errors as ``begin_one``'s.
 
-        A result once queued is recorded even if its caller is cancelled: it was paid for.
+        A caller cancelled meanwhile takes along what was not sent yet, and leaves it to ``leave_finish``.
         """
         return self._finishes.submit(item)
 
