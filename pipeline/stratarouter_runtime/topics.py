@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import tomllib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,14 +18,10 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from stratarouter_runtime import contracts
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import TopicContractError
-from stratarouter_runtime.processors.closing import closed
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, admin, mapped
+from stratarouter_runtime.processors.admin_client import connected
 
 ADMIN_TIMEOUT_S = 60.0
-NO_BROKERS_RETRY_S = 0.2
 """For the whole of ``apply`` or ``check``; a broker that takes longer is taken to be away."""
-CLOSE_TIMEOUT_S = 5.0
-"""For closing the client's sockets."""
 POLL_S = 0.05
 """Between two looks at whether the brokers know a new topic."""
 OWN_SETTING = 1
@@ -155,7 +150,7 @@ def compare(
 async def check(config: RuntimeConfig, *, partitions: int | None = None) -> list[Difference]:
     """Compare the broker with the contract; ``partitions`` as for ``apply``. Raises BrokerError."""
     declared = _declared(config)
-    async with _connected(config, "checking the topics") as client:
+    async with connected(config, "checking the topics", ADMIN_TIMEOUT_S) as client:
         return compare(declared, await _existing(client, declared), partitions)
 
 
@@ -165,7 +160,7 @@ async def apply(config: RuntimeConfig, *, partitions: int | None = None, dry_run
     ``partitions`` stands in for every topic's own number. Raises BrokerError.
     """
     declared = _declared(config)
-    async with _connected(config, "applying the topics") as client:
+    async with connected(config, "applying the topics", ADMIN_TIMEOUT_S) as client:
         existing = await _existing(client, declared)
         differences = compare(declared, existing, partitions)
         if not dry_run:
@@ -178,31 +173,12 @@ async def apply(config: RuntimeConfig, *, partitions: int | None = None, dry_run
 
 async def names(config: RuntimeConfig) -> frozenset[str]:
     """The broker's topics as of now. Raises BrokerError."""
-    async with _connected(config, "listing the topics") as client:
+    async with connected(config, "listing the topics", ADMIN_TIMEOUT_S) as client:
         return frozenset(await client.list_topics())
 
 
 def _declared(config: RuntimeConfig) -> dict[str, Topic]:
     return {topic.full_name(config): topic for topic in load()}
-
-
-@asynccontextmanager
-async def _connected(config: RuntimeConfig, doing: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    client = admin(config)
-    try:
-        async with asyncio.timeout(ADMIN_TIMEOUT_S):
-            await client.start()
-            while not client._client.cluster.brokers():  # noqa: SLF001 - it shows them in no other way
-                # A broker that has just started names none, itself neither: this client would ask it nothing more.
-                await closed(client.close(), CLOSE_TIMEOUT_S)
-                await asyncio.sleep(NO_BROKERS_RETRY_S)
-                client = admin(config)
-                await client.start()
-            yield client
-    except CLIENT_ERRORS as exc:
-        raise mapped(exc, f"{doing} at {config.bootstrap_servers}") from exc
-    finally:
-        await closed(client.close(), CLOSE_TIMEOUT_S)
 
 
 async def _existing(client: AIOKafkaAdminClient, names: Mapping[str, Topic]) -> dict[str, Existing]:
@@ -275,7 +251,7 @@ async def _alter(
 
 
 async def _until_known(client: AIOKafkaAdminClient, differences: Sequence[Difference]) -> None:
-    """Wait until the brokers report what was created; ``_connected`` bounds the wait."""
+    """Wait until the brokers report what was created; ``connected`` bounds the wait."""
     wanted = {one.topic: int(one.declared) for one in differences if one.what in ("topic", "partitions")}
     while wanted:
         known: dict[str, int] = {}

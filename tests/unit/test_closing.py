@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import NodeNotReadyError
+from aiokafka.structs import OffsetAndMetadata
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError
-from stratarouter_runtime.processors import find_response, kafka_client, tail
-from stratarouter_runtime.tools import ranges, status
+from stratarouter_runtime.processors import admin_client, find_response, kafka_client, publisher, tail
+from stratarouter_runtime.tools import doctor, ranges, status
 
 SOON_S = 0.05
+LANE = TopicPartition("requests", 0)
 FOUND: Any = ("the response", None)
 
 
@@ -48,11 +52,10 @@ class Hanging:
 def hanging(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("consumer", "admin"):
         monkeypatch.setattr(kafka_client, name, lambda *_, **__: Hanging())
-    monkeypatch.setattr(topics, "admin", lambda _: Hanging())
     monkeypatch.setattr(kafka_client, "places_of", lambda *_: [])
     for module in (find_response, tail, ranges):
         monkeypatch.setattr(module, "STOP_TIMEOUT_S", SOON_S)
-    monkeypatch.setattr(topics, "CLOSE_TIMEOUT_S", SOON_S)
+    monkeypatch.setattr(admin_client, "CLOSE_TIMEOUT_S", SOON_S)
     monkeypatch.setattr(status, "CLOSE_TIMEOUT_S", SOON_S)
 
 
@@ -79,24 +82,60 @@ async def test_topics_that_were_looked_at_are_told(monkeypatch: pytest.MonkeyPat
     assert await topics.names(RuntimeConfig()) == {"requests"}
 
 
-async def test_a_broker_that_names_none_yet_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one does that has just started; a client that heard it so has nobody to ask."""
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The clients that will be made; the first two hear from a broker that has just started and names none."""
 
     class Early(Hanging):
         _client = SimpleNamespace(cluster=SimpleNamespace(brokers=set))
 
-        async def list_topics(self) -> list[str]:
-            raise NodeNotReadyError
-
-    async def listed(_: object) -> list[str]:
-        return ["requests"]
+    async def describe_cluster(_: object) -> dict[str, object]:
+        return {"brokers": [1]}
 
     clients: list[Any] = [Early(), Early(), Hanging()]
+    monkeypatch.setattr(kafka_client, "admin", lambda _: clients.pop(0))
+    monkeypatch.setattr(admin_client, "NO_BROKERS_RETRY_S", 0.001)
     monkeypatch.setattr(Hanging, "list_topics", listed, raising=False)
-    monkeypatch.setattr(topics, "admin", lambda _: clients.pop(0))
-    monkeypatch.setattr(topics, "NO_BROKERS_RETRY_S", 0.001)
+    monkeypatch.setattr(Hanging, "describe_cluster", describe_cluster, raising=False)
+    return clients
+
+
+async def listed(client: Any) -> list[str]:
+    if not client._client.cluster.brokers():
+        raise NodeNotReadyError
+    return ["requests"]
+
+
+async def committed_by(client: Any, *_: object) -> dict[TopicPartition, OffsetAndMetadata]:
+    await listed(client)
+    return {LANE: OffsetAndMetadata(7, "")}
+
+
+async def test_a_broker_that_names_none_yet_is_asked_anew_for_topics(early: list[Any]) -> None:
     assert await topics.names(RuntimeConfig()) == {"requests"}
-    assert clients == []
+    assert early == []
+
+
+async def test_a_broker_that_names_none_yet_is_asked_anew_for_offsets(
+    early: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_client, "committed_offsets", committed_by)
+    reader = publisher.TransactionalPublisher(RuntimeConfig(), "group", LANE)
+    assert (await reader._read_committed()).watermark == 7
+    assert early == []
+
+
+async def test_a_broker_that_names_none_yet_is_asked_anew_by_the_doctor(early: list[Any]) -> None:
+    [check] = await doctor._broker(RuntimeConfig())
+    assert (check.state, "1 brokers" in check.detail) == ("ok", True)
+    assert early == []
+
+
+async def test_a_broker_that_goes_on_naming_none_is_said(early: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    early[2:] = [copy.copy(early[0]) for _ in range(10_000)]
+    monkeypatch.setattr(topics, "ADMIN_TIMEOUT_S", 0.5)
+    with pytest.raises(BrokerError, match="TimeoutError while listing the topics at"):
+        await topics.names(RuntimeConfig())
 
 
 async def test_lanes_that_were_looked_at_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +144,7 @@ async def test_lanes_that_were_looked_at_are_told(monkeypatch: pytest.MonkeyPatc
 
     for name in ("beginning_offsets", "end_offsets"):
         monkeypatch.setattr(Hanging, name, nothing, raising=False)
-    monkeypatch.setattr(kafka_client, "committed_offsets", nothing)
+    monkeypatch.setattr(admin_client, "committed_offsets", nothing)
     monkeypatch.setattr(status, "TIMEOUT_S", 1.0)
     began = time.monotonic()
     lanes, counts = await status._from_broker(RuntimeConfig())

@@ -11,9 +11,9 @@ from aiokafka import ConsumerRecord
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.engine import Engine
-from stratarouter_runtime.errors import IdempotencyConflictError
+from stratarouter_runtime.errors import IdempotencyConflictError, OutputRefusedError
 from stratarouter_runtime.processors.execute import Execute
-from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.lane import Instead, Lane
 from stratarouter_runtime.records import Coordinates, Decision, Execution, Outbound, Request, Response, Target
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -43,9 +43,11 @@ class Collector:
 
     def __init__(self) -> None:
         self.finished: dict[int, Outbound] = {}
+        self.instead: Instead | None = None
 
-    def finish(self, offset: int, outbounds: Sequence[Outbound], _instead: object = None) -> None:
+    def finish(self, offset: int, outbounds: Sequence[Outbound], instead: Instead | None = None) -> None:
         [self.finished[offset]] = outbounds
+        self.instead = instead
 
 
 def _record(offset: int, value: bytes) -> Any:
@@ -58,10 +60,10 @@ def _value(request_id: str) -> bytes:
     return wire.encode_execution(Execution(request, (Target("openai", "m"),), None, "s", "c", "p", source))
 
 
-async def _run(engine: FailingEngine, *values: bytes) -> dict[int, Outbound]:
+async def _run(engine: FailingEngine, *values: bytes, lane: Collector | None = None) -> dict[int, Outbound]:
     config = RuntimeConfig(poison_tries=2)
     execute = Execute(config, engine=cast("Engine", engine), metrics=Metrics())
-    lane = Collector()
+    lane = lane or Collector()
     execute.handle(cast("Lane", lane), [_record(n, value) for n, value in enumerate(values)])
     async with asyncio.timeout(5):
         while len(lane.finished) < len(values):
@@ -100,6 +102,17 @@ async def test_a_conflict_is_a_dead_letter_at_once() -> None:
     [out] = (await _run(engine, _value("r1"))).values()
     assert wire.decode_dead_letter(out.value).code == "idempotency_conflict"
     assert len(engine.journal_checked) == 1
+
+
+async def test_a_dead_letter_that_the_broker_refuses_is_a_shorter_one_of_the_same_request() -> None:
+    lane = Collector()
+    await _run(FailingEngine(IdempotencyConflictError("used before")), _value("r1"), lane=lane)
+    assert lane.instead is not None
+    [out] = lane.instead(OutputRefusedError("larger than the topic takes"))
+    letter = wire.decode_dead_letter(out.value)
+    assert (letter.source.topic, letter.source.partition, letter.source.offset) == ("requests", 3, 77)
+    assert (letter.request_id, letter.key, letter.value) == ("r1", b"r1", None)
+    assert "larger than the topic takes" in letter.reason
 
 
 async def test_a_response_too_large_is_an_error_response_that_says_so() -> None:

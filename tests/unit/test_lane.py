@@ -222,13 +222,15 @@ async def test_an_output_the_broker_refuses_is_replaced_and_its_neighbours_are_p
     await lane.close(1.0)
 
 
-async def test_a_refused_output_with_nothing_in_its_place_halts_the_lane() -> None:
+async def test_a_refused_output_with_nothing_in_its_place_halts_the_lane(caplog: pytest.LogCaptureFixture) -> None:
     lane = await _lane(ScriptedPublisher())
     lane.take(0)
     lane.finish(0, (Outbound("dead-letter", None, b"refused"),))
     async with asyncio.timeout(5):
         await lane.drained()
     assert lane.state == "halted"
+    [said] = [record.fields for record in caplog.records if record.message == "lane halted"]
+    assert (said["lane"], said["code"]) == (lane.name, "output_refused")
     await lane.close(0.1)
 
 

@@ -20,7 +20,7 @@ from stratarouter_runtime.ports import Clock
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.control_resolve import Resolver
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped, mapped_write
 from stratarouter_runtime.records import CacheCommand
 from stratarouter_runtime.state.cache_control import CacheControl, labels_of
 from stratarouter_runtime.telemetry.logs import event
@@ -264,7 +264,7 @@ class ControlWriter:
                     topic, value, key=named[0].replace("\x1f", ":").encode(), partition=0
                 )
         except CLIENT_ERRORS as exc:
-            raise mapped(exc, f"writing to {topic}") from exc
+            raise mapped_write(exc, f"writing to {topic}") from exc
         return int(sent.offset)
 
     async def _started(self) -> AIOKafkaProducer:

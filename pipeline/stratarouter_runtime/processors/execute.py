@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.engine import Engine
@@ -87,7 +86,7 @@ class Execute:
             return
         if exc is None or isinstance(exc, InvalidRecordError):
             outbound = self._outcome(task, record, execution)
-            self._finish(lane, record, outbound, lambda refusal: self._instead(refusal, task, record))
+            self._finish(lane, record, outbound, lambda refusal: self._instead(refusal, task, record, execution))
             return
         log.error("execution failed", exc_info=exc, extra={"fields": {"offset": record.offset, "try": tries}})
         if tries < self._config.poison_tries:
@@ -126,12 +125,13 @@ class Execute:
             return self._outputs.refused_execution(poison, execution, record)
 
     def _instead(
-        self, refusal: OutputRefusedError, task: asyncio.Task[Response], record: Record
+        self, refusal: OutputRefusedError, task: asyncio.Task[Response], record: Record, execution: Execution
     ) -> tuple[Outbound, ...]:
         """What to publish where the broker refuses the first choice: an error response, or a shorter dead letter."""
         if task.exception() is None:
             return (self._outputs.refused_response(refusal, task.result()),)
-        return (self._outputs.dead_letter(PoisonRecordError(refusal.message), replace(record, value=None)),)
+        poison = PoisonRecordError(refusal.message)
+        return (self._outputs.refused_execution(poison, execution, record, short=True),)
 
     def _finish(self, lane: Lane, record: Record, outbound: Outbound, instead: Instead | None = None) -> None:
         self.in_flight -= 1

@@ -10,17 +10,14 @@ import aiokafka.producer.sender
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
-    GroupCoordinatorNotAvailableError,
-    GroupLoadInProgressError,
+    GroupAuthorizationFailedError,
     InvalidTopicError,
     KafkaError,
     MessageSizeTooLargeError,
-    NotCoordinatorForGroupError,
     ProducerFenced,
     TopicAuthorizationFailedError,
 )
 from aiokafka.helpers import create_ssl_context
-from aiokafka.structs import OffsetAndMetadata
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, LaneFencedError, OutputRefusedError, TopicContractError
@@ -36,9 +33,10 @@ RETRY_BACKOFF_MS = 5
 MAX_PRODUCE_BYTES = 20 * 1024 * 1024
 """The largest record written: a dead letter around a request of 12 MiB in base64."""
 REQUEST_TIMEOUT_MS = 15_000
-COORDINATOR_RETRY_S = 0.1
 METADATA_MAX_AGE_MS = 15_000
 """How late a consumer hears of new partitions, or of a topic made anew; aiokafka's default is 5 minutes."""
+
+RIGHTS_REMEDY = "grant this user the right to it (`stratarouter-runtime topics acls`)"
 
 aiokafka.producer.sender.BACKOFF_OVERRIDE = TRANSACTION_RETRY_S
 
@@ -119,31 +117,19 @@ def admin(config: RuntimeConfig) -> AIOKafkaAdminClient:
     return AIOKafkaAdminClient(**connection(config), request_timeout_ms=REQUEST_TIMEOUT_MS)
 
 
-async def committed_offsets(
-    client: AIOKafkaAdminClient, group: str, partitions: list[TopicPartition] | None = None
-) -> dict[TopicPartition, OffsetAndMetadata]:
-    """What ``group`` has committed, with the metadata. Waits for its coordinator; the caller bounds that.
-
-    A broker has none until its first group is asked for: it makes the topic that holds the offsets then.
-    """
-    while True:
-        try:
-            found: dict[TopicPartition, OffsetAndMetadata] = await client.list_consumer_group_offsets(
-                group, partitions=partitions
-            )
-        except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, GroupLoadInProgressError):
-            await asyncio.sleep(COORDINATOR_RETRY_S)
-        else:
-            return found
-
-
 def mapped(exc: BaseException, doing: str) -> BrokerError:
     """Our error for aiokafka's: fenced is final for a lane, everything else is retried with a new client."""
     if isinstance(exc, ProducerFenced):
         return LaneFencedError(f"fenced while {doing}: another worker owns this partition")
+    remedy = RIGHTS_REMEDY if isinstance(exc, TopicAuthorizationFailedError | GroupAuthorizationFailedError) else None
+    return BrokerError(f"{type(exc).__name__} while {doing}: {exc}", remedy=remedy)
+
+
+def mapped_write(exc: BaseException, doing: str) -> BrokerError:
+    """As ``mapped``, of what was written: where the broker will never take it, that is said."""
     if isinstance(exc, MessageSizeTooLargeError | TopicAuthorizationFailedError | InvalidTopicError):
         return OutputRefusedError(f"{type(exc).__name__} while {doing}: {exc}")
-    return BrokerError(f"{type(exc).__name__} while {doing}: {exc}")
+    return mapped(exc, doing)
 
 
 CLIENT_ERRORS: tuple[type[BaseException], ...] = (

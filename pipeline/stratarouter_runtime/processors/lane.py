@@ -442,6 +442,7 @@ class Lane:
             f"lane {state}",
             lane=self.name,
             cause=self.problem,
+            code=getattr(exc, "code", "internal"),
         )
         self._ready.clear()
         # What it held will never be committed here, and must not throttle the lanes beside it.

@@ -92,11 +92,13 @@ class Outputs:
         request_id = wire.peek_request_id(record.value)
         return self._dead_letter(exc, record, coordinates(record), record.key, record.value, request_id)
 
-    def refused_execution(self, exc: InvalidRecordError, execution: Execution, record: Record) -> Outbound:
-        """The request inside ``execution``, under the coordinates where its client wrote it."""
+    def refused_execution(
+        self, exc: InvalidRecordError, execution: Execution, record: Record, *, short: bool = False
+    ) -> Outbound:
+        """The request inside ``execution``, under the coordinates where its client wrote it; ``short``: without it."""
         request = execution.request
         place = execution.source or coordinates(record)
-        value = wire.encode_request(request)
+        value = None if short else wire.encode_request(request)
         return self._dead_letter(exc, record, place, request.request_id.encode(), value, request.request_id)
 
     def _dead_letter(

@@ -10,10 +10,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors import admin_client, kafka_client
 from stratarouter_runtime.processors.batches import send_all
 from stratarouter_runtime.processors.closing import closed
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped, mapped_write
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.state.offsets import OffsetMap, decode
 
@@ -63,14 +63,11 @@ class KafkaPublisher:
         return kafka_client.producer(self._config)
 
     async def _read_committed(self) -> OffsetMap:
-        admin = kafka_client.admin(self._config)
-        try:
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                await admin.start()
-                found = await kafka_client.committed_offsets(admin, self._group, [self._partition])
-        finally:
-            await closed(admin.close(), CLOSE_TIMEOUT_S, partition=str(self._partition))
-        committed = found.get(self._partition)
+        partition = self._partition
+        doing = f"reading what is committed of {partition}"
+        async with admin_client.connected(self._config, doing, READ_TIMEOUT_S, partition=str(partition)) as client:
+            found = await admin_client.committed_offsets(client, self._group, [partition])
+        committed = found.get(partition)
         if committed is None or committed.offset < 0:
             return OffsetMap(NO_OFFSET, NO_OFFSET)
         return decode(committed.offset, committed.metadata or "")
@@ -99,7 +96,7 @@ class TransactionalPublisher(KafkaPublisher):
                 # 3. All or nothing.
                 await producer.commit_transaction()
         except CLIENT_ERRORS as exc:
-            raise mapped(exc, f"committing {self._partition} at {offset}") from exc
+            raise mapped_write(exc, f"committing {self._partition} at {offset}") from exc
 
 
 class PlainPublisher(KafkaPublisher):
@@ -120,4 +117,4 @@ class PlainPublisher(KafkaPublisher):
                 await send_all(producer, outbounds)
                 await self._consumer.commit({self._partition: OffsetAndMetadata(offset, metadata)})
         except CLIENT_ERRORS as exc:
-            raise mapped(exc, f"committing {self._partition} at {offset}") from exc
+            raise mapped_write(exc, f"committing {self._partition} at {offset}") from exc

@@ -25,7 +25,7 @@ from stratarouter_runtime.processors.answers import Answers
 from stratarouter_runtime.processors.cache_control import ControlWriter
 from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.find_response import find_response
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped, mapped_write
 from stratarouter_runtime.records import CacheCommand, Context, Coordinates, DeadLetter, Response
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.wire_results import OWN_MAX_DEPTH, coordinates
@@ -287,7 +287,7 @@ class KafkaCarrier:
                     topic = self._config.topic(self._config.requests_topic)
                     metadata = await self._producer.send_and_wait(topic, value, key=request_id.encode())
             except CLIENT_ERRORS as exc:
-                raise mapped(exc, "producing a request") from exc
+                raise mapped_write(exc, "producing a request") from exc
             self._calls.stands(call, Place.sent(metadata))
             return await answer
         finally:

@@ -24,7 +24,7 @@ from stratarouter_runtime.errors import (
     SchemaViolationError,
     UndecodableRecordError,
 )
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
+from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publisher import KafkaPublisher, TransactionalPublisher
 from stratarouter_runtime.records import DeadLetter, Outbound
 from stratarouter_runtime.state.offsets import OffsetMap, encode
@@ -250,10 +250,7 @@ class _Marks(KafkaPublisher):
     """Reads which letters of a partition were sent again."""
 
     async def read(self) -> OffsetMap:
-        try:
-            return await self._read_committed()
-        except CLIENT_ERRORS as exc:
-            raise mapped(exc, f"asking which letters of {self._partition} were sent again") from exc
+        return await self._read_committed()
 
 
 def mark(state: OffsetMap, first: int, sent: set[int]) -> OffsetMap:

@@ -17,9 +17,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders import create_embedder
 from stratarouter_runtime.errors import ConfigurationError, RuntimeSystemError
 from stratarouter_runtime.journal.reader import JournalReader
-from stratarouter_runtime.processors import kafka_client
-from stratarouter_runtime.processors.closing import closed
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
+from stratarouter_runtime.processors import admin_client
 from stratarouter_runtime.providers.reach import reach
 from stratarouter_runtime.route_file import ProviderSpec
 from stratarouter_runtime.routes import RouteTable, api_keys
@@ -29,7 +27,6 @@ log = logging.getLogger("stratarouter.doctor")
 State = Literal["ok", "warning", "failed", "skipped"]
 
 CHECK_TIMEOUT_S = 30.0
-CLOSE_TIMEOUT_S = 5.0
 SKEW_S = 2.0
 """Clocks further apart than this make deadlines and windows lie."""
 MIN_REDIS = (6, 2)
@@ -91,15 +88,9 @@ async def _routes(config: RuntimeConfig) -> list[Check]:
 
 
 async def _broker(config: RuntimeConfig) -> list[Check]:
-    client = kafka_client.admin(config)
     began = time.monotonic()
-    try:
-        await client.start()
+    async with admin_client.connected(config, "asking for the brokers", CHECK_TIMEOUT_S) as client:
         cluster = await client.describe_cluster()
-    except CLIENT_ERRORS as exc:
-        raise mapped(exc, f"connecting to {config.bootstrap_servers}") from exc
-    finally:
-        await closed(client.close(), CLOSE_TIMEOUT_S)
     took = (time.monotonic() - began) * 1000
     brokers = cluster.get("brokers", [])
     return [Check("broker", "ok", f"{config.bootstrap_servers}: {len(brokers)} brokers, connected in {took:.0f} ms")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,8 @@ from aiokafka import TopicPartition
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import OffsetMetadataError, RuntimeSystemError
 from stratarouter_runtime.journal.reader import JournalReader
-from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors import admin_client, kafka_client
 from stratarouter_runtime.processors.closing import closed
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
 from stratarouter_runtime.state.offsets import decode
 
 TIMEOUT_S = 30.0
@@ -87,22 +85,17 @@ async def _from_broker(config: RuntimeConfig) -> tuple[list[LaneStatus], tuple[i
     read = inputs(config)
     names = [topic for _, topic in read.values()]
     consumer = kafka_client.consumer(config, *names, *outputs, group=None)
-    admin = kafka_client.admin(config)
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with admin_client.connected(config, "looking at the lanes", TIMEOUT_S) as admin:
             await consumer.start()
-            await admin.start()
             places = kafka_client.places_of(consumer, *names, *outputs)
             first, end = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
             lanes = []
             for processor, (group, topic) in read.items():
-                committed = await kafka_client.committed_offsets(admin, group)
+                committed = await admin_client.committed_offsets(admin, group)
                 lanes += [_lane(processor, place, committed, first, end) for place in places if place.topic == topic]
-    except CLIENT_ERRORS as exc:
-        raise mapped(exc, "looking at the lanes") from exc
     finally:
         await closed(consumer.stop(), CLOSE_TIMEOUT_S)
-        await closed(admin.close(), CLOSE_TIMEOUT_S)
     held = [sum(end[place] - first[place] for place in places if place.topic == topic) for topic in outputs]
     return lanes, (held[0], held[1])
 

@@ -1,0 +1,37 @@
+"""What aiokafka's errors are here: a read that is not allowed is no output that the broker refuses."""
+
+from __future__ import annotations
+
+import pytest
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    InvalidTopicError,
+    KafkaConnectionError,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+    TopicAuthorizationFailedError,
+)
+
+from stratarouter_runtime.errors import BrokerError, LaneFencedError, OutputRefusedError
+from stratarouter_runtime.processors.kafka_client import RIGHTS_REMEDY, mapped, mapped_write
+
+
+@pytest.mark.parametrize("kind", [MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError])
+def test_what_the_broker_will_never_take_is_an_output_refused(kind: type[Exception]) -> None:
+    error = mapped_write(kind("responses"), "committing requests-0 at 7")
+    assert type(error) is OutputRefusedError
+    assert (kind.__name__ in error.message, "committing requests-0 at 7" in error.message) == (True, True)
+
+
+@pytest.mark.parametrize("kind", [TopicAuthorizationFailedError, GroupAuthorizationFailedError])
+def test_a_read_that_is_not_allowed_says_which_right_is_missing(kind: type[Exception]) -> None:
+    error = mapped(kind("requests"), "reading requests")
+    assert (type(error), error.remedy, error.retryable) == (BrokerError, RIGHTS_REMEDY, True)
+
+
+@pytest.mark.parametrize("mapping", [mapped, mapped_write])
+def test_fenced_is_fenced_and_the_rest_is_the_broker(mapping: object) -> None:
+    assert callable(mapping)
+    assert type(mapping(ProducerFenced(), "committing")) is LaneFencedError
+    away = mapping(KafkaConnectionError("away"), "committing")
+    assert (type(away), away.remedy) == (BrokerError, BrokerError.default_remedy)
