@@ -113,9 +113,7 @@ class Assembly:
             window_s=config.batch_window_ms / 1000,
             max_size=self._max_prompts,
         )
-        self.budgets = Budgets(
-            self.routes.budgets, journal=self.grouped, clock=self.clock, is_priced=self.providers.is_priced
-        )
+        self.budgets = self._new_budgets()
         self.engine = Engine(
             config,
             cache=self.cache,
@@ -125,6 +123,16 @@ class Assembly:
             metrics=self.metrics,
             control=self.control,
             trials=self.trials,
+        )
+
+    def _new_budgets(self) -> Budgets:
+        return Budgets(
+            self.routes.budgets,
+            journal=self.grouped,
+            clock=self.clock,
+            is_priced=self.providers.is_priced,
+            cost_usd=self.providers.cost_usd,
+            metrics=self.metrics,
         )
 
     def _new_trials(self, comparer: Comparer | None) -> Trials:

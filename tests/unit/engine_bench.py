@@ -116,8 +116,9 @@ class Bench:
             hedge_of=lambda _: hedge,
         )  # fmt: skip
         self.budgets = Budgets(
-            budgets, journal=self.grouped, clock=clock, is_priced=lambda _, model: model != "unpriced"
-        )
+            budgets, journal=self.grouped, clock=clock, is_priced=lambda _, model: model != "unpriced",
+            cost_usd=lambda _, __, usage: (usage.input_tokens + usage.output_tokens) / 1000, metrics=self.metrics,
+        )  # fmt: skip
         self._config = config
         self._performer = Performer(
             journal=self.grouped, caller=caller, gates=self.gates, budgets=self.budgets, clock=clock,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from stratarouter_runtime.journal.memory import MemoryStore
-from stratarouter_runtime.records import Response
+from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.records import Answer, Response, Usage
 from stratarouter_runtime.route_file import Budget
 from unit.engine_bench import SECOND, Bench, Provider, execution
 
@@ -77,3 +79,24 @@ async def test_a_request_refused_for_its_budget_may_be_sent_again() -> None:
         assert _code(await bench.engine.submit(execution("again", "two", threshold=None))) == "budget_exhausted"
         bench.budgets.update([])
         assert _code(await bench.engine.submit(execution("again", "two", threshold=None))) is None
+
+
+class Uncounting(Provider):
+    """A server that tells no usage, so that there is no price either."""
+
+    async def call(self, provider: str, call: ProviderCall, **_: Any) -> Answer:
+        self.calls.append(call)
+        return Answer("a long answer of forty characters, about", provider, call.model, Usage(), cost_usd=None)
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget("money", window_s=86_400, usd=0.05), Budget("tokens", window_s=86_400, tokens=50)]
+)
+async def test_answers_without_counted_tokens_spend_a_budget_by_their_length(budget: Budget) -> None:
+    provider = Uncounting()
+    async with Bench(provider, budgets=[budget]) as bench:
+        codes = [_code(await bench.engine.submit(execution(f"r{n}", "q" * 8 + str(n)))) for n in range(8)]
+        guesses = bench.metrics.budget_guesses_total._value.get()
+    # Two tokens of a question and ten of an answer each, at a thousandth of a dollar.
+    assert codes == [None] * 5 + ["budget_exhausted"] * 3
+    assert (len(provider.calls), guesses) == (5, 5)

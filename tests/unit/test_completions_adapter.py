@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratarouter_runtime.errors import ProviderBadReplyError, UnsupportedParameterError
-from stratarouter_runtime.ports import HttpReply, ProviderCall
+from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.openai_completions import OpenAICompletionsAdapter, _shares
 from stratarouter_runtime.records import Usage
 
@@ -76,3 +76,12 @@ def test_shares_add_up_and_none_is_off_by_more_than_one(total: int, weights: lis
     whole = sum(weights)
     if whole:
         assert all(abs(share - total * weight / whole) < 1 for share, weight in zip(shares, weights, strict=True))
+
+
+def test_an_empty_completion_is_an_answer_and_takes_nothing_from_the_others() -> None:
+    calls = [_call(), _call(), _call()]
+    answers = ADAPTER.from_http_many(_reply({0: "a", 1: "", 2: "c"}), calls)
+    assert [answer.text for answer in answers] == ["a", "", "c"]
+    reader = ADAPTER.read_stream(_call())
+    reader.feed(ServerSentEvent('{"choices": [{"text": "", "finish_reason": "stop"}]}'))
+    assert reader.answer().text == ""

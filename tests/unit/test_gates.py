@@ -196,3 +196,14 @@ async def test_changed_limits_hold_for_newcomers() -> None:
             *(bench.engine.submit(execution(f"r{n}", f"question {n}", threshold=None)) for n in range(5))
         )
         assert asyncio.get_running_loop().time() - began < 0.9
+
+
+async def test_a_key_that_is_added_by_a_reload_is_used() -> None:
+    provider = Models(keys=1)
+    async with Bench(provider, limits={"openai": Limits(4)}) as bench:
+        await bench.engine.submit(execution("r0", "question 0"))
+        provider.key_count = 2
+        bench.gates.update({"openai": Limits(4)})
+        for n in range(1, 5):
+            await bench.engine.submit(execution(f"r{n}", f"question {n}"))
+    assert set(provider.used_keys) == {0, 1}

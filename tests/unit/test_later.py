@@ -82,3 +82,22 @@ async def test_after_the_end_a_row_is_said_and_given_up(caplog: pytest.LogCaptur
     await later.put(Begin(JournalKey("acme", "r"), "0" * 32, "route"))
     assert later._writer is None
     assert "result not journaled" in [record.message for record in caplog.records]
+
+
+async def test_who_is_cancelled_while_there_is_no_room_leaves_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stratarouter_runtime.engine.later.MAX_ROWS", 1)
+    store = MemoryStore()
+    journal = Noting(store)
+    await journal.start()
+    later = Later(GroupedJournal(journal), _at_once, Told())
+    answer = Answer("yes", "openai", "small", Usage(1, 1))
+    keys = [JournalKey("acme", f"r{number}") for number in range(3)]
+    waiting = [asyncio.create_task(later.put(Begin(key, "0" * 32, "route"), Finish(key, answer, None))) for key in keys]
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert [task.cancelled() for task in waiting] == [False, True, True]
+    await later.stop(5.0)
+    assert set(store.rows) == set(keys)
+    assert later._room.free == 1

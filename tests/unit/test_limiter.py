@@ -95,3 +95,10 @@ def test_nonsense_in_headers_never_closes_a_key_for_longer_than_the_bound(hint: 
     limiter = RateLimiter()
     limiter.learn(0.0, hint)
     assert 0 <= limiter.wait_s(0.0, 1) <= MAX_RESET_S
+
+
+def test_what_one_reply_claims_to_have_used_closes_no_key_for_days() -> None:
+    limiter = RateLimiter(tokens_per_minute=600)
+    assert limiter.reserve(0.0, 10) == 0.0
+    limiter.settle(10, 2_000_000_000)
+    assert 3500 < limiter.wait_s(0.0, 10) < 3700

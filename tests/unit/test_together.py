@@ -7,8 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from stratarouter_runtime.engine.gates import Limits
-from stratarouter_runtime.errors import ProviderRejectedError, ProviderUnavailableError
+from stratarouter_runtime.errors import ProviderInterruptedError, ProviderRejectedError, ProviderUnavailableError
 from stratarouter_runtime.ports import ProviderCall
 from stratarouter_runtime.records import Answer, Response, Usage
 from unit.engine_bench import Bench, Provider, execution
@@ -162,3 +164,63 @@ async def test_the_end_breaks_off_what_is_under_way() -> None:
     assert all(task.done() for task in tasks)
     await asyncio.sleep(0)
     assert not [task for task in asyncio.all_tasks() if task.get_name() in {"prompts together", "window"}]
+
+
+class Punctual(Together):
+    """Takes 300 ms, and breaks off where none of its prompts has so much time."""
+
+    async def call_many(self, provider: str, calls: Sequence[ProviderCall], **_: Any) -> list[Answer]:
+        self.batches.append([str(call.messages[-1]["content"]) for call in calls])
+        try:
+            async with asyncio.timeout(max(call.timeout_s for call in calls)):
+                await asyncio.sleep(0.3)
+        except TimeoutError as exc:
+            raise ProviderInterruptedError("cut off", maybe_paid=True) from exc
+        return [Answer("the answer", provider, "small", Usage(10, 5), cost_usd=0.01) for _ in calls]
+
+
+@pytest.mark.parametrize("policy", ["retry", "fail"])
+async def test_a_shared_call_lasts_as_long_as_its_most_patient_member(policy: str) -> None:
+    provider = Punctual()
+    async with Bench(provider, on_ambiguous=policy) as bench:
+        hasty = execution("lead", "same", targets=ONE, deadline_ms=int(time.time() * 1000) + 150)
+        lead = bench.engine.submit(hasty)
+        await _until_sent(provider, 1)
+        patient = bench.engine.submit(execution("patient", "same", targets=ONE))
+        late, answered = await lead, await patient
+        ambiguous = bench.metrics.ambiguous_calls_total._value.get()
+    assert late.error is not None
+    assert late.error.code == "deadline_exceeded"
+    assert (answered.text, answered.batch.role) == ("the answer", "follower")
+    assert (provider.batches, ambiguous) == ([["same"]], 0)
+
+
+async def test_a_prompt_that_was_never_sent_is_not_booked_as_paid() -> None:
+    provider = Together()
+    provider.gate.clear()
+    async with Bench(provider, batch_window_ms=60_000) as bench:
+        [first] = _ask(bench, "a")
+        await _until_sent(provider, 1)
+        [late] = _ask(bench, "b", deadline_ms=int(time.time() * 1000) + 100)
+        response = await late
+        ambiguous = bench.metrics.ambiguous_calls_total._value.get()
+        provider.gate.set()
+        await first
+    assert response.error is not None
+    assert (response.error.code, ambiguous) == ("deadline_exceeded", 0)
+    assert provider.batches == [["a"]]
+
+
+async def test_a_shared_call_that_nobody_waits_for_any_more_is_broken_off() -> None:
+    provider = Together()
+    provider.gate.clear()
+    async with Bench(provider, limits={"vllm": Limits(1)}) as bench:
+        soon_ms = int(time.time() * 1000) + 100
+        late = await asyncio.gather(*_ask(bench, "a", deadline_ms=soon_ms))
+        assert [response.status for response in late] == ["error"]
+        async with asyncio.timeout(5):
+            while bench.together._by_provider["vllm"].calls:
+                await asyncio.sleep(0.01)
+        provider.gate.set()
+        [after] = await asyncio.gather(*_ask(bench, "b"))
+    assert after.text == "answer to b"

@@ -18,11 +18,14 @@ from stratarouter_runtime.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the cache said of a request before it was submitted: nothing that answers it."""
+    """What the cache said of a request before it was submitted: nothing that answers it. ``led``: somebody led for the
+    very same words then.
+    """
 
     story: Story
     text: str
     began: float
+    led: bool
 
 
 class Asking:
@@ -32,6 +35,7 @@ class Asking:
         cache: None: there is none, and every request is executed.
         spawn: starts a task that belongs to the engine.
         served: told of each hit that is served.
+        is_led: whether somebody leads for words, by their content hash.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Asking:
         *,
         spawn: Callable[[Coroutine[Any, Any, Any], str], object],
         served: Callable[[Execution, CacheHit], None],
+        is_led: Callable[[str], bool],
     ) -> None:
         self._cache = cache
         self._trials = trials
@@ -50,6 +55,7 @@ class Asking:
         self._clock = clock
         self._spawn = spawn
         self._served = served
+        self._is_led = is_led
 
     def now(self, execution: Execution) -> Response | Looked | None:
         """A hit's response, or what else can be said without waiting; None where the cache is not to be asked, or needs
@@ -77,7 +83,7 @@ class Asking:
             return self._response(cache, execution, result, began)
         story = new_story(execution)
         self._missed(execution, result, withheld, story, began)
-        return Looked(story, text, began)
+        return Looked(story, text, began, self._is_led(execution.content_hash))
 
     async def same_words(self, execution: Execution) -> Response | None:
         """The response where these very words are kept. Of a miss nothing is noted: it is asked again with a vector."""

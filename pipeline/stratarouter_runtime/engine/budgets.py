@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from stratarouter_runtime.engine.tokens import guessed, guessed_input
 from stratarouter_runtime.errors import BudgetExhaustedError, ExecutionError, UnpricedTargetError
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.ports import BudgetWindow, Clock, Spent
-from stratarouter_runtime.records import Answer, Execution
+from stratarouter_runtime.records import Answer, Execution, Usage
 from stratarouter_runtime.route_file import Budget
+from stratarouter_runtime.telemetry.metrics import Metrics
 
 NANO = 1_000_000_000
 
@@ -22,6 +24,7 @@ class Budgets:
 
     Args:
         is_priced: whether the price of a provider's model is known.
+        cost_usd: the price of some usage there; None where it is not known.
     """
 
     def __init__(
@@ -31,11 +34,15 @@ class Budgets:
         journal: GroupedJournal,
         clock: Clock,
         is_priced: Callable[[str, str], bool],
+        cost_usd: Callable[[str, str, Usage], float | None],
+        metrics: Metrics,
     ) -> None:
         self._budgets = tuple(budgets)
         self._journal = journal
         self._clock = clock
         self._is_priced = is_priced
+        self._cost_usd = cost_usd
+        self._metrics = metrics
 
     def update(self, budgets: Sequence[Budget]) -> None:
         """Hold requests against other budgets from now on."""
@@ -70,12 +77,19 @@ class Budgets:
         return None
 
     def charges(self, execution: Execution, answer: Answer | None) -> tuple[tuple[BudgetWindow, Spent], ...]:
-        """What ``answer`` is charged to."""
-        if answer is None or not self._budgets:
+        """What ``answer`` is charged to. Where its server counted nothing, what its length lets guess: a budget that
+        nothing is charged to would be none.
+        """
+        budgets = [] if answer is None else self.matching(execution)
+        if answer is None or not budgets:
             return ()
-        tokens = answer.usage.input_tokens + answer.usage.output_tokens
-        spent = Spent(round((answer.cost_usd or 0.0) * NANO), tokens)
-        return tuple((self._window(budget, execution), spent) for budget in self.matching(execution))
+        usage, cost_usd = answer.usage, answer.cost_usd
+        if usage.input_tokens <= 0 and usage.output_tokens <= 0:
+            self._metrics.budget_guesses_total.inc()
+            usage = Usage(guessed_input(execution), guessed(answer.text + str(answer.tool_calls or "")))
+            cost_usd = self._cost_usd(answer.provider, answer.model, usage)
+        spent = Spent(round((cost_usd or 0.0) * NANO), usage.input_tokens + usage.output_tokens)
+        return tuple((self._window(budget, execution), spent) for budget in budgets)
 
     def _window(self, budget: Budget, execution: Execution) -> BudgetWindow:
         now_s = self._clock.wall_ms() // 1000

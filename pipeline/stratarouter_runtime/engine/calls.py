@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.engine.gates import Gates, Hold, Passage
 from stratarouter_runtime.engine.respond import error_info
-from stratarouter_runtime.engine.together import Together
+from stratarouter_runtime.engine.together import Prompt, Together
+from stratarouter_runtime.engine.tokens import guessed_input
 from stratarouter_runtime.engine.work import Work
 from stratarouter_runtime.errors import (
     AmbiguousCallError,
@@ -27,8 +28,6 @@ from stratarouter_runtime.state.retry import RetryPolicy
 from stratarouter_runtime.telemetry.metrics import Metrics
 from stratarouter_runtime.telemetry.tracing import exemplar
 
-CHARACTERS_PER_TOKEN = 4
-"""To book a call's tokens before they are counted; the usual rule of thumb for English."""
 GUESSED_OUTPUT_TOKENS = 256
 """Booked for an answer whose length the request does not limit."""
 PATIENCE_S = 0.25
@@ -133,7 +132,7 @@ class Caller:
 
     async def _call_or_hedge(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
         if work.spoken is None and self._together.takes(target.provider):
-            return await self._call_together(work, target, remaining_s, waited_s)
+            return await self._call_together(work, target, waited_s)
         hedge = self._hedge_of(work.execution.request.decision.route_id)
         after_s = None if hedge is None or work.spoken is not None else self._hedge_after_s(hedge, target)
         if hedge is None or after_s is None or after_s >= remaining_s:
@@ -209,12 +208,19 @@ class Caller:
             self._gates.leave(passage, ended)
             self._note(work, passage, code, status, waited_s)
 
-    async def _call_together(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
+    async def _call_together(self, work: Work, target: Target, waited_s: float) -> Answer:
         """One prompt of a call that others may share; what it waits for company counts as part of it."""
         began = self._clock.monotonic()
         code, status = "given_up", None
         try:
-            answer = await self._together.call(target, _provider_call(work, target, remaining_s), _tokens(work))
+            prompts: list[Prompt] = []
+
+            def ask(timeout_s: float) -> Awaitable[Answer]:
+                call = _provider_call(work, target, timeout_s)
+                prompts.append(self._together.prompt(target, call, _tokens(work)))
+                return self._together.answer(prompts[0])
+
+            answer = await self._while_waited_for(work, target, ask, is_sent=lambda: prompts[0].sent)
         except ProviderError as exc:
             code, status = exc.code, exc.status
             raise
@@ -225,7 +231,13 @@ class Caller:
             took = self._clock.monotonic() - began
             work.attempts.append(_attempt(target, code, took, status, waited_s))
 
-    async def _while_waited_for(self, work: Work, target: Target, call: Callable[[float], Awaitable[Answer]]) -> Answer:
+    async def _while_waited_for(
+        self,
+        work: Work,
+        target: Target,
+        call: Callable[[float], Awaitable[Answer]],
+        is_sent: Callable[[], bool] = lambda: True,
+    ) -> Answer:
         """The answer to ``call``, which is told its seconds, as long as the most patient of who waits for it does."""
         now = self._clock.monotonic()
         remaining_s, longest_s = work.deadline - now, work.latest - now
@@ -250,6 +262,8 @@ class Caller:
         except TimeoutError as exc:
             if not cut.expired():
                 raise
+            if not is_sent():
+                raise DeadlineExceededError("the deadline passed before the prompt was sent") from exc
             late = f"nobody waited any longer for the reply of provider {target.provider!r}"
             raise ProviderInterruptedError(late, maybe_paid=True) from exc
 
@@ -274,13 +288,9 @@ def _attempt(target: Target, code: str, took_s: float, status: int | None, waite
 
 def _tokens(work: Work) -> int:
     """About how many tokens the call will take, to book them under a limit."""
-    asked = 0
-    for message in work.execution.request.messages:
-        content = message.get("content")
-        asked += len(content) if isinstance(content, str) else len(str(content or ""))
     params = work.execution.request.params
     limit = params.get("max_tokens") or params.get("max_completion_tokens") or GUESSED_OUTPUT_TOKENS
-    return asked // CHARACTERS_PER_TOKEN + (limit if isinstance(limit, int) else GUESSED_OUTPUT_TOKENS)
+    return guessed_input(work.execution) + (limit if isinstance(limit, int) else GUESSED_OUTPUT_TOKENS)
 
 
 def _provider_call(work: Work, target: Target, timeout_s: float) -> ProviderCall:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,7 @@ from stratarouter_runtime.engine.asking import Asking, Looked, likened_text, new
 from stratarouter_runtime.engine.coalesce import Candidate, Leaders
 from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.engine.perform import Performer
-from stratarouter_runtime.engine.respond import Story, error_info
+from stratarouter_runtime.engine.respond import Story
 from stratarouter_runtime.engine.shadows import Shadows
 from stratarouter_runtime.engine.trials import Trials
 from stratarouter_runtime.engine.work import (
@@ -33,10 +32,13 @@ from stratarouter_runtime.engine.work import (
     Work,
     again,
     as_exception,
+    before,
     check_same_payload,
+    due,
+    remaining_s,
     shutting_down,
 )
-from stratarouter_runtime.errors import DeadlineExceededError, ShuttingDownError
+from stratarouter_runtime.errors import ShuttingDownError
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Guard, JournalKey, Recorded
 from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
 from stratarouter_runtime.state.cache_control import CacheControl
@@ -86,7 +88,9 @@ class Engine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._performing: set[Leader] = set()
         self._shadows = Shadows(self._trials, metrics, submit=self.submit, spawn=self._spawn)
-        self._asking = Asking(cache, self._trials, metrics, clock, spawn=self._spawn, served=self._shadows.check)
+        self._asking = Asking(
+            cache, self._trials, metrics, clock, spawn=self._spawn, served=self._shadows.check, is_led=self._is_led
+        )
         self._fills = Fills(cache, clock, self._trials.judged)
         self._following = 0
         self._closing = False
@@ -105,9 +109,9 @@ class Engine:
 
     async def stop(self, grace_s: float) -> None:
         """Wait up to ``grace_s`` for what runs, then break it off: its ``started`` rows tell the next worker."""
-        due = self._clock.monotonic() + grace_s
+        until = self._clock.monotonic() + grace_s
         # What ends may begin something: an answer is kept, and held against another.
-        while (tasks := self._all_tasks()) and (left_s := due - self._clock.monotonic()) > 0:
+        while (tasks := self._all_tasks()) and (left_s := until - self._clock.monotonic()) > 0:
             await asyncio.wait(tasks, timeout=left_s)
         self.close()
         while tasks := self._all_tasks():
@@ -150,7 +154,10 @@ class Engine:
 
     def is_led(self, execution: Execution) -> bool:
         """Whether a request of the very same words is in flight, whom this one follows without a vector."""
-        return lookup.may_follow(execution) and execution.content_hash in self._leaders
+        return lookup.may_follow(execution) and self._is_led(execution.content_hash)
+
+    def _is_led(self, content_hash: str) -> bool:
+        return content_hash in self._leaders
 
     def knows_leader(self, execution: Execution) -> bool:
         """Whether one who leads is known to answer these words, so that there is something to ``follow``."""
@@ -162,7 +169,7 @@ class Engine:
 
         None: nobody leads any more, or who led has failed; ``submit`` it.
         """
-        asked = looked or Looked(new_story(execution), likened_text(execution), self._clock.monotonic())
+        asked = looked or Looked(new_story(execution), likened_text(execution), self._clock.monotonic(), led=True)
         story, candidate = asked.story, Candidate.of(execution, asked.text)
         leader = self._join(execution, candidate, story)
         if leader is None:
@@ -240,8 +247,8 @@ class Engine:
         story = new_story(execution) if looked is None else looked.story
         own = self._leading.get(key)
         finding = self._find_or_lead(execution, key, story, manner) if own is None else again(own, execution, story)
-        remaining_s = self._remaining_s(execution)
-        response = await (finding if remaining_s is None else _before(remaining_s, finding, execution, story))
+        within_s = remaining_s(execution, self._clock)
+        response = await (finding if within_s is None else before(within_s, finding, execution, story))
         response.timings_ms["execute"] = milliseconds(self._clock.monotonic() - began)
         manner.tell()
         return response
@@ -258,7 +265,9 @@ class Engine:
         # 2. The cache.
         looked = manner.looked
         candidate = Candidate.of(execution, likened_text(execution) if looked is None else looked.text)
-        hit = None if looked is not None else await self._asking.ask(execution, candidate.text, story)
+        # Who led for these words when it was asked, and leads no more, has brought an answer since.
+        asked = looked is not None and (not looked.led or candidate.content_hash in self._leaders)
+        hit = None if asked else await self._asking.ask(execution, candidate.text, story)
         if hit is not None:
             return await self._served(execution, key, hit, story, manner)
         # 3. A leader in flight, or lead.
@@ -269,14 +278,15 @@ class Engine:
                 return await self._served(execution, key, leader, story, manner)
             if leader is None:
                 return await self._lead(execution, candidate, story, manner)
-            if manner.on_text is not None and leader.work.spoken is not None:
-                leader.work.spoken.join(manner.on_text)
-            outcome = await self._follow(execution, key, leader, story, deferred=manner.deferred)
+            outcome = await self._follow(
+                execution, key, leader, story, deferred=manner.deferred, on_text=manner.on_text
+            )
+            follows = story.batch.role == "follower"
             heard = manner.on_text is not None and leader.work.spoken  # which is not taken back
-            if outcome.answer is not None or story.from_journal or heard or leader.shares_error(execution, outcome):
+            if outcome.answer is not None or not follows or heard or leader.shares_error(execution, outcome):
                 break
         assert outcome is not None
-        if outcome.answer is None and not story.from_journal:
+        if outcome.answer is None and story.batch.role == "follower":
             # The error taken over from a leader is this request's own result from here on.
             outcome = await self._performer.take_over(execution, key, outcome.error, deferred=manner.deferred)
         return respond.from_outcome(execution, outcome, story)
@@ -429,15 +439,25 @@ class Engine:
             self._leaders.remove(leader.candidate)
 
     async def _follow(
-        self, execution: Execution, key: JournalKey, leader: Leader, story: Story, *, deferred: bool
+        self,
+        execution: Execution,
+        key: JournalKey,
+        leader: Leader,
+        story: Story,
+        *,
+        deferred: bool,
+        on_text: OnText | None = None,
     ) -> Recorded:
+        """The leader's outcome; the request's own, and then no follower's, where it has one already."""
         if not deferred:
             # The follower's own row comes first: its id may have been answered before, or stand for other words.
             begun = await self._performer.begin(execution, key, leader=leader.candidate.key)
-            if begun.recorded is not None:
-                story.from_journal = True
+            if begun.recorded is not None or begun.state == "ambiguous":
                 story.batch = BatchVerdict()
-                return begun.recorded
+                story.from_journal = begun.recorded is not None
+                return begun.recorded or await self._performer.record_ambiguous(key)
+        if on_text is not None and leader.work.spoken is not None:
+            leader.work.spoken.join(on_text)
         try:
             outcome = await asyncio.shield(leader.outcome)
         except ShuttingDownError:
@@ -454,7 +474,8 @@ class Engine:
         # Of the same words the leader's own entry stands, which is found by its vector too.
         if outcome.answer is not None and self._cache is not None and source != execution.content_hash:
             likeness = story.batch.similarity or 0.0
-            await self._store(execution, lookup.alias(execution, outcome.answer, source, leader.origin, likeness))
+            alias = lookup.alias(execution, outcome.answer, source, leader.origin, likeness)
+            self._spawn(self._store(execution, alias), "store alias")
         return outcome
 
     async def _store(self, execution: Execution, entry: CacheEntry) -> None:
@@ -465,36 +486,11 @@ class Engine:
 
     # -- time and tasks ----------------------------------------------------------------------------------------
 
-    def _remaining_s(self, execution: Execution) -> float | None:
-        """Seconds until the client's own deadline, or None: then only the provider's work is bounded."""
-        deadline_ms = execution.request.deadline_ms
-        return None if deadline_ms is None else max(0.0, (deadline_ms - self._clock.wall_ms()) / 1000)
-
     def _due(self, execution: Execution) -> float:
-        """When the client stops waiting. A record without a deadline waits while its provider is busy, and intake
-        pauses behind it; a caller in this process waits no longer than ``execution_timeout``.
-        """
-        remaining = self._remaining_s(execution)
-        if remaining is None:
-            remaining = math.inf
-        if execution.source is None:
-            remaining = min(remaining, self._config.execution_timeout)
-        return self._clock.monotonic() + remaining
+        return due(execution, self._clock, self._config.execution_timeout)
 
     def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _before(
-    remaining_s: float, finding: Coroutine[Any, Any, Response], execution: Execution, story: Story
-) -> Response:
-    """``finding``'s response, or one that says that it came too late."""
-    try:
-        async with asyncio.timeout(remaining_s):
-            return await finding
-    except TimeoutError:
-        late = DeadlineExceededError("no answer before the request's deadline")
-        return respond.from_error(execution, error_info(late), story)

@@ -142,10 +142,12 @@ class Gates:
         self._health: dict[tuple[str, str], _Health] = {}
 
     def update(self, limits: Mapping[str, Limits]) -> None:
-        """Take changed limits up. Calls under way keep their slots; newcomers meet the new bulkhead."""
+        """Take changed limits and keys up. Calls under way keep their slots; newcomers meet the new bulkhead."""
         for name, changed in limits.items():
             if self._limits.get(name) != changed:
                 self._slots.pop(name, None)
+                self._keys.pop(name, None)
+            elif len(self._keys.get(name, ())) != self._count_keys(name):
                 self._keys.pop(name, None)
         self._limits.update(limits)
 

@@ -51,7 +51,16 @@ class Later:
             log.exception("result not journaled")
             return
         if not self._room.take_now():
-            await self._room.take()
+            try:
+                await self._room.take()
+            except asyncio.CancelledError:
+                # Its caller leaves, and it was paid for.
+                self._room.take_more()
+                self._add(begin, finish)
+                raise
+        self._add(begin, finish)
+
+    def _add(self, begin: Begin, finish: Finish | None) -> None:
         if self._stopped:
             self._room.give_back()
             event(log, logging.ERROR, "result not journaled", request_id=begin.key.request_id, cause="stopped before")

@@ -101,7 +101,7 @@ class Performer:
                 if begun.state == "granted":
                     return await self._call_and_record(work, hold)
             if begun.state == "ambiguous":
-                return await self.record(Finish(work.key, None, error_info(_ambiguous(work.key))))
+                return await self.record_ambiguous(work.key)
             work.asked = False
             # 3. Another living worker is at it: its result is waited for, without holding a slot meanwhile. Past our
             #    own deadline too: an error recorded now would win over the result that is being paid for.
@@ -181,6 +181,10 @@ class Performer:
         """Count the call that a dead worker may have made for ``key``, which is answered without another one."""
         if await self._persist(lambda: self._journal.is_abandoned(key), "lookup"):
             self._metrics.ambiguous_calls_total.inc()
+
+    async def record_ambiguous(self, key: JournalKey) -> Recorded:
+        """Record that a call for ``key``, which is not made again, may have been paid for."""
+        return await self.record(Finish(key, None, error_info(_ambiguous(key))))
 
     async def record(self, finish: Finish) -> Recorded:
         """Make a result durable; what stands afterwards may be another worker's, if it was first."""

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import orjson
 
@@ -32,7 +33,8 @@ log = logging.getLogger("stratarouter.together")
 class Prompt:
     """One prompt on its way. ``alone`` once a call that it was part of was refused: it may have been another's fault.
 
-    ``sent`` says that its call is under way: it may be paid for.
+    ``sent`` says that its call is under way: it may be paid for. ``exchange`` is that call, which is broken off once
+    nobody waits for any of its prompts.
     """
 
     target: Target
@@ -42,6 +44,13 @@ class Prompt:
     deadline: float
     alone: bool = False
     sent: bool = False
+    exchange: _Exchange | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Exchange:
+    task: asyncio.Task[Any]
+    prompts: list[Prompt]
 
 
 @dataclass(slots=True)
@@ -90,8 +99,8 @@ class Together:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def call(self, target: Target, call: ProviderCall, tokens: int) -> Answer:
-        """The answer to ``call``, out of a call that others may share.
+    def prompt(self, target: Target, call: ProviderCall, tokens: int) -> Prompt:
+        """Have ``call`` sent, with others that wait for the same target; ``answer`` is to be waited for at once.
 
         Args:
             target: where it goes.
@@ -99,8 +108,7 @@ class Together:
             tokens: about how many it will take.
 
         Raises:
-            ProviderError: as a call of its own would.
-            DeadlineExceededError: the time was over before it was sent.
+            ProviderError: it cannot be sent.
         """
         self._providers.check(target.provider, call)
         now = self._clock.monotonic()
@@ -109,6 +117,16 @@ class Together:
         provider = self._provider(target.provider)
         provider.windows.add(now, _company(prompt), prompt)
         self._pump(provider)
+        return prompt
+
+    async def answer(self, prompt: Prompt) -> Answer:
+        """The answer to ``prompt``, out of a call that others may share; given up where the wait is cancelled.
+
+        Raises:
+            ProviderError: as a call of its own would.
+            DeadlineExceededError: the time was over before it was sent.
+        """
+        target, call, answer = prompt.target, prompt.call, prompt.answer
         try:
             async with asyncio.timeout(call.timeout_s):
                 return await answer
@@ -119,9 +137,11 @@ class Together:
             raise ProviderInterruptedError(late, maybe_paid=True) from exc
         finally:
             # Nobody waits any more: a prompt that has not left stays behind, one that has takes nothing from others.
-            provider.windows.discard(_company(prompt), prompt)
+            self._provider(target.provider).windows.discard(_company(prompt), prompt)
             if not answer.cancel() and not answer.cancelled():
                 answer.exception()
+            if prompt.exchange is not None and all(one.answer.done() for one in prompt.exchange.prompts):
+                prompt.exchange.task.cancel()
 
     def _provider(self, name: str) -> _Provider:
         provider = self._by_provider.get(name)
@@ -189,8 +209,11 @@ class Together:
 
     async def _exchange(self, passage: Passage, provider: _Provider, prompts: list[Prompt]) -> None:
         name = passage.target.provider
+        task = asyncio.current_task()
+        assert task is not None
+        exchange = _Exchange(task, prompts)
         for prompt in prompts:
-            prompt.sent = True
+            prompt.sent, prompt.exchange = True, exchange
         self._metrics.prompts_per_call.observe(len(prompts))
         ended: Answer | ProviderError | None = None
         code = "given_up"
@@ -224,7 +247,7 @@ class Together:
         now = self._clock.monotonic()
         for prompt in prompts:
             if not prompt.answer.done():
-                prompt.alone, prompt.sent = True, False
+                prompt.alone, prompt.sent, prompt.exchange = True, False, None
                 provider.windows.add(now, _company(prompt), prompt)
 
 

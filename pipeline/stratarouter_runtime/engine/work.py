@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import field
+from typing import Any
 
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.asking import Looked
 from stratarouter_runtime.engine.coalesce import Candidate
 from stratarouter_runtime.engine.respond import Story
-from stratarouter_runtime.errors import IdempotencyConflictError, ShuttingDownError
+from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError, ShuttingDownError
 from stratarouter_runtime.plain import dataclass
-from stratarouter_runtime.ports import JournalKey, Recorded
+from stratarouter_runtime.ports import Clock, JournalKey, Recorded
 from stratarouter_runtime.records import Attempt, Execution, Response
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, Origin
 from stratarouter_runtime.told import Told
@@ -177,7 +178,37 @@ def check_same_payload(execution: Execution, payload_hash: str) -> None:
         raise IdempotencyConflictError(f"request_id {request_id!r} is in flight with another payload")
 
 
+def remaining_s(execution: Execution, clock: Clock) -> float | None:
+    """Seconds until the client's own deadline, or None: then only the provider's work is bounded."""
+    deadline_ms = execution.request.deadline_ms
+    return None if deadline_ms is None else max(0.0, (deadline_ms - clock.wall_ms()) / 1000)
+
+
+def due(execution: Execution, clock: Clock, execution_timeout_s: float) -> float:
+    """When the client stops waiting, monotonic seconds. A record without a deadline waits while its provider is busy,
+    and intake pauses behind it; a caller in this process waits no longer than ``execution_timeout_s``.
+    """
+    remaining = remaining_s(execution, clock)
+    if remaining is None:
+        remaining = math.inf
+    if execution.source is None:
+        remaining = min(remaining, execution_timeout_s)
+    return clock.monotonic() + remaining
+
+
 async def again(own: Leader, execution: Execution, story: Story) -> Response:
     """What comes of a request's own call, which goes on although it was late for who asked before."""
     check_same_payload(execution, own.work.execution.payload_hash)
     return respond.from_outcome(execution, await asyncio.shield(own.outcome), story)
+
+
+async def before(
+    within_s: float, finding: Coroutine[Any, Any, Response], execution: Execution, story: Story
+) -> Response:
+    """``finding``'s response, or one that says that it came too late."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await finding
+    except TimeoutError:
+        late = DeadlineExceededError("no answer before the request's deadline")
+        return respond.from_error(execution, respond.error_info(late), story)

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from stratarouter_runtime.errors import UnsupportedParameterError
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
-from stratarouter_runtime.providers.openai import FINISH_REASONS, MAY_BE_EMPTY, OpenAIServer
+from stratarouter_runtime.providers.openai import FINISH_REASONS, OpenAIServer
 from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, SYSTEM_ROLES, CallCheck
 from stratarouter_runtime.providers.server import Json, count
 from stratarouter_runtime.records import Answer, Usage
@@ -64,6 +64,10 @@ class OpenAICompletionsAdapter:
     ) -> None:
         self._server = OpenAIServer(name, base_url, api_key, wall=wall)
         self._check = CallCheck(name, PARTS)
+
+    def models(self) -> HttpCall:
+        """The request for the list of models."""
+        return self._server.models()
 
     def to_http(self, call: ProviderCall, *, stream: bool = False) -> HttpCall:
         """Translate one call. Raises UnsupportedParameterError naming what the wire shape lacks."""
@@ -123,7 +127,7 @@ class OpenAICompletionsAdapter:
 
     def _read(self, choice: Json) -> tuple[str, str]:
         text, finish = choice.get("text"), _finish_reason(choice.get("finish_reason"))
-        if not isinstance(text, str) or not (text or finish in MAY_BE_EMPTY):
+        if not isinstance(text, str):
             raise self._server.bad("a choice without text")
         return text, finish
 
@@ -186,8 +190,6 @@ class CompletionStream:
             raise self._server.bad("a stream that broke off before its end")
         finish = _finish_reason(self._finish)
         text = "".join(self._texts)
-        if not text and finish not in MAY_BE_EMPTY:
-            raise self._server.bad("no text in the stream")
         usage = Usage(count(self._usage, "prompt_tokens"), count(self._usage, "completion_tokens"))
         return Answer(text, self._server.name, self._call.model, usage, finish_reason=finish)
 

@@ -9,7 +9,7 @@ from stratarouter_runtime.errors import ProviderRejectedError
 from stratarouter_runtime.ports import HttpReply, ManyPrompts, ProviderAdapter, ProviderCall, Transport
 from stratarouter_runtime.providers.pricing import Pricer
 from stratarouter_runtime.providers.rate_headers import rate_headers
-from stratarouter_runtime.records import Answer
+from stratarouter_runtime.records import Answer, Usage
 from stratarouter_runtime.state.limiter import RateHint
 
 Adapters = Mapping[str, Sequence[ProviderAdapter]]
@@ -62,6 +62,10 @@ class ProviderSet:
         self._takes_many = frozenset(
             name for name, keys in self._adapters.items() if keys and isinstance(keys[0], ManyPrompts)
         )
+
+    def cost_usd(self, provider: str, model: str, usage: Usage) -> float | None:
+        """The price of ``usage`` there, in US dollars; None where it is not known."""
+        return self._pricer.cost_usd(provider, model, usage)
 
     def is_priced(self, provider: str, model: str) -> bool:
         """Whether an answer of ``model`` will have a price."""

@@ -11,6 +11,8 @@ from stratarouter_runtime.plain import dataclass
 MINUTE_S = 60.0
 BURST_S = 2.0
 """How much of a limit may be used at once after a pause, in seconds of it."""
+MAX_DEBT_MINUTES = 60
+"""For how long one call may close a key by what it took."""
 MAX_RESET_S = 120.0
 """A header that asks to wait longer is not believed: limits a minute are whole again after one."""
 LOW_SHARE = 0.05
@@ -60,9 +62,9 @@ class _Schedule:
         if self.per_minute is not None:
             self._next = max(self._next, now) + units * MINUTE_S / self.per_minute
 
-    def bounded(self, units: float) -> float:
-        """What a call of ``units`` books: a minute of the limit at most, whatever it says that it may take."""
-        return units if self.per_minute is None else min(units, self.per_minute)
+    def bounded(self, units: float, minutes: float = 1) -> float:
+        """What a call of ``units`` books: so many minutes of the limit at most, whatever it says that it may take."""
+        return units if self.per_minute is None else min(units, minutes * self.per_minute)
 
     def give_back(self, units: float) -> None:
         """What was booked and not used (or, negative, used and not booked)."""
@@ -114,8 +116,8 @@ class RateLimiter:
         self._tokens.give_back(self._tokens.bounded(tokens))
 
     def settle(self, reserved: int, used: int) -> None:
-        """A call booked with ``reserved`` tokens took ``used``."""
-        self._tokens.give_back(self._tokens.bounded(reserved) - used)
+        """A call booked with ``reserved`` tokens took ``used``: an hour's at most, whatever its server claims."""
+        self._tokens.give_back(self._tokens.bounded(reserved) - self._tokens.bounded(used, MAX_DEBT_MINUTES))
 
     def learn(self, now: float, hint: RateHint) -> None:
         """Take up what a reply's headers say."""

@@ -183,6 +183,13 @@ DEFINITIONS: tuple[MetricDef, ...] = (
     ),
     MetricDef("hedges_total", "counter", (HEDGE,), "calls", "Second calls beside slow ones, by whose answer won."),
     MetricDef("hedge_cost_usd_total", "counter", (), "US dollars", "About what calls cost whose answer was not taken."),
+    MetricDef(
+        "budget_guesses_total",
+        "counter",
+        (),
+        "answers",
+        "Paid answers whose server counted no tokens, charged to budgets by their length.",
+    ),
     MetricDef("dead_letters_total", "counter", (CODE,), "records", "Records that could not become a response."),
     MetricDef("lanes", "gauge", (PROCESSOR, LANE_STATE), "lanes", "Assigned partitions, by the state of their lane."),
     MetricDef("in_flight", "gauge", (PROCESSOR,), "records", "Records taken and not yet answered."),
@@ -298,6 +305,7 @@ class Metrics:
     rate_limit_wait_seconds: Family[Histogram]
     hedges_total: Family[Counter]
     hedge_cost_usd_total: Counter
+    budget_guesses_total: Counter
     dead_letters_total: Family[Counter]
     lanes: Family[Gauge]
     in_flight: Family[Gauge]

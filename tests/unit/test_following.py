@@ -1,0 +1,171 @@
+"""Who follows a leader at odd moments: after its own row was finished or left, as the leader ends, on a slow cache."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import pytest
+
+from stratarouter_runtime.cache.guard import create_guard
+from stratarouter_runtime.cache.memory import MemoryCache
+from stratarouter_runtime.clock import SystemClock
+from stratarouter_runtime.engine.asking import Looked
+from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
+from stratarouter_runtime.ports import Begin, Cache, CacheEntry, CacheMiss, CacheQuery, JournalKey, ProviderCall
+from stratarouter_runtime.records import Answer, CacheOptions, Usage
+from unit.engine_bench import SECOND, Bench, Provider, _until, execution, vector
+
+X = JournalKey("acme", "x")
+KEPT_STEADY_S = (20.0, 22.0, 24.0, 26.0, 28.0, 30.0)
+"""When the living worker beats: long after the dead one's last beat, and as often as it should."""
+
+
+class Speaking(Provider):
+    """Says half of each answer at once, and the rest when the gate opens."""
+
+    async def call(
+        self, provider: str, call: ProviderCall, *, on_text: Callable[[str], None] | None = None, **_: Any
+    ) -> Answer:
+        self.calls.append(call)
+        halves = (f"[{len(self.calls)}] first half ", "second half")
+        if on_text is not None:
+            on_text(halves[0])
+        await self.gate.wait()
+        if on_text is not None:
+            on_text(halves[1])
+        return Answer("".join(halves), provider, call.model, Usage(1, 1), cost_usd=0.01)
+
+
+class SlowCache:
+    """A shared cache that holds nothing and takes long over each answer."""
+
+    shared = True
+
+    def __init__(self, store_s: float) -> None:
+        self.store_s = store_s
+        self.stored: list[CacheEntry] = []
+
+    def lookup_now(self, queries: Sequence[CacheQuery]) -> None:  # noqa: ARG002
+        return None
+
+    async def lookup(self, queries: Sequence[CacheQuery]) -> list[CacheMiss]:
+        return [CacheMiss() for _ in queries]
+
+    async def store(self, entries: Sequence[CacheEntry]) -> None:
+        await asyncio.sleep(self.store_s)
+        self.stored += entries
+
+    async def claim(self, place: object) -> bool:  # noqa: ARG002
+        return True
+
+    async def release(self, place: object) -> None:
+        """Nothing is held."""
+
+
+async def test_an_id_that_was_answered_hears_nothing_of_another_call_of_the_same_words() -> None:
+    provider = Speaking()
+    async with Bench(provider) as bench:
+        first = await bench.engine.submit(execution("x", "same"))
+        provider.gate.clear()
+        others: list[str] = []
+        heard: list[str] = []
+        other = bench.engine.submit(execution("y", "same"), on_text=others.append)
+        await _until(lambda: bool(others))
+        again = await bench.engine.submit(execution("x", "same"), on_text=heard.append)
+        provider.gate.set()
+        await other
+        assert (again.text, again.from_journal) == (first.text, True)
+        assert heard == []
+        assert "".join(others) == "[2] first half second half"
+
+
+async def test_who_follows_still_hears_an_answer_from_its_beginning() -> None:
+    provider = Speaking()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        led: list[str] = []
+        heard: list[str] = []
+        leader = bench.engine.submit(execution("y", "same"), on_text=led.append)
+        await _until(lambda: bool(led))
+        follower = bench.engine.submit(execution("x", "same"), on_text=heard.append)
+        await _until(lambda: bool(heard))
+        provider.gate.set()
+        assert (await follower).text == (await leader).text == "".join(heard)
+        assert len(provider.calls) == 1
+
+
+async def test_words_whose_leader_ends_between_the_look_and_the_call_are_paid_for_once() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        engine = bench.engine_with(MemoryCache(clock=SystemClock(), guard=create_guard()))
+        leader = engine.submit(execution("a", "same"))
+        await _until(lambda: bool(provider.calls))
+        looked = engine.look_now(execution("b", "same"))
+        assert isinstance(looked, Looked)
+        provider.gate.set()
+        await leader
+        served = await engine.submit(execution("b", "same"), looked=looked)
+        assert (len(provider.calls), served.status, served.cost_usd) == (1, "ok", 0.0)
+
+
+async def test_a_miss_of_words_that_nobody_led_is_not_looked_up_again() -> None:
+    async with Bench(Provider()) as bench:
+        engine = bench.engine_with(MemoryCache(clock=SystemClock(), guard=create_guard()))
+        looked = engine.look_now(execution("b", "same"))
+        assert isinstance(looked, Looked)
+        await engine.submit(execution("b", "same"), looked=looked)
+        assert bench.metrics.cache_lookups_total.labels("miss")._value.get() == 1
+
+
+async def test_a_follower_with_its_answer_does_not_wait_for_a_slow_cache() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    cache = SlowCache(store_s=0.5)
+    async with Bench(provider) as bench:
+        engine = bench.engine_with(cast("Cache", cache))
+        leader = engine.submit(execution("lead", "one 1", embedding=vector(1, 0)))
+        await _until(lambda: bool(provider.calls))
+        late_ms = int(time.time() * 1000) + 300
+        follower = engine.submit(execution("f", "uno 1", embedding=vector(1, 0.01), deadline_ms=late_ms))
+        await asyncio.sleep(0.05)
+        provider.gate.set()
+        assert (await leader).status == "ok"
+        response = await follower
+        assert (response.status, response.batch.role) == ("ok", "follower")
+        await _until_stored(cache, 2)
+
+
+async def _until_stored(cache: SlowCache, count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(cache.stored) < count:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("policy", ["fail", "retry"])
+async def test_a_row_that_a_dead_worker_left_is_ambiguous_for_a_follower_too(policy: str) -> None:
+    now = [0.0]
+    store = MemoryStore(clock=lambda: now[0])
+    dead = MemoryJournal(store, owner=SECOND)
+    await dead.start()
+    left = execution("x", "same")
+    await dead.begin([Begin(X, left.payload_hash, "support")])
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider, store=store, on_ambiguous=policy) as bench:
+        for now[0] in KEPT_STEADY_S:
+            await bench.journal.heartbeat()
+        leader = bench.engine.submit(execution("y", "same"))
+        await _until(lambda: bool(provider.calls))
+        response = bench.engine.submit(left, check_journal=True)
+        await asyncio.sleep(0.05)
+        provider.gate.set()
+        told, _ = await response, await leader
+        bypassing = execution("x", "same", cache=CacheOptions(mode="bypass"))
+        again = await bench.engine.submit(bypassing, check_journal=True)
+        code = "ambiguous" if policy == "fail" else None
+        assert [told.error and told.error.code, again.error and again.error.code] == [code, code]
+        assert len(provider.calls) == 1
