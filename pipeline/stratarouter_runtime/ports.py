@@ -437,6 +437,9 @@ class ProviderAdapter(Protocol):
     def read_stream(self, call: ProviderCall) -> AnswerStream:
         """A reader for the reply to ``to_http(call, stream=True)``, once its status is 2xx."""
 
+    def models(self) -> HttpCall:
+        """Ask which models there are, which costs nothing and needs the key."""
+
 
 @runtime_checkable
 class ManyPrompts(ProviderAdapter, Protocol):

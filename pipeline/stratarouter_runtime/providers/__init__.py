@@ -25,6 +25,7 @@ __all__ = [
     "Pricer",
     "ProviderSet",
     "Rates",
+    "create_adapter",
     "create_adapters",
     "create_pricer",
     "create_providers",
@@ -85,8 +86,14 @@ def create_providers(config: RuntimeConfig, routes: RouteTable, transport: Trans
 def create_adapters(config: RuntimeConfig, routes: RouteTable) -> Adapters:
     """An adapter for each key of each provider. Raises ConfigurationError where a key is missing."""
     return {
-        name: tuple(_adapter(spec, key) for key in api_keys(spec, config)) for name, spec in routes.providers.items()
+        name: tuple(create_adapter(spec, key) for key in api_keys(spec, config))
+        for name, spec in routes.providers.items()
     }
+
+
+def create_adapter(spec: ProviderSpec, key: SecretStr | None) -> ProviderAdapter:
+    """The adapter for one provider and one of its keys. Raises ConfigurationError where no header can carry the key."""
+    return ADAPTERS[spec.kind](spec.name, spec.base_url, key)
 
 
 def create_pricer(routes: RouteTable) -> Pricer:
@@ -95,7 +102,3 @@ def create_pricer(routes: RouteTable) -> Pricer:
         {key: Rates(price.input_usd, price.output_usd) for key, price in routes.prices.items()},
         {name: spec.base_url for name, spec in routes.providers.items()},
     )
-
-
-def _adapter(spec: ProviderSpec, key: SecretStr | None) -> ProviderAdapter:
-    return ADAPTERS[spec.kind](spec.name, spec.base_url, key)

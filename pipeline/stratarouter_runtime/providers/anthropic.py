@@ -93,10 +93,15 @@ class AnthropicAdapter:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._server = ProviderServer(name, api_key, _KEY_SHAPE, wall=wall)
-        self._url = _VERSION_PATH.sub("", base_url.rstrip("/")) + "/v1/messages"
+        base = _VERSION_PATH.sub("", base_url.rstrip("/"))
+        self._url, self._models_url = f"{base}/v1/messages", f"{base}/v1/models"
         self._headers = {"anthropic-version": VERSION}
         if self._server.key:
             self._headers["x-api-key"] = self._server.key
+
+    def models(self) -> HttpCall:
+        """The request for the list of models."""
+        return self._server.get(self._models_url, self._headers)
 
     def to_http(self, call: ProviderCall, *, stream: bool = False) -> HttpCall:
         """Translate. A parameter of value None counts as not given; ``stream`` asks for server-sent events.

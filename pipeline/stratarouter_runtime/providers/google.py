@@ -94,6 +94,10 @@ class GoogleAdapter:
         self._url = base if _VERSION.search(base) else f"{base}/{DEFAULT_VERSION}"
         self._headers = {"x-goog-api-key": self._server.key} if self._server.key else {}
 
+    def models(self) -> HttpCall:
+        """The request for the list of models."""
+        return self._server.get(f"{self._url}/models", self._headers)
+
     def to_http(self, call: ProviderCall, *, stream: bool = False) -> HttpCall:
         """Translate. A parameter of value None counts as not given; ``stream`` asks for server-sent events.
 

@@ -97,6 +97,10 @@ class OpenAIServer(ProviderServer):
         """The request that carries ``body`` for ``call``. Raises ProviderRejectedError where it is no JSON."""
         return self.request(self._url(path), body, call, self._auth, stream=stream)
 
+    def models(self) -> HttpCall:
+        """The request for the list of models."""
+        return self.get(self._url("/models"), self._auth)
+
     def _url(self, path: str) -> str:
         url = self._urls.get(path)
         if url is None:
@@ -128,6 +132,10 @@ class OpenAIAdapter:
         self._server = OpenAIServer(name, base_url, api_key, wall=wall)
         self._limit_name = limit_name or ("max_completion_tokens" if self._server.is_openais else "max_tokens")
         self._check = CallCheck(name)
+
+    def models(self) -> HttpCall:
+        """The request for the list of models."""
+        return self._server.models()
 
     def to_http(self, call: ProviderCall, *, stream: bool = False) -> HttpCall:
         """Translate. A parameter of value None counts as not given; ``stream`` asks for server-sent events.

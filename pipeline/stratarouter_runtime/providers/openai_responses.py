@@ -81,6 +81,10 @@ class OpenAIResponsesAdapter:
         self._server = OpenAIServer(name, base_url, api_key, wall=wall)
         self._check = CallCheck(name, PARTS)
 
+    def models(self) -> HttpCall:
+        """The request for the list of models."""
+        return self._server.models()
+
     def to_http(self, call: ProviderCall, *, stream: bool = False) -> HttpCall:
         """Translate. A parameter of value None counts as not given; ``stream`` asks for server-sent events.
 

@@ -61,6 +61,10 @@ class ProviderServer:
         self._key_shape = key_shape
         self._wall = wall
 
+    def get(self, url: str, headers: Mapping[str, str]) -> HttpCall:
+        """A request that asks for something, and pays nothing."""
+        return HttpCall("GET", url, {"accept": "application/json", **headers}, b"")
+
     def request(
         self, url: str, body: Json, call: ProviderCall, headers: Mapping[str, str], *, stream: bool
     ) -> HttpCall:

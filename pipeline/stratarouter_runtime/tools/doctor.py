@@ -18,6 +18,7 @@ from stratarouter_runtime.embedders import create_embedder
 from stratarouter_runtime.errors import ConfigurationError, RuntimeSystemError
 from stratarouter_runtime.journal.reader import JournalReader
 from stratarouter_runtime.processors import admin_client
+from stratarouter_runtime.providers import create_adapter
 from stratarouter_runtime.providers.reach import reach
 from stratarouter_runtime.route_file import ProviderSpec
 from stratarouter_runtime.routes import RouteTable, api_keys
@@ -181,13 +182,21 @@ async def _provider(spec: ProviderSpec, config: RuntimeConfig) -> list[Check]:
     found = []
     for number, key in enumerate(keys):
         which = f"{name}, key {number + 1}" if len(keys) > 1 else name
-        reached = await reach(spec.kind, spec.base_url, key)
+        try:
+            reached = await reach(create_adapter(spec, key).models())
+        except ConfigurationError as exc:
+            found.append(Check(which, "failed", exc.message, exc.remedy))
+            continue
         if reached.status is None:
             found.append(Check(which, "failed", f"{spec.base_url}: {reached.said}", "is base_url right?"))
         elif reached.key_refused:
             found.append(Check(which, "failed", f"answers {reached.status}", "put a valid key into its variable"))
         else:
-            found.append(Check(which, "ok", f"answers {reached.status}; nothing was paid"))
+            said = f"answers {reached.status} to the question for its models"
+            if reached.is_well:
+                found.append(Check(which, "ok", f"{said}; nothing was paid"))
+            else:
+                found.append(Check(which, "warning", said, "is base_url right? Some servers have no such list"))
             if reached.date:
                 found.append(_clock(f"clock of {spec.name}", parsedate_to_datetime(reached.date).timestamp(), 1.0))
     return found
