@@ -16,8 +16,7 @@ from stratarouter_runtime.errors import ConfigurationError, LowConfidenceError, 
 from stratarouter_runtime.records import Decision, Target
 from stratarouter_runtime.route_file import (
     DEFAULT_ROUTE_ID,
-    OPENAI_BASE_URL,
-    OPENAI_KEY,
+    VENDORS,
     Budget,
     ParsedTable,
     Price,
@@ -31,7 +30,7 @@ from stratarouter_runtime.route_file import (
 )
 
 __all__ = [
-    "DEFAULT_MODEL",
+    "DEFAULT_MODELS",
     "DEFAULT_ROUTE_ID",
     "Budget",
     "Price",
@@ -46,8 +45,8 @@ __all__ = [
     "order_targets",
 ]
 
-DEFAULT_MODEL = "gpt-4o-mini"
-"""What the built-in table's default route calls."""
+DEFAULT_MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5", "google": "gemini-2.5-flash"}
+"""By vendor, in the order in which the built-in table's default route would rather have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +90,15 @@ class RouteTable:
 
     @classmethod
     def default(cls, config: RuntimeConfig) -> Self:
-        """The built-in table: OpenAI's own API, every route to ``DEFAULT_MODEL``; ``api_keys`` checks for the key."""
-        openai = ProviderSpec("openai", "openai", OPENAI_BASE_URL, (OPENAI_KEY,), config.provider_concurrency)
-        return cls({"openai": openai}, fallback=Route(DEFAULT_ROUTE_ID, (Target("openai", DEFAULT_MODEL),)))
+        """The built-in table: each vendor of ``DEFAULT_MODELS`` whose key is there, else OpenAI, whose key ``api_keys``
+        then asks for. Every route goes to the first one's model; a decision may name any of them.
+        """
+        vendors = [vendor for vendor in DEFAULT_MODELS if _key(VENDORS[vendor][1], config)] or ["openai"]
+        providers = {
+            name: ProviderSpec(name, name, VENDORS[name][0], (VENDORS[name][1],), config.provider_concurrency)
+            for name in vendors
+        }
+        return cls(providers, fallback=Route(DEFAULT_ROUTE_ID, (Target(vendors[0], DEFAULT_MODELS[vendors[0]]),)))
 
     @classmethod
     def _of(cls, parsed: ParsedTable) -> Self:
@@ -170,12 +175,17 @@ def api_keys(spec: ProviderSpec, config: RuntimeConfig) -> tuple[SecretStr | Non
 
     ``(None,)`` for a provider that takes none. Raises ConfigurationError where a variable is unset.
     """
-    configured = {"OPENAI_API_KEY": config.openai_api_key, "ANTHROPIC_API_KEY": config.anthropic_api_key}
-    return tuple(_api_key(name, spec, configured.get(name)) for name in spec.api_key_env) or (None,)
+    return tuple(_api_key(name, spec, config) for name in spec.api_key_env) or (None,)
 
 
-def _api_key(variable: str, spec: ProviderSpec, configured: SecretStr | None) -> SecretStr:
-    key = configured.get_secret_value() if configured is not None else os.environ.get(variable, "").strip()
+def _api_key(variable: str, spec: ProviderSpec, config: RuntimeConfig) -> SecretStr:
+    key = _key(variable, config)
     if not key:
         raise ConfigurationError(f"provider {spec.name!r} needs the environment variable {variable}")
     return SecretStr(key)
+
+
+def _key(variable: str, config: RuntimeConfig) -> str:
+    """What stands for a variable, in the configuration or in the environment; empty for nothing."""
+    own = {"OPENAI_API_KEY": config.openai_api_key, "ANTHROPIC_API_KEY": config.anthropic_api_key}.get(variable)
+    return os.environ.get(variable, "").strip() if own is None else own.get_secret_value()

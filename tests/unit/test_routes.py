@@ -245,6 +245,37 @@ def test_the_built_in_table_sends_every_route_to_openai():
     assert _plain(api_keys(table.providers["openai"], config)) == ["sk-1"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "providers", "target"),
+    [
+        ({}, ["openai"], Target("openai", "gpt-4o-mini")),
+        ({"ANTHROPIC_API_KEY": "k"}, ["anthropic"], Target("anthropic", "claude-haiku-4-5")),
+        ({"GEMINI_API_KEY": "k"}, ["google"], Target("google", "gemini-2.5-flash")),
+        (
+            {"ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": "k", "GEMINI_API_KEY": "k"},
+            ["openai", "anthropic", "google"],
+            Target("openai", "gpt-4o-mini"),
+        ),
+    ],
+)
+def test_the_built_in_table_has_the_vendors_whose_keys_are_there(monkeypatch, keys, providers, target):
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    config = RuntimeConfig()
+    table = RouteTable.for_config(config)
+    assert list(table.providers) == providers
+    assert table.resolve(Decision("anything")).targets == (target,)
+    own = Target(providers[-1], "a model of mine")
+    assert table.resolve(Decision("r", provider=own.provider, model=own.model)).targets == (own,)
+    if keys:
+        assert [_plain(api_keys(spec, config)) for spec in table.providers.values()] == [["k"]] * len(providers)
+    else:
+        with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
+            api_keys(table.providers["openai"], config)
+
+
 def test_the_configured_file_is_the_table(tmp_path):
     path = tmp_path / "routes.toml"
     path.write_text(WHOLE)
