@@ -20,7 +20,7 @@ MAX_WORDS_CHARS = 1_000
 """Of a question and its context. Longer questions hardly come again in the same words."""
 _PLAIN = ("query", "request_id", "decision", "context")
 """The fields of a request that says nothing out of the ordinary."""
-QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context"
+QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context or the decision"
 
 
 class Words(NamedTuple):
@@ -56,6 +56,8 @@ class Draft:
         none.
         """
         around = _around(context, given) if context else {}
+        if type(decision) is not str:
+            decision = _without_words(decision, given)
         if given["query"] is None and given["messages"] is None:
             raise SchemaViolationError("the request has neither a query nor messages", remedy=QUERY_PLACES)
         fields = {name: value for name, value in given.items() if value is not None}
@@ -118,6 +120,21 @@ def _around(context: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]
         if theirs in around:
             around.setdefault(ours, around.pop(theirs))
     return around
+
+
+def _without_words(decision: object, given: dict[str, Any]) -> object:
+    """``decision`` without what it says of the question itself, which fills in what nobody else said."""
+    said = {
+        name: decision.get(name) if isinstance(decision, Mapping) else getattr(decision, name, None)
+        for name in ("query", "messages", "embedding")
+    }
+    if given["query"] is None and given["messages"] is None:
+        given["query"], given["messages"] = said["query"], said["messages"]
+    if given["embedding"] is None:
+        given["embedding"] = said["embedding"]
+    if not isinstance(decision, Mapping):
+        return decision
+    return {name: value for name, value in decision.items() if name not in said}
 
 
 def _new_id() -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from stratarouter.route import RouteChoice
 from stratarouter.types import RouteResult
 
 from stratarouter_runtime.decisions import to_decision
+from stratarouter_runtime.drafts import Draft
 from stratarouter_runtime.errors import SchemaViolationError
 from stratarouter_runtime.records import Decision
 
@@ -81,3 +84,40 @@ def test_anything_else_is_refused_with_what_is_accepted(found: object):
 def test_a_wrong_decision_names_its_field(found: object, path: str):
     with pytest.raises(SchemaViolationError, match=path):
         to_decision(found)
+
+
+# --- a question that comes with its decision -------------------------------------------------------------------
+
+
+def _draft(decision: object, context: dict[str, object] | None = None, **given: object) -> Draft:
+    nothing = {"query": None, "messages": None, "embedding": None, "params": None, "cache": None}
+    return Draft.of(decision, context, "r1", nothing | given)
+
+
+def test_a_decision_may_hold_the_question():
+    routed = SimpleNamespace(route_id="billing", confidence=0.87, query="Where is my invoice?")
+    for decision in (routed, vars(routed)):
+        fields = _draft(decision, {"user_id": "u1"}).fields
+        assert fields["query"] == "Where is my invoice?"
+        assert fields["decision"] == {"route_id": "billing", "confidence": 0.87}
+        assert fields["context"] == {"user": "u1"}
+
+
+def test_a_decision_may_hold_messages_and_a_vector():
+    said = [{"role": "user", "content": "hello"}]
+    draft = _draft({"route_id": "billing", "messages": said, "embedding": [3.0, 4.0]})
+    assert draft.fields["messages"] == said
+    assert draft.vector is not None
+    assert draft.vector.tolist() == [3.0, 4.0]
+
+
+def test_what_the_caller_says_goes_before_what_the_decision_holds():
+    decision = {"route_id": "billing", "query": "the decision's"}
+    assert _draft(decision, query="the argument's").fields["query"] == "the argument's"
+    assert _draft(decision, {"query": "the context's"}).fields["query"] == "the context's"
+
+
+def test_no_question_anywhere_is_said_with_all_its_places():
+    with pytest.raises(SchemaViolationError, match="neither a query nor messages") as caught:
+        _draft(RESULT)
+    assert "the decision" in caught.value.remedy
