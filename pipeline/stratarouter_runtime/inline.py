@@ -18,7 +18,7 @@ from stratarouter_runtime.room import Room
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.telemetry.responses import count_response, log_texts
 from stratarouter_runtime.telemetry.spans import Spans, current_traceparent
-from stratarouter_runtime.telemetry.tracing import configure_tracing
+from stratarouter_runtime.telemetry.tracing import configure_tracing, trace_headers
 from stratarouter_runtime.version import __version__
 
 GIVE_WAY_EVERY = 16
@@ -143,8 +143,7 @@ class InlineCarrier:
 
     def _trace_headers(self) -> tuple[tuple[str, bytes], ...]:
         """The caller's own span is the parent of what happens here."""
-        current = current_traceparent() if self._spans.enabled else None
-        return () if current is None else (("traceparent", current.encode()),)
+        return trace_headers(current_traceparent() if self._spans.enabled else None)
 
     async def command(self, command: CacheCommand) -> None:
         """Here, and on the topic where ``cache_control`` is ``everywhere``."""

@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaConnectionError
+from opentelemetry.context import attach, detach
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
@@ -30,6 +31,7 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.processors import request_reply
 from stratarouter_runtime.processors.request_reply import KafkaCarrier
 from stratarouter_runtime.records import Coordinates, DeadLetter, Response
+from stratarouter_runtime.telemetry.tracing import context_of, parse_traceparent
 
 CONFIG = RuntimeConfig(transport="kafka")
 REQUESTS, EXECUTIONS, RESPONSES, LETTERS = (
@@ -49,8 +51,16 @@ class Broker:
         self.held.set()
         self.tells = True
         self.failure: Exception | None = None
+        self.headers: list[tuple[tuple[str, bytes], ...]] = []
 
-    async def send_and_wait(self, topic: str, value: bytes, key: bytes) -> object:  # noqa: ARG002
+    async def send_and_wait(
+        self,
+        topic: str,
+        value: bytes,  # noqa: ARG002
+        key: bytes,  # noqa: ARG002
+        headers: tuple[tuple[str, bytes], ...],
+    ) -> object:
+        self.headers.append(headers)
         offset, self.offset = self.offset, self.offset + 1
         await self.held.wait()
         if self.failure is not None:
@@ -364,3 +374,15 @@ async def test_a_record_that_no_decoder_foresaw_is_skipped(
     assert "record failed" in caplog.text
     asking.hear("order-1", "of acme", at=0)
     assert (await ours).text == "of acme"
+
+
+async def test_a_request_goes_on_in_its_callers_trace(asking: Asking) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    here = attach(context_of(parse_traceparent(parent)))
+    traced = await asking.ask("r1")
+    detach(here)
+    plain = await asking.ask("r2")
+    assert asking.broker.headers == [(("traceparent", parent.encode()),), ()]
+    for number, waiting in enumerate((traced, plain)):
+        asking.hear(f"r{number + 1}", "yes", at=number)
+        assert (await waiting).text == "yes"

@@ -19,7 +19,7 @@ from opentelemetry import trace
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
 from stratarouter_runtime.cache import shelf, votes
-from stratarouter_runtime.errors import ShuttingDownError
+from stratarouter_runtime.errors import ConfigurationError, ShuttingDownError
 from stratarouter_runtime.processors.lane import LaneState
 from stratarouter_runtime.records import CacheVerdictKind, Status
 from stratarouter_runtime.telemetry import http, logs, metrics, tracing
@@ -388,6 +388,14 @@ async def endpoint(checks: Checks) -> AsyncIterator[HttpEndpoint]:
     await found.start()
     yield found
     await found.stop()
+
+
+async def test_a_port_that_is_taken_is_said_with_the_setting(endpoint: HttpEndpoint, checks: Checks) -> None:
+    second = HttpEndpoint("127.0.0.1", endpoint.port, Metrics(), checks.health, checks.ready)
+    with pytest.raises(ConfigurationError, match=f"HTTP on 127.0.0.1:{endpoint.port} cannot be served") as caught:
+        await second.start()
+    assert "PROMETHEUS_PORT" in caught.value.remedy
+    await second.stop()
 
 
 async def ask(endpoint: HttpEndpoint, request: bytes) -> tuple[int, bytes]:

@@ -18,13 +18,10 @@ from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Out
 from stratarouter_runtime.telemetry.logs import event_of, ids
 from stratarouter_runtime.telemetry.metrics import Metrics
 from stratarouter_runtime.telemetry.responses import Tally, count_response, log_texts
+from stratarouter_runtime.telemetry.tracing import TRACEPARENT, trace_headers
 from stratarouter_runtime.usage_deltas import line_of
 
 log = logging.getLogger("stratarouter.publish")
-
-Headers = tuple[tuple[str, bytes], ...]
-
-TRACEPARENT = "traceparent"
 
 
 class Outputs:
@@ -66,7 +63,7 @@ class Outputs:
         if self._tally is None or not self._tally.take(response):
             count_response(self._metrics, response, traceparent)
         usage = line_of(response, self._processor) if self._config.usage_enabled else None
-        key, headers = response.request_id.encode(), _trace_headers(traceparent)
+        key, headers = response.request_id.encode(), trace_headers(traceparent)
         return Outbound(reply_to or self._responses, key, value, headers, usage)
 
     def shadow_usage(self, response: Response) -> tuple[UsageLine, ...]:
@@ -84,7 +81,7 @@ class Outputs:
 
     def execution(self, execution: Execution) -> Outbound:
         """The execution as a record, keyed so that similar requests meet in one partition."""
-        headers = _trace_headers(execution.request.traceparent)
+        headers = trace_headers(execution.request.traceparent)
         return Outbound(self._executions, meeting_key(execution), wire.encode_execution(execution), headers)
 
     def dead_letter(self, exc: InvalidRecordError, record: Record) -> Outbound:
@@ -145,7 +142,3 @@ def _too_large(response: Response, message: str, remedy: str | None = None) -> R
 def coordinates(record: Record) -> Coordinates:
     """Where ``record`` stands."""
     return Coordinates(record.topic, record.partition, record.offset, record.timestamp)
-
-
-def _trace_headers(traceparent: str | None) -> Headers:
-    return () if traceparent is None else ((TRACEPARENT, traceparent.encode()),)

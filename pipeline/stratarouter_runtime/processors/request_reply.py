@@ -28,6 +28,8 @@ from stratarouter_runtime.processors.find_response import find_response
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped, mapped_write
 from stratarouter_runtime.records import CacheCommand, Context, Coordinates, DeadLetter, Response
 from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.telemetry.spans import current_traceparent
+from stratarouter_runtime.telemetry.tracing import trace_headers
 from stratarouter_runtime.wire_results import OWN_MAX_DEPTH, coordinates
 
 log = logging.getLogger("stratarouter.request_reply")
@@ -285,7 +287,9 @@ class KafkaCarrier:
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     topic = self._config.topic(self._config.requests_topic)
-                    metadata = await self._producer.send_and_wait(topic, value, key=request_id.encode())
+                    metadata = await self._producer.send_and_wait(
+                        topic, value, key=request_id.encode(), headers=trace_headers(current_traceparent())
+                    )
             except CLIENT_ERRORS as exc:
                 raise mapped_write(exc, "producing a request") from exc
             self._calls.stands(call, Place.sent(metadata))

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from prometheus_client.exposition import choose_encoder
 
+from stratarouter_runtime.errors import ConfigurationError
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -45,6 +46,9 @@ REASONS = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
+PORT_REMEDY = (
+    "choose another port or address: a worker's are PROMETHEUS_PORT (0 takes a free one) and STRATAROUTER_HTTP_HOST"
+)
 JSON_TYPE = "application/json"
 OWN_PATHS = frozenset(("/metrics", "/healthz", "/readyz"))
 
@@ -140,8 +144,12 @@ class HttpEndpoint:
         self._connections: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
-        """Listen. Raises OSError where the port is taken."""
-        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=MAX_HEAD_BYTES)
+        """Listen. Raises ConfigurationError where that cannot be, as where the port is taken."""
+        try:
+            self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=MAX_HEAD_BYTES)
+        except OSError as exc:
+            said = f"HTTP on {self.host}:{self.port} cannot be served: {exc.strerror or exc}"
+            raise ConfigurationError(said, remedy=PORT_REMEDY) from exc
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:

@@ -17,7 +17,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from stratarouter_runtime.records import Attempt, Coordinates, Outbound, Request, Response
 from stratarouter_runtime.telemetry.gen_ai import GenAiMetrics
-from stratarouter_runtime.telemetry.tracing import TraceParent, Tracing, context_of, parse_traceparent
+from stratarouter_runtime.telemetry.tracing import TRACEPARENT, TraceParent, Tracing, context_of, parse_traceparent
 
 SCOPE = "stratarouter_runtime"
 MAX_LINKS = 128
@@ -196,7 +196,7 @@ def _of_response(response: Response) -> dict[str, Any]:
 def _links(outbounds: Iterable[Outbound]) -> Iterator[Link]:
     for outbound in outbounds:
         for name, value in outbound.headers:
-            parent = parse_traceparent(value) if name == "traceparent" else None
+            parent = parse_traceparent(value) if name == TRACEPARENT else None
             if parent is not None and parent.sampled:
                 yield Link(trace.get_current_span(context_of(parent)).get_span_context())
 

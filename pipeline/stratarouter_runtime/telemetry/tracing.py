@@ -28,6 +28,8 @@ QUEUE_SPANS = 4096
 """Spans kept for export; when the collector is away the rest are dropped, never waited for."""
 SAMPLED: Final = 0x01
 
+TRACEPARENT = "traceparent"
+"""The header's name: https://www.w3.org/TR/trace-context."""
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _INVALID_VERSION = "ff"
 _MAX_CHARS = 512
@@ -171,3 +173,8 @@ def _meter_provider(endpoint: str, resource: Resource) -> MeterProvider:
     )
     reader = PeriodicExportingMetricReader(exporter, METRICS_EVERY_S * 1000, EXPORT_TIMEOUT_S * 1000)
     return MeterProvider([reader], resource, shutdown_on_exit=False)
+
+
+def trace_headers(traceparent: str | None) -> tuple[tuple[str, bytes], ...]:
+    """The headers of a record that goes on in the trace of ``traceparent``; none for None."""
+    return () if traceparent is None else ((TRACEPARENT, traceparent.encode()),)
