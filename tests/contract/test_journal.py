@@ -104,7 +104,8 @@ class PostgresWorld:
         await self.run(hour_ago, journal._owner)
 
     async def age(self) -> None:
-        await self.run("UPDATE journal SET finished_at = finished_at - interval '100 s'")
+        earlier = "finished_at = finished_at - interval '100 s', started_at = started_at - interval '100 s'"
+        await self.run(f"UPDATE journal SET {earlier}")
 
     async def close(self) -> None:
         await self.journals.aclose()
@@ -176,6 +177,24 @@ async def test_rows_begun_and_finished_at_once_are_recorded_and_charged_once(wor
     assert await me.lookup([A, odd]) == [Recorded(ANSWER, None), Recorded(None, ERROR)]
     assert await me.spent([WINDOW]) == [Spent(7, 3)]
     assert states(await me.begin([begin(A), begin(A, "other"), begin(odd)])) == ["recorded", "conflict", "recorded"]
+
+
+async def test_long_answers_are_all_recorded_in_statements_that_are_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "MAX_PORTION_CHARS", 1000)
+    me = await world.worker()
+    long = Answer("x" * 400, "openai", "gpt-4o-mini")
+    called = Answer("", "openai", "gpt-4o-mini", tool_calls=({"id": "1", "arguments": "y" * 2000},))
+    results = [Finish(JournalKey("acme", f"long {n}"), called if n == 4 else long, None) for n in range(7)]
+    assert await me.finish(results) == [Recorded(one.answer, None) for one in results]
+    new = [JournalKey("acme", f"new {n}") for n in range(5)]
+    await me.record_new([(begin(key), Finish(key, long, None)) for key in new])
+    assert await me.lookup(new) == [Recorded(long, None)] * 5
+    if isinstance(world, PostgresWorld):
+        by_statement = "SELECT count(*) FROM journal GROUP BY xmin::text ORDER BY min(request_id)"
+        # Two at a time, the one with long arguments by itself, and what is left.
+        assert [record[0] for record in await world.run(by_statement)] == [2, 2, 1, 2, 2, 2, 1]
 
 
 async def test_no_rows_are_no_work(world: World) -> None:
@@ -544,6 +563,42 @@ async def test_purge_deletes_old_results_with_their_followers_and_nothing_else(w
     assert await me.lookup([*olds, A, C]) == [None] * 6 + [Recorded(ANSWER, None)]
     assert states(await me.begin([begin(B), begin(A)])) == ["busy", "granted"]
     assert await me.purge(50, batch=2) == 0
+
+
+async def test_purge_deletes_old_calls_whose_worker_is_no_more_and_their_followers(world: World) -> None:
+    gone, silent, me = await world.worker(), await world.worker(), await world.worker()
+    await gone.begin([begin(A), begin(B, leader=A)])
+    late = JournalKey("acme", "late")
+    await silent.begin([begin(C)])
+    await gone.stop()
+    assert await me.purge(50) == 0
+    await world.age()
+    await me.begin([begin(late)])
+    await world.silence(silent)
+    assert await me.purge(50) == 2
+    # Whose worker may only be cut off from the database is kept until that is forgotten.
+    assert states(await me.begin([begin(key, "other") for key in (A, B, C, late)])) == [
+        *("granted", "granted"),
+        *("conflict", "conflict"),
+    ]
+
+
+async def test_purges_find_every_old_call_of_a_table_that_none_looks_through_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stratarouter_runtime.journal.postgres.PURGED_PAGES", 1)
+    gone, me = await world.worker(), await world.worker()
+    left = 600
+    await gone.begin([begin(JournalKey("old", f"{n:0200}")) for n in range(left)])
+    await gone.stop()
+    await world.age()
+    for _ in range(1000):
+        found = await me.purge(50)
+        assert found < 600 or isinstance(world, MemoryWorld)
+        left -= found
+        if not left:
+            break
+    assert left == 0
 
 
 # -- what only a server can do ---------------------------------------------------------------------------------

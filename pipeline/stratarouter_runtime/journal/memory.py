@@ -21,7 +21,7 @@ from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Checkpoint, F
 class Row:
     """One execution. ``result`` is set once it is finished, ``leader`` while it follows; neither: it is started.
 
-    ``finished_at`` in the store's seconds.
+    ``started_at`` and ``finished_at`` in the store's seconds.
     """
 
     payload_hash: str | None
@@ -29,6 +29,7 @@ class Row:
     leader: JournalKey | None = None
     result: Recorded | None = None
     finished_at: float | None = None
+    started_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -142,7 +143,8 @@ class MemoryJournal:
             result = self._store.result(item.key)
             begun = judge(row, result, item, mine=mine, held=held, alive=self._is_alive(row.owner))
         if begun.state == "granted":
-            self._store.rows[item.key] = Row(item.payload_hash, self._owner, leader=item.leader)
+            now = self._store.clock()
+            self._store.rows[item.key] = Row(item.payload_hash, self._owner, leader=item.leader, started_at=now)
         self._held.settle([item], [begun], frozenset(), self._owner)
         return begun
 
@@ -250,10 +252,15 @@ class MemoryJournal:
         before = self._store.clock() - older_than_s
         every = self._store.rows
         old = {key for key, row in every.items() if row.finished_at is not None and row.finished_at < before}
+        old |= {key for key, row in every.items() if self._is_nobodys(row) and row.started_at < before}
         old |= {key for key, row in every.items() if row.leader in old}
         for key in old:
             del every[key]
         return len(old)
+
+    def _is_nobodys(self, row: Row) -> bool:
+        """Whether it is a call that nobody is at any more."""
+        return row.result is None and row.leader is None and row.owner not in self._store.heartbeats
 
     def _check_available(self, doing: str) -> None:
         if not (self._started and self._store.available):

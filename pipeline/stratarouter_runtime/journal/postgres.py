@@ -37,6 +37,9 @@ MAX_TRIES = 3
 SPENDING_KEPT_S = 400 * 86_400.0
 """What was spent in a window is kept for a year and a month, or as long as results."""
 
+PURGED_PAGES = 12_800
+"""Of 8 kB, 100 MB: what one purge looks through for calls that nobody is at any more. No index knows them."""
+
 PRUNE_AFTER_S = 86_400.0
 """Workers silent for a day are forgotten; far beyond any heartbeat's time to live, so it changes no judgement."""
 
@@ -244,6 +247,9 @@ class PostgresJournal:
         return [answers[item.key] for item in items]
 
     async def _finish_round(self, items: Sequence[Finish]) -> list[Recorded | None]:
+        return [each for part in rows.portions(items, rows.size) for each in await self._finish_portion(part)]
+
+    async def _finish_portion(self, items: Sequence[Finish]) -> list[Recorded | None]:
         stands: list[Recorded | None] = [rows.recorded_by(item) for item in items]
         columns = (*map(text_array, _columns(2, (item.key for item in items))), *_result_columns(items))
         for record in await self._fetch("finish", *columns, self._owner, *_charge_columns(items)):
@@ -259,9 +265,9 @@ class PostgresJournal:
         """
         for begin, _ in items:
             rows.check_begin(begin)
-        if items:
-            finishes = [finish for _, finish in items]
-            begun = map(text_array, _begun_columns([begin for begin, _ in items]))
+        for part in rows.portions(items, lambda item: rows.size(item[1])):
+            finishes = [finish for _, finish in part]
+            begun = map(text_array, _begun_columns([begin for begin, _ in part]))
             columns = (*begun, *_result_columns(finishes), self._owner, *_charge_columns(finishes))
             await self._fetch("record_new", *columns)
 
@@ -336,14 +342,16 @@ class PostgresJournal:
         await self._fetch("drop_checkpoint", group, topic, partition)
 
     async def purge(self, older_than_s: float, batch: int = 5000) -> int:
-        """Delete results finished more than ``older_than_s`` seconds ago, each with its followers.
+        """Delete results finished more than ``older_than_s`` seconds ago, each with its followers, and some of the
+        calls begun before whose worker is no more: of a table beyond PURGED_PAGES each purge looks through a piece.
 
         ``batch`` results a statement, so that none holds its locks for long. Returns how many rows are gone. A
         purged request id that comes again is executed, and paid for, again: keep results longer than the topic
         keeps requests.
         """
         await self._fetch("purge_spending", max(older_than_s, SPENDING_KEPT_S))
-        gone: int = 0
+        [counts] = await self._fetch("purge_started", older_than_s, PURGED_PAGES, batch)
+        gone: int = counts["gone"]
         while True:
             [counts] = await self._fetch("purge", older_than_s, batch)
             gone += counts["finished"] + counts["following"]

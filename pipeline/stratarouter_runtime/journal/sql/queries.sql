@@ -257,6 +257,39 @@ WITH old AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM leaders) AS finished, (SELECT count(*) FROM followers) AS following;
 
+-- name: purge_started
+-- Calls that nobody is at any more: a crash leaves some whose requests were answered by a hit meanwhile, or never came
+-- again. An index would cost every call; these are few, so each purge looks through one piece of the table, drawn by
+-- chance. Who is silent may only be cut off, and is no worker any more once the heartbeats of others forget it.
+WITH heap AS MATERIALIZED (
+    SELECT
+        greatest($2::bigint / count(*), 1) AS pages,
+        max(pg_relation_size(c.oid)) / current_setting('block_size')::bigint AS held
+    FROM pg_class AS c
+    WHERE c.oid = 'journal'::regclass
+        OR c.oid IN (SELECT p.inhrelid FROM pg_inherits AS p WHERE p.inhparent = 'journal'::regclass)
+), piece AS MATERIALIZED (
+    SELECT floor(random() * (held / pages + 1))::bigint * pages AS page, pages FROM heap
+), old AS MATERIALIZED (
+    SELECT j.tenant, j.request_id
+    FROM journal AS j
+    WHERE j.ctid >= (SELECT format('(%s,0)', page)::tid FROM piece)
+        AND j.ctid < (SELECT format('(%s,0)', page + pages)::tid FROM piece)
+        AND j.state = 'started' AND j.started_at < now() - make_interval(secs => $1::float8)
+        AND NOT EXISTS (SELECT FROM workers AS w WHERE w.owner = j.owner)
+    LIMIT $3::bigint
+    FOR UPDATE OF j SKIP LOCKED
+), followers AS (
+    DELETE FROM journal AS f USING old
+    WHERE f.state = 'following' AND f.leader_tenant = old.tenant AND f.leader_request_id = old.request_id
+    RETURNING 1
+), leaders AS (
+    DELETE FROM journal AS j USING old
+    WHERE j.tenant = old.tenant AND j.request_id = old.request_id
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM leaders) + (SELECT count(*) FROM followers) AS gone;
+
 -- name: heartbeat
 WITH gone AS (
     DELETE FROM workers
