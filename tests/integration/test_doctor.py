@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import orjson
@@ -12,7 +13,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.testing.simulator import Simulator
 from stratarouter_runtime.tools.doctor import examine
-from stratarouter_runtime.tools.status import look
+from stratarouter_runtime.tools.status import LaneStatus, look
 from support.fleet import Watch, WorkerProcess, command, free_port, produce, request, write_routes
 
 pytestmark = pytest.mark.stack
@@ -79,21 +80,32 @@ targets = [{{ provider = "away", model = "m" }}]
     assert checks["provider away"].state == "skipped"
 
 
-async def test_status_shows_lag_workers_and_letters(config: RuntimeConfig, tmp_path: Path) -> None:
+async def _lanes(config: RuntimeConfig, processor: str) -> list[LaneStatus]:
+    return [lane for lane in (await look(config)).lanes if lane.processor == processor]
+
+
+async def test_status_shows_lag_checkpoints_workers_and_letters(config: RuntimeConfig, tmp_path: Path) -> None:
     await topics.apply(config)
     await migrate(config.database_url)
     async with Simulator() as simulator, Watch(config) as watch:
-        worker = WorkerProcess(config, write_routes(tmp_path / "routes.toml", simulator.base_url), tmp_path / "w.log")
+        routes = write_routes(tmp_path / "routes.toml", simulator.base_url)
+        worker = WorkerProcess(config, routes, tmp_path / "w.log", extra={"STRATAROUTER_CHECKPOINT_INTERVAL": "0.2"})
         await produce(config, [*(request(f"r{n}", f"what is {n}") for n in range(NUMBER)), b"{no json"])
         waiting = await look(config)
         assert waiting.lag["enrich"] == NUMBER + 1
         assert waiting.workers == ()
-        assert all(lane.committed is None for lane in waiting.lanes)
+        assert all(lane.committed is lane.checkpoint is None for lane in waiting.lanes)
         await worker.start()
         await watch.until(NUMBER + 1, 60)
+        async with asyncio.timeout(30):
+            while not all(lane.checkpoint == lane.committed for lane in await _lanes(config, "enrich")):
+                await asyncio.sleep(0.2)
         code, out, err = await command(config, "status", "--json")
         assert (code, err) == (0, "")
         said = orjson.loads(out)
+        shown = [lane for lane in said["lanes"] if lane["processor"] == "enrich"]
+        assert sum(lane["checkpoint"] for lane in shown) >= NUMBER
+        assert all(0 <= lane["checkpoint_age_s"] < 30 for lane in shown)
         assert len(said["workers"]) == 1
         assert said["dead_letters"] >= 1
         assert said["responses"] >= NUMBER
@@ -105,6 +117,7 @@ async def test_status_shows_lag_workers_and_letters(config: RuntimeConfig, tmp_p
         code, out, err = await command(config, "status")
         assert (code, err) == (0, "")
         assert "no worker is registered" in out
+        assert " s old" in out
 
 
 async def test_doctor_exits_by_what_it_found(config: RuntimeConfig, tmp_path: Path) -> None:

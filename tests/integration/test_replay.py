@@ -18,7 +18,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.processors.tail import Tail
-from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
+from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
 from stratarouter_runtime.tools.dead_letters import DeadLetters, Wish, parse_change
 from stratarouter_runtime.tools.ranges import RangeReader, Span, Wanted
 from stratarouter_runtime.tools.replay import HEADER, Plan, Replay, Report, find_spans
@@ -31,6 +31,7 @@ ASKED = 40
 AGAIN = 20
 """Requests whose words were asked before: the cache answers them, and no journal knows."""
 BAD = 3
+FAILED = 4
 
 
 @dataclass
@@ -82,6 +83,7 @@ async def test_a_range_is_answered_again_without_paying_and_once(answered: Answe
     assert done.from_responses >= AGAIN // 2
     assert len(done.without) == BAD - 1
     assert all("bad" in line for line in done.without)
+    assert [line.partition(" ")[2] for line in done.unread] == ["undecodable"]
     # Started again, it has nothing left to do; another name is another replay.
     again = await Replay(config, plan, go=True).run()
     assert (again.published, again.before) == (0, ASKED + AGAIN)
@@ -135,6 +137,29 @@ async def test_executing_again_pays_and_answers_under_new_ids(answered: Answered
     # What a replay has written is left out of the next one.
     later = await Replay(config, await _plan(config, re_execute=True, request_id="r3.replay-x1"), go=True).run()
     assert (later.published, later.replays) == (0, 1)
+
+
+async def test_only_what_was_answered_with_an_error_or_not_at_all_is_executed_again(answered: Answered) -> None:
+    config, watch, simulator = answered.config, answered.watch, answered.simulator
+    simulator.set_faults([FaultRule("status", status=400)])
+    await produce(config, [request(f"e{n}", f"one that fails {n} times {n}") for n in range(FAILED)])
+    await watch.until(ASKED + AGAIN + BAD + FAILED, 60)
+    simulator.set_faults([])
+    paid = len(simulator.paid_calls)
+    plan = await _plan(config, re_execute=True, only_errors=True, replay_id="x2")
+    dry = await Replay(config, plan, go=False).run()
+    # Those of a route that is not there have no answer either; hits, which no journal knows, have theirs.
+    assert (dry.left_out, dry.re_executed, dry.unanswered) == (ASKED + AGAIN, FAILED + BAD - 1, 0)
+    assert (await Replay(config, plan, go=True).run()).published == FAILED + BAD - 1
+    seen = await watch.until(ASKED + AGAIN + BAD + 2 * FAILED + BAD - 1, 60)
+    seen = await watch.settle(1.0)
+    assert {r.request_id for r in seen.responses[-FAILED:]} == {f"e{n}.replay-x2" for n in range(FAILED)}
+    assert {r.status for r in seen.responses[-FAILED:]} == {"ok"}
+    assert len(simulator.paid_calls) == paid + FAILED
+    again = await Replay(config, plan, go=True).run()
+    assert (again.published, again.before) == (0, FAILED + BAD - 1)
+    with pytest.raises(ConfigurationError, match="chooses what to execute again"):
+        await Replay(config, await _plan(config, only_errors=True), go=True).run()
 
 
 async def test_responses_go_to_another_topic_with_the_mark(answered: Answered) -> None:
@@ -210,7 +235,12 @@ async def test_the_commands(answered: Answered) -> None:
     assert said["from_journal"] + said["from_responses"] == 1
     code, out, _ = await command(config, "replay", "--from", "1h", "--go")
     assert code == 1  # the two of a route that is not there have no answer
+    assert " undecodable" in out
     assert f"{ASKED + AGAIN} written, 0 by an earlier run" in out
+    code, out, _ = await command(config, "replay", "--from", "1h", "--re-execute", "--only-errors")
+    assert code == 1  # what was refused for its form cannot be sent again
+    assert f"{BAD - 1} to be executed again, and paid for" in out
+    assert f"{ASKED + AGAIN} answered then, left out" in out
     for arguments, exits, expected in (
         (("replay",), 2, "no range"),
         (("replay", "--request-id", "nobody"), 2, "knows no response"),

@@ -50,6 +50,7 @@ def test_a_plan_is_known_by_all_that_decides_what_is_written() -> None:
         Plan((Span(0, 1, 2),)),
         Plan(one.spans, to_topic="t"),
         Plan(one.spans, re_execute=True),
+        Plan(one.spans, re_execute=True, only_errors=True),
         Plan(one.spans, tenant="t"),
         Plan(one.spans, route="t"),
         Plan(one.spans, request_id="t"),

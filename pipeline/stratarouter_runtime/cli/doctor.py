@@ -66,7 +66,7 @@ def status(
     *,
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Show lag and unfinished records of every lane, the workers, and what waits as dead letters."""
+    """Show lag, unfinished records and checkpoint of every lane, the workers, and what waits as dead letters."""
     from stratarouter_runtime.tools.status import look
 
     settings = configure(config, bootstrap_servers=bootstrap_servers, database_url=database_url)
@@ -82,15 +82,17 @@ def status(
 def _print(found: Status) -> None:
     console = wide_console()
     table = Table("processor", "lane", box=SIMPLE_HEAD)
-    for name in ("committed", "end", "lag", "unfinished", "ahead"):
+    for name in ("committed", "end", "lag", "unfinished", "ahead", "checkpoint"):
         table.add_column(name, justify="right")
     for lane in found.lanes:
         committed = "-" if lane.committed is None else str(lane.committed)
         numbers = (str(number) for number in (lane.end, lane.lag, lane.unfinished, lane.finished_ahead))
-        table.add_row(lane.processor, f"{lane.topic}-{lane.partition}", committed, *numbers)
+        saved = "-" if lane.checkpoint is None else f"{lane.checkpoint}, {lane.checkpoint_age_s:.0f} s old"
+        table.add_row(lane.processor, f"{lane.topic}-{lane.partition}", committed, *numbers, saved)
     console.print(table)
     behind = ", ".join(f"{name} {lag}" for name, lag in found.lag.items())
-    console.print(f"behind: {behind}; ahead: finished beyond what is committed", highlight=False)
+    meant = "ahead: finished beyond what is committed; checkpoint: what the journal has of it"
+    console.print(f"behind: {behind}; {meant}", highlight=False)
     for lane in found.lanes:
         if lane.problem:
             console.print(f"[red]{lane.topic}-{lane.partition}[/]: {escape(lane.problem)}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stratarouter_runtime.tools.replay import Plan, Report
 
 UNANSWERED = 1
-"""Exit code where some requests have no answer to repeat."""
+"""Exit code where some requests have no answer to repeat, or records were refused for their form."""
 
 
 def register(app: typer.Typer) -> None:
@@ -45,12 +45,15 @@ def replay(
     database_url: str | None = typer.Option(None, help="PostgreSQL's URL."),
     *,
     re_execute: bool = typer.Option(False, "--re-execute", help="Pay again: send the requests anew, under new ids."),
+    only_errors: bool = typer.Option(
+        False, "--only-errors", help="With --re-execute: only what was answered with an error, or not at all."
+    ),
     go: bool = typer.Option(False, "--go", help="Do it. Without, say what would be done."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Answer requests of a range again, out of the journal and the responses topic. Started again, it continues.
 
-    Exits 1 where some requests have no answer to repeat.
+    Exits 1 where some requests have no answer to repeat, or records of the range were refused for their form.
     """
     from stratarouter_runtime.tools.replay import Plan
 
@@ -59,14 +62,14 @@ def replay(
         send_again(settings, [dead_letter], go=go, as_json=as_json)
         return
     spans = run(_spans(settings, offsets, since, until, request_id, tenant))
-    plan = Plan(tuple(spans), to_topic, re_execute, tenant, route, request_id, replay_id)
+    plan = Plan(tuple(spans), to_topic, re_execute, only_errors, tenant, route, request_id, replay_id)
     console = Console(stderr=True, soft_wrap=True)
     report = run(_replay(settings, plan, console, go=go, rate=rate))
     if as_json:
         typer.echo(orjson.dumps(asdict(report) | {"spans": [asdict(span) for span in spans]}).decode())
     else:
         _print(report, plan)
-    if report.unanswered:
+    if report.unanswered or report.unread:
         raise typer.Exit(UNANSWERED)
 
 
@@ -120,12 +123,15 @@ def _print(report: Report, plan: Plan) -> None:
         console.print(f"  {report.replays} that a replay had written, left out")
     if plan.re_execute:
         console.print(f"  {report.re_executed} to be executed again, and paid for")
+        if plan.only_errors:
+            console.print(f"  {report.left_out} answered then, left out")
     else:
         console.print(f"  {report.from_journal} answered from the journal, {report.from_responses} as the cache did")
         console.print(f"  {report.unanswered} without an answer")
-    for line in report.without:
+    named = (*report.without, *report.unread)
+    for line in named:
         console.print(f"    {line}", markup=False)
-    if report.without:
+    if named:
         console.print("    refused, or older than what is kept; `dead-letters list` has those that were refused")
     if report.dry_run:
         console.print("nothing was written; --go writes")

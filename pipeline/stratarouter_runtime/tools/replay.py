@@ -31,6 +31,7 @@ from stratarouter_runtime.processors.publish import coordinates
 from stratarouter_runtime.processors.publisher import TransactionalPublisher
 from stratarouter_runtime.records import Coordinates, Execution, Outbound, Request, Response
 from stratarouter_runtime.state.offsets import VERSION_TAG
+from stratarouter_runtime.telemetry.tracing import TRACEPARENT
 from stratarouter_runtime.tools.ranges import BATCH, RangeReader, Span, Wanted
 from stratarouter_runtime.validation import MAX_ID_CHARS
 
@@ -39,8 +40,7 @@ HEADER = "stratarouter-replay"
 MAX_MISSING = 1_000_000
 """Requests without a result in the journal that one replay looks for on the responses topic; about 200 MB."""
 SHOWN = 20
-"""Requests without an answer that a report names."""
-TRACEPARENT = "traceparent"
+"""Requests without an answer that a report names, and refused records likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class Plan:
         spans: of the requests topic.
         to_topic: where responses go; None: the responses topic.
         re_execute: pay again: the requests are sent once more, under new ids and past the cache.
+        only_errors: of these, only those that were answered with an error, or not at all.
         tenant, route, request_id: only requests of these.
         replay_id: None: made of the rest, so that the same plan is the same replay.
     """
@@ -58,6 +59,7 @@ class Plan:
     spans: tuple[Span, ...]
     to_topic: str | None = None
     re_execute: bool = False
+    only_errors: bool = False
     tenant: str | None = None
     route: str | None = None
     request_id: str | None = None
@@ -68,12 +70,18 @@ class Plan:
         """Of everything that decides which records are written where."""
         spans = [[span.partition, span.begin, span.end] for span in sorted(self.spans)]
         said = [spans, self.to_topic, self.re_execute, self.tenant, self.route, self.request_id]
+        said += ["only errors"] if self.only_errors else []
         return hashlib.blake2b(orjson.dumps(said), digest_size=5).hexdigest()
 
     @property
     def name(self) -> str:
         """The replay's id."""
         return self.replay_id or self.digest
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no filter leaves requests of the range out."""
+        return self.tenant is None and self.route is None and self.request_id is None
 
     def takes(self, request: Request) -> bool:
         """Whether the filters let ``request`` through."""
@@ -92,9 +100,11 @@ class Report:
         read: offsets gone through.
         requests: requests that the filters let through.
         refused: records that are no valid request; they have their dead letters.
+        unread: the first of those, as ``topic-partition@offset code``; none where a filter may have left them out.
         replays: requests that a replay wrote itself, left out.
         from_journal: answered with what the journal holds.
         from_responses: answered with the response that the cache gave then, out of the responses topic.
+        left_out: answered then, so not sent once more.
         re_executed: sent once more, to be paid for.
         unanswered: neither the journal nor the responses topic knows an answer.
         without: the first of those, as ``topic-partition@offset request_id``.
@@ -107,9 +117,11 @@ class Report:
     read: int = 0
     requests: int = 0
     refused: int = 0
+    unread: list[str] = field(default_factory=list)
     replays: int = 0
     from_journal: int = 0
     from_responses: int = 0
+    left_out: int = 0
     re_executed: int = 0
     unanswered: int = 0
     without: list[str] = field(default_factory=list)
@@ -174,13 +186,15 @@ class Replay:
 
     async def run(self) -> Report:
         """Go through the range. Raises ConfigurationError, BrokerError, JournalUnavailableError; run it again then."""
-        self._check_target()
+        self._check_plan()
         journal = PostgresJournal(self._config.database_url, owner=str(uuid.uuid4()))
         await journal.start()
         try:
             await self._answer_from_journal(journal)
             if self._missing:
                 await self._answer_from_responses()
+            if self._missing and self._plan.only_errors:
+                await self._execute_missing()
         finally:
             await journal.stop()
             for writer, _ in self._writers.values():
@@ -192,8 +206,10 @@ class Replay:
         ]
         return self.report
 
-    def _check_target(self) -> None:
+    def _check_plan(self) -> None:
         config, target = self._config, self._plan.to_topic
+        if self._plan.only_errors and not self._plan.re_execute:
+            raise ConfigurationError("--only-errors chooses what to execute again", remedy="give --re-execute with it")
         others = (
             *(config.requests_topic, config.executions_topic, config.dead_letter_topic),
             *(config.cache_control_topic, config.usage_deltas_topic, config.usage_topic),
@@ -218,7 +234,8 @@ class Replay:
         """What to write for ``records``, each with its record's offset."""
         wanted = [(record, request) for record in records if (request := self._request(record)) is not None]
         self.report.requests += len(wanted)
-        if self._plan.re_execute:
+        plan = self._plan
+        if plan.re_execute and not plan.only_errors:
             self.report.re_executed += len(wanted)
             return [(record.offset, self._once_more(record, request)) for record, request in wanted]
         keys = [JournalKey.of(request) for _, request in wanted]
@@ -226,11 +243,16 @@ class Replay:
         hashes = await journal.payload_hashes(keys)
         outbounds = []
         for (record, request), key, recorded, known in zip(wanted, keys, found, hashes, strict=True):
-            if recorded is not None and known in {None, wire.payload_hash(request)}:
+            if recorded is None or known not in {None, wire.payload_hash(request)}:
+                self._miss(key, coordinates(record))
+            elif not plan.only_errors:
                 self.report.from_journal += 1
                 outbounds.append((record.offset, self._response(_rebuilt(request, coordinates(record), recorded))))
-            else:
+            elif recorded.answer is None:
+                # The same id may have been sent twice, and this one answered: its own response says.
                 self._miss(key, coordinates(record))
+            else:
+                self.report.left_out += 1
         return outbounds
 
     def _request(self, record: Record) -> Request | None:
@@ -241,8 +263,10 @@ class Replay:
             request = wire.decode_request(
                 record.value, headers=record.headers, limits=self._limits, source=coordinates(record)
             )
-        except InvalidRecordError:
+        except InvalidRecordError as exc:
             self.report.refused += 1  # it was refused when it first came, with a dead letter that says why
+            if self._plan.is_whole and len(self.report.unread) < SHOWN:
+                self.report.unread.append(f"{record.topic}-{record.partition}@{record.offset} {exc.code}")
             return None
         return request if self._plan.takes(request) else None
 
@@ -286,7 +310,9 @@ class Replay:
                 outbounds = []
                 for record in records:
                     response = self._answer_to_missing(record)
-                    if response is not None:
+                    if response is not None and self._plan.only_errors:
+                        self.report.left_out += 1
+                    elif response is not None:
                         self.report.from_responses += 1
                         outbounds.append((record.offset, self._response(response)))
                 await self._publish(records, outbounds)
@@ -302,10 +328,28 @@ class Replay:
             return None
         # By its coordinates: the same id may have been sent twice.
         asked = self._missing.get(_place(response.source))
+        if self._plan.only_errors and response.error is not None:
+            return None
         if asked is None or asked.key != JournalKey(response.tenant, response.request_id):
             return None
         del self._missing[_place(response.source)]
         return response
+
+    # -- 3. what nobody answered, where only that is to be executed again ---------------------------------------
+
+    async def _execute_missing(self) -> None:
+        topic = self._config.topic(self._config.requests_topic)
+        async with RangeReader(self._config, topic) as reader:
+            async for records in reader.read(self._plan.spans, chunk=self._chunk):
+                outbounds = []
+                for record in records:
+                    if self._missing.pop(_place(coordinates(record)), None) is not None:
+                        request = wire.decode_request(
+                            record.value, headers=record.headers, limits=self._limits, source=coordinates(record)
+                        )
+                        outbounds.append((record.offset, self._once_more(record, request)))
+                self.report.re_executed += len(outbounds)
+                await self._publish(records, outbounds)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -318,7 +362,7 @@ class Replay:
         return HEADER, self._plan.name.encode()
 
     async def _publish(self, records: Sequence[Record], outbounds: Sequence[tuple[int, Outbound]]) -> None:
-        if not self._go:
+        if not (self._go and outbounds):
             return
         place = TopicPartition(records[0].topic, records[0].partition)
         if place not in self._writers:

@@ -1,8 +1,8 @@
-"""How the pipeline stands: lag and unfinished records of each lane, workers, dead letters. One look, bounded."""
+"""How the pipeline stands: lag, unfinished records, checkpoint of each lane; workers, dead letters. A bounded look."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -32,6 +32,8 @@ class LaneStatus:
         unfinished: records taken and not finished, between ``committed`` and the highest finished one.
         finished_ahead: offsets beyond ``committed`` that are finished.
         problem: what the committed metadata says wrong, or empty.
+        checkpoint: the offset that the journal has of it, for a group that lost its own; None where there is none.
+        checkpoint_age_s: seconds since that was written.
     """
 
     processor: str
@@ -43,6 +45,8 @@ class LaneStatus:
     unfinished: int = 0
     finished_ahead: int = 0
     problem: str = ""
+    checkpoint: int | None = None
+    checkpoint_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,9 @@ class Status:
 async def look(config: RuntimeConfig) -> Status:
     """Read it. Raises BrokerError, TopicContractError; a journal that is away is part of the answer."""
     lanes, counts = await _from_broker(config)
-    workers, journal = await _workers(config)
-    return Status(tuple(lanes), workers, journal, *counts)
+    workers, checkpoints, journal = await _from_journal(config)
+    seen = [replace(lane, **checkpoints.get((lane.processor, lane.topic, lane.partition), {})) for lane in lanes]
+    return Status(tuple(seen), workers, journal, *counts)
 
 
 def inputs(config: RuntimeConfig) -> dict[str, tuple[str, str]]:
@@ -127,14 +132,27 @@ def _lane(
     )
 
 
-async def _workers(config: RuntimeConfig) -> tuple[tuple[dict[str, Any], ...] | None, str]:
+Checkpoints = dict[tuple[str, str, int], dict[str, Any]]
+"""What the journal has of a lane, by processor, topic and partition, as ``LaneStatus`` names it."""
+
+
+async def _from_journal(config: RuntimeConfig) -> tuple[tuple[dict[str, Any], ...] | None, Checkpoints, str]:
     if config.state_backend != "postgresql":
-        return None, "in each worker's memory"
+        return None, {}, "in each worker's memory"
+    processors = {group: processor for processor, (group, _) in inputs(config).items()}
     reader = JournalReader(config.database_url)
     try:
         await reader.start()
-        return tuple(await reader.workers()), "ok"
+        checkpoints = {
+            (processors[row["grp"]], row["topic"], row["partition"]): {
+                "checkpoint": row["committed_offset"],
+                "checkpoint_age_s": row["age_s"],
+            }
+            for row in await reader.checkpoints(list(processors))
+            if row["committed_offset"] >= 0
+        }
+        return tuple(await reader.workers()), checkpoints, "ok"
     except RuntimeSystemError as exc:
-        return None, exc.message
+        return None, {}, exc.message
     finally:
         await reader.stop()
