@@ -172,7 +172,10 @@ class RuntimeConfig(BaseSettings):
     # batch
     batch_enabled: bool = True
     batch_window_ms: int = Field(50, ge=0, le=60_000)
+    """How long a prompt waits at most for others to share its call: of embedders, and of providers that take several in
+    one call (``openai-completions``). Calls of other providers never wait; requests alike in flight share one."""
     batch_max_size: int = Field(32, ge=1, le=10_000)
+    """Prompts in one such call at most."""
     batch_similarity_threshold: Similarity = 0.98
 
     # state

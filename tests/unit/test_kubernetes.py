@@ -70,7 +70,7 @@ def test_each_processor_runs_and_stops_with_time_to_drain() -> None:
     assert {("topics", "apply"), ("migrate",)} <= ran
     for name, pod in _pods():
         if name != "prepare":
-            assert pod["spec"]["terminationGracePeriodSeconds"] >= DEFAULTS.drain_s + 15
+            assert pod["spec"]["terminationGracePeriodSeconds"] >= DEFAULTS.drain_s + 40
 
 
 def test_selectors_find_their_pods() -> None:
@@ -109,6 +109,15 @@ def test_workers_keep_their_names_and_no_container_may_more_than_it_needs() -> N
     for name, pod in _pods():
         assert pod["spec"]["securityContext"]["runAsNonRoot"], name
         assert pod["spec"]["automountServiceAccountToken"] is False, name
+
+
+def test_no_worker_has_the_secret_of_the_job_that_makes_topics_and_tables() -> None:
+    for name, container in _containers():
+        secrets = [source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source]
+        assert secrets == ["stratarouter-prepare-secrets" if name == "prepare" else "stratarouter-secrets"], name
+        # What stands in a secret overrides the settings: the later source wins.
+        assert "secretRef" in container["envFrom"][-1], name
+        assert f"create secret generic {secrets[0]} " in (FOLDER / "settings.yaml").read_text()
 
 
 def test_probes_ask_what_the_worker_serves() -> None:

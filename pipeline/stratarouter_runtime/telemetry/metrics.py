@@ -45,7 +45,9 @@ def _error_codes() -> frozenset[str]:
 
 
 ERROR_CODES = _error_codes()
-PROCESSORS = frozenset({"enrich", "execute", "usage"})
+LANED = frozenset({"enrich", "execute"})
+"""The processors whose records go through lanes; that of usage tells only how far it is behind."""
+PROCESSORS = LANED | {"usage"}
 PROVIDERS = frozenset({"openai", "anthropic", "google", "local", "vllm", "simulator"})
 """The usual names; ``Metrics(providers=...)`` adds those of the route table."""
 GUARD_RULES = (
@@ -108,6 +110,7 @@ def _label(name: str, values: Iterable[str]) -> LabelDef:
 
 
 PROCESSOR = _label("processor", PROCESSORS)
+LANED_PROCESSOR = _label("processor", LANED)
 PROVIDER = _label("provider", PROVIDERS)
 CODE = _label("code", ERROR_CODES)
 CODE_OR_OK = _label("code", ERROR_CODES | {"ok"})
@@ -145,7 +148,9 @@ HEDGE = _label("taken", {"first", "second", "neither"})
 PAUSED = _label("reason", {"worker_full", "lane_full", "metadata_full"})
 
 DEFINITIONS: tuple[MetricDef, ...] = (
-    MetricDef("requests_total", "counter", (PROCESSOR,), "records", "Records that a processor took from its topic."),
+    MetricDef(
+        "requests_total", "counter", (LANED_PROCESSOR,), "records", "Records that a processor took from its topic."
+    ),
     MetricDef("responses_total", "counter", (STATUS, CODE_OR_OK), "responses", "Responses, by outcome."),
     MetricDef("cache_lookups_total", "counter", (VERDICT,), "lookups", "What the cache said."),
     MetricDef("guard_refusals_total", "counter", (GUARD_REASON,), "candidates", "Similar entries the guard refused."),
@@ -191,11 +196,13 @@ DEFINITIONS: tuple[MetricDef, ...] = (
         "Paid answers whose server counted no tokens, charged to budgets by their length.",
     ),
     MetricDef("dead_letters_total", "counter", (CODE,), "records", "Records that could not become a response."),
-    MetricDef("lanes", "gauge", (PROCESSOR, LANE_STATE), "lanes", "Assigned partitions, by the state of their lane."),
-    MetricDef("in_flight", "gauge", (PROCESSOR,), "records", "Records taken and not yet answered."),
+    MetricDef(
+        "lanes", "gauge", (LANED_PROCESSOR, LANE_STATE), "lanes", "Assigned partitions, by the state of their lane."
+    ),
+    MetricDef("in_flight", "gauge", (LANED_PROCESSOR,), "records", "Records taken and not yet answered."),
     MetricDef("lag_records", "gauge", (PROCESSOR,), "records", "Records behind the end of the assigned partitions."),
     MetricDef(
-        "transaction_seconds", "histogram", (PROCESSOR,), "seconds", "How long one commit took.", WRITE_BUCKETS_S
+        "transaction_seconds", "histogram", (LANED_PROCESSOR,), "seconds", "How long one commit took.", WRITE_BUCKETS_S
     ),
     MetricDef("transaction_records", "histogram", (), "records", "Input records in one commit.", RECORD_BUCKETS),
     MetricDef("producer_replacements_total", "counter", (REPLACED,), "producers", "Producers given up for a new one."),
