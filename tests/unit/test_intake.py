@@ -10,6 +10,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import BrokerError
 from stratarouter_runtime.processors.intake import SLICE_RECORDS, TOGETHER_S, Intake
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane
@@ -170,3 +171,90 @@ async def test_partitions_that_open_side_by_side_are_resumed_together(monkeypatc
 
 async def test_one_that_takes_long_holds_the_others_up_no_longer_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await _opened({0: 0.0, 1: 5 * TOGETHER_S}, monkeypatch) == [(0, 1), (1, 2)]
+
+
+# -- a rebalance that ends while the group is left --------------------------------------------------------------
+
+
+class Joining:
+    """A consumer whose group is in the midst of a rebalance: to leave it is to wait for the end of that."""
+
+    def __init__(self) -> None:
+        self.listener: Intake | None = None
+        self.stopped = 0
+
+    def subscribe(self, _: object, *, listener: Intake) -> None:
+        self.listener = listener
+
+    async def start(self) -> None:
+        raise TimeoutError
+
+    async def stop(self) -> None:
+        self.stopped += 1
+        assert self.listener is not None
+        await self.listener.on_partitions_assigned([PLACE])
+        await asyncio.sleep(0.01)
+
+    def pause(self, _: TopicPartition) -> None:
+        return
+
+    def seek(self, _: TopicPartition, __: int) -> None:
+        return
+
+    resume = pause
+
+
+class Counted(Kept):
+    """A publisher that notes what was opened and not closed."""
+
+    def __init__(self, held: list[Counted], opened: list[Counted]) -> None:
+        super().__init__()
+        self.held, self.opened = held, opened
+
+    async def open(self) -> OffsetMap:
+        self.opened.append(self)
+        self.held.append(self)
+        return await super().open()
+
+    async def close(self) -> None:
+        if self in self.held:
+            self.held.remove(self)
+
+
+@pytest.fixture
+def joining(monkeypatch: pytest.MonkeyPatch) -> tuple[Intake, Joining, list[Counted], list[Counted]]:
+    intake, consumer = _no_lanes(lambda _, __: None), Joining()
+    held: list[Counted] = []
+    opened: list[Counted] = []
+    consumer.listener = intake
+    monkeypatch.setattr(intake, "_placement", Opening({0: 0.0}))
+    monkeypatch.setattr(
+        "stratarouter_runtime.processors.intake.TransactionalPublisher", lambda *_: Counted(held, opened)
+    )
+    monkeypatch.setattr("stratarouter_runtime.processors.intake.kafka_client.consumer", lambda *_, **__: consumer)
+    return intake, consumer, held, opened
+
+
+async def test_a_worker_that_leaves_opens_no_lane(
+    joining: tuple[Intake, Joining, list[Counted], list[Counted]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was opened while it left stayed behind, and shut out whoever owned the partition next."""
+    intake, consumer, held, opened = joining
+    monkeypatch.setattr(intake, "_consumer", consumer)
+    await intake.on_partitions_assigned([PLACE])
+    await asyncio.gather(*intake._openings)
+    assert (len(opened), len(held)) == (1, 1)
+    async with asyncio.timeout(5):
+        await intake.stop(1.0)
+    assert (len(opened), held, intake.lanes, intake._openings) == (1, [], {}, set())
+
+
+async def test_a_start_that_fails_leaves_no_lane_behind(
+    joining: tuple[Intake, Joining, list[Counted], list[Counted]],
+) -> None:
+    """The next start, with another consumer, met the lanes of this one."""
+    intake, consumer, held, _ = joining
+    for tries in (1, 2):
+        with pytest.raises(BrokerError, match="joining group"):
+            await intake.start()
+        assert (consumer.stopped, held, intake.lanes, intake._openings) == (tries, [], {}, set())

@@ -419,3 +419,92 @@ async def test_commits_that_fail_one_after_the_other_are_tried_ever_less_often(m
     await _finish(lane, 1)
     assert waits[8:] == pytest.approx([0.1])
     await lane.close(1.0)
+
+
+# -- a topic made anew: the group's offset is the old one's -----------------------------------------------------
+
+
+async def _anew(publisher: ScriptedPublisher, stored: int) -> Lane:
+    """A lane that begins at 0 although the group's offset is ``stored``."""
+    publisher.stored = OffsetMap(stored, stored)
+    lane = Lane(
+        "requests-0", publisher, processor="enrich", max_in_flight=100, metadata_max_chars=4096,
+        metrics=Metrics(), on_change=lambda: None,
+    )  # fmt: skip
+
+    async def resume(_: OffsetMap) -> OffsetMap:
+        return OffsetMap(0, 0)
+
+    await lane.open(resume)
+    return lane
+
+
+@pytest.mark.parametrize("failure", ["before", "after"])
+@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize("stored", [5000, 3])
+async def test_a_topic_made_anew_gets_all_its_answers_although_a_commit_fails(
+    stored: int, failing: int, failure: str
+) -> None:
+    """All below the old topic's offset counted as finished: settled, and never published."""
+    publisher = ScriptedPublisher(*["ok"] * failing, failure)
+    lane = await _anew(publisher, stored)
+    for offset in range(3):
+        assert lane.take(offset)
+    await _finish(lane, 0, 1, 2)
+    assert publisher.published == [b"0", b"1", b"2"]
+    assert publisher.stored == lane.committed == OffsetMap(3, 3)
+    await lane.close(1.0)
+
+
+async def test_a_commit_that_failed_leaves_no_progress_of_the_old_topic() -> None:
+    """The checkpoint and the lag were told by the old topic's offset."""
+    publisher = ScriptedPublisher(*["before"] * 1000)
+    lane = await _anew(publisher, 5000)
+    lane.take_all([_record(0)])
+    lane.finish(0, _out(0))
+    async with asyncio.timeout(5):
+        while publisher.opened < 4:
+            await asyncio.sleep(0)
+    assert (lane.committed, lane.in_flight) == (OffsetMap(0, 0), 1)
+    await lane.close(0.1)
+
+
+async def test_a_lane_that_begins_anew_says_so_to_the_group_before_anything_else() -> None:
+    """Whoever took the lane over before its first answer went on at the old topic's offset, once there were as many
+    records again: those before it were never answered.
+    """
+    publisher = ScriptedPublisher("before", "ok")
+    lane = await _anew(publisher, 5000)
+    lane.take(0)
+    async with asyncio.timeout(5):
+        while publisher.stored != OffsetMap(0, 0):
+            await asyncio.sleep(0)
+    assert (publisher.commits, publisher.published) == (1, [])
+    await _finish(lane, 0)
+    assert publisher.published == [b"0"]
+    await lane.close(1.0)
+
+
+async def test_a_place_that_the_broker_does_not_let_it_commit_is_tried_ever_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    turn = asyncio.sleep
+
+    async def sleep(delay_s: float) -> None:
+        waits.append(delay_s)
+        await turn(0)
+
+    async def publish(*_: object) -> None:
+        raise OutputRefusedError("no right to the group")
+
+    publisher = ScriptedPublisher()
+    monkeypatch.setattr(publisher, "publish", publish)
+    monkeypatch.setattr(lane_module, "FIRST_BACKOFF_S", 0.1)
+    monkeypatch.setattr("stratarouter_runtime.processors.lane.asyncio.sleep", sleep)
+    lane = await _anew(publisher, 5000)
+    async with asyncio.timeout(5):
+        while len(waits) < 3:
+            await turn(0)
+    assert waits[:3] == pytest.approx([0.1, 0.2, 0.4])
+    await lane.close(0.0)

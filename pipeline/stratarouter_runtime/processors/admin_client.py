@@ -9,7 +9,13 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from stratarouter_runtime.config import RuntimeConfig
@@ -52,14 +58,41 @@ async def committed_offsets(
 ) -> dict[TopicPartition, OffsetAndMetadata]:
     """What ``group`` has committed, with the metadata. Waits for its coordinator; the caller bounds that.
 
-    A broker has none until its first group is asked for: it makes the topic that holds the offsets then.
+    A broker has none until its first group is asked for: it makes the topic that holds the offsets then. One that has
+    just taken the group over reads that topic first, and does not know yet.
     """
+    asked = set(partitions or ())
     while True:
         try:
-            found: dict[TopicPartition, OffsetAndMetadata] = await client.list_consumer_group_offsets(
-                group, partitions=partitions
-            )
+            found = await _ask_coordinator(client, group, partitions)
         except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, GroupLoadInProgressError):
-            await asyncio.sleep(COORDINATOR_RETRY_S)
-        else:
+            found = None
+        # Each partition that is asked for is answered for, by -1 where nothing was committed: silence is no answer.
+        if found is not None and asked <= found.keys():
             return found
+        await asyncio.sleep(COORDINATOR_RETRY_S)
+
+
+async def _ask_coordinator(
+    client: AIOKafkaAdminClient, group: str, partitions: list[TopicPartition] | None
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Ask once. aiokafka's ``list_consumer_group_offsets`` sees no error of the whole reply, which names no partitions
+    then: a coordinator that does not know yet looks like a group that has committed nothing.
+    """
+    wanted: dict[str, list[int]] = {}
+    for topic, number in partitions or ():
+        wanted.setdefault(topic, []).append(number)
+    request = OffsetFetchRequest(group, None if partitions is None else list(wanted.items()))
+    reply = await client._send_request(request, await client.find_coordinator(group))  # noqa: SLF001 - no other way
+    _check(reply.error_code, f"group {group}")
+    found = {}
+    for topic, entries in reply.topics:
+        for number, offset, metadata, error_code in entries:
+            _check(error_code, f"group {group}, {topic}-{number}")
+            found[TopicPartition(topic, number)] = OffsetAndMetadata(offset, metadata)
+    return found
+
+
+def _check(error_code: int, whose: str) -> None:
+    if error_code:
+        raise for_code(error_code)(f"offsets of {whose}")

@@ -124,6 +124,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._consumer.start()
         except CLIENT_ERRORS as exc:
             await self._stop_consumer()
+            # A join that was under way may have ended meanwhile; the next start has a consumer of its own.
+            await self._close_lanes(0.0)
+            self._joined = False
             raise mapped(exc, f"joining group {self.group}") from exc
         self._tasks = [
             asyncio.create_task(self._poll_loop(), name=f"poll {self.topic}"),
@@ -196,12 +199,17 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._close_lanes(min(2.0, self._config.session_timeout_ms / 4000))
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Start a lane for each partition in the background; records wait until it has sought its place."""
+        """Start a lane for each partition in the background; records wait until it has sought its place.
+
+        None where nothing is taken any more. To leave the group is to wait for the end of a rebalance: a lane opened
+        then would stay behind, and might fence that of the partition's next owner.
+        """
         consumer = self._consumer
         assert consumer is not None
         for partition in assigned:
             consumer.pause(partition)
-            self._open(partition)
+            if not self._draining:
+                self._open(partition)
         self._joined = True
 
     def _open(self, partition: TopicPartition) -> None:

@@ -300,7 +300,7 @@ class Lane:
     async def _commit_loop(self) -> None:
         try:
             while True:
-                if not self._ready:
+                if not self._ready and not self._begins_anew:
                     if self._closing:
                         return
                     self._wake.clear()
@@ -332,9 +332,18 @@ class Lane:
         except TimeoutError:
             return False
 
+    @property
+    def _begins_anew(self) -> bool:
+        """Whether the group's offset is still that of an earlier topic of the same name: ``resume`` began elsewhere."""
+        return self._stored.watermark >= 0 and self._stored != self.committed
+
     async def _commit_once(self) -> None:
-        # 1. What is finished now makes one commit; what finishes meanwhile makes the next.
-        writing, self._ready = _first_batch(self._ready, 1 if self._singly else MAX_COMMIT_RECORDS)
+        # 1. What is finished now makes one commit; what finishes meanwhile makes the next. A topic made anew has its
+        #    place committed first and alone: whoever takes over must not go on at the old one's offset, and a commit
+        #    that comes to this very offset would leave open whether it happened.
+        writing: list[Finished] = []
+        if not self._begins_anew:
+            writing, self._ready = _first_batch(self._ready, 1 if self._singly else MAX_COMMIT_RECORDS)
         offsets = [f.offset for f in writing]
         self._ledger.finish(offsets)
         snapshot = self._ledger.snapshot()
@@ -365,27 +374,26 @@ class Lane:
     async def _recover(self, cause: BrokerError, attempted: OffsetMap, writing: list[Finished]) -> None:
         self._metrics.producer_replacements_total.labels("transaction_failed").inc()
         event(log, logging.WARNING, "publisher replaced", lane=self.name, cause=str(cause))
-        if not isinstance(cause, OutputRefusedError):
+        if not writing or not isinstance(cause, OutputRefusedError):
             await self._back_off(cause)
         stored = await self._open_publisher()
         if stored not in (self._stored, attempted):
             # Another owner has committed meanwhile: our ledger is out of date and must publish nothing more.
             raise LaneFencedError(f"another owner committed {stored.watermark} on {self.name}")
-        lost = [f for f in writing if not stored.is_finished(f.offset)]
+        # All of it happened, or nothing. ``stored`` does not say it of each record: it may be an earlier topic's.
+        settled, lost = (writing, []) if stored == attempted else ([], writing)
+        if stored == attempted:
+            # Else the place stays where it is: a new group whose first commit failed has no map, never -1.
+            self.committed = self._stored = stored
         self._ledger.reopen(f.offset for f in lost)
-        settled = [f.offset for f in writing if stored.is_finished(f.offset)]
-        if isinstance(cause, OutputRefusedError):
+        if lost and isinstance(cause, OutputRefusedError):
             lost = self._without_refused(lost, cause)
         self._ready[:0] = lost
-        self._stored = stored
-        if stored.watermark >= 0:
-            # A new group whose first commit failed has none: its place stays where it began, never -1.
-            self.committed = stored
-        self._notice_progress(settled)
+        self._notice_progress([f.offset for f in settled])
 
     async def _back_off(self, cause: BrokerError) -> None:
         """Wait where one commit after the other fails although the publisher opens; the first is tried again at once.
-        Refused outputs do not count: each time there are fewer.
+        Refused outputs do not count, where there are any: each time there are fewer.
         """
         if self._failures:
             self.problem = str(cause)

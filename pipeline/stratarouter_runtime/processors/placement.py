@@ -7,7 +7,6 @@ checkpoint stays; so a checkpoint names a record that was read (its witness), an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 from collections.abc import Awaitable
@@ -16,8 +15,10 @@ from typing import Any, Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import BrokerError
 from stratarouter_runtime.ports import Checkpoint
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 from stratarouter_runtime.state.offsets import OffsetMap, decode
 from stratarouter_runtime.telemetry.logs import event
@@ -26,7 +27,8 @@ log = logging.getLogger("stratarouter.placement")
 
 METADATA_TIMEOUT_S = 15.0
 WITNESS_TIMEOUT_S = 15.0
-"""To read one record back."""
+"""To connect and read one record back; half of it is for the record."""
+CLOSE_TIMEOUT_S = 5.0
 END_TRIES = 3
 END_RETRY_S = 1.0
 """A new leader may know the partition's end a moment late."""
@@ -72,14 +74,9 @@ class Placement:
         ``stored`` is the group's committed map; a negative watermark says that there is none. Raises BrokerError,
         JournalUnavailableError, OffsetMetadataError.
         """
-        beginning, end = await self._bounds(consumer, partition)
         if stored.watermark >= 0:
-            for _ in range(END_TRIES):
-                if stored.watermark <= end:
-                    break
-                await asyncio.sleep(END_RETRY_S)
-                beginning, end = await self._bounds(consumer, partition)
-            else:
+            beginning, end = await self._bounds(consumer, partition, stored.watermark)
+            if stored.watermark > end:
                 return await self._anew(partition, beginning, f"the committed offset {stored.watermark} > {end}"), end
             if stored.watermark < beginning:
                 event(
@@ -92,6 +89,7 @@ class Placement:
                 )
             return stored, end
         checkpoint = await self._checkpoints.load_checkpoint(self._group, partition.topic, partition.partition)
+        beginning, end = await self._bounds(consumer, partition, 0 if checkpoint is None else checkpoint.offset)
         if checkpoint is None or checkpoint.offset < 0:
             # An earlier version wrote -1 where a new group's first commit had failed.
             return OffsetMap(beginning, beginning), end
@@ -122,6 +120,7 @@ class Placement:
         return found is not None and witness(found) == (offset, digest)
 
     async def _read_one(self, partition: TopicPartition, offset: int) -> Record | None:
+        """The record at ``offset`` or the next one; None where what stood there is passed without any."""
         reader = kafka_client.consumer(self._config, group=None)
         reader.assign([partition])
         try:
@@ -131,15 +130,29 @@ class Placement:
                 polled: dict[TopicPartition, list[Any]] = await reader.getmany(
                     partition, timeout_ms=int(WITNESS_TIMEOUT_S * 500), max_records=1
                 )
+                position = await reader.position(partition)
         except CLIENT_ERRORS as exc:
             raise mapped(exc, f"reading {partition} at {offset}") from exc
         finally:
-            with contextlib.suppress(*CLIENT_ERRORS):
-                await reader.stop()
-        return next((record for records in polled.values() for record in records), None)
+            await closed(reader.stop(), CLOSE_TIMEOUT_S, partition=str(partition))
+        found = next((record for records in polled.values() for record in records), None)
+        if found is None and position <= offset:
+            # A fetch that is throttled, or whose leader moves, brings nothing either, and raises nothing.
+            raise BrokerError(f"nothing came of {partition} at {offset}: whether its records are the same is not known")
+        return found
 
-    async def _bounds(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> tuple[int, int]:
-        """The partition's first offset and its end."""
+    async def _bounds(self, consumer: AIOKafkaConsumer, partition: TopicPartition, known: int) -> tuple[int, int]:
+        """The partition's first offset and its end; asked for again where the end is before ``known``, which was read
+        or committed once.
+        """
+        for tries_left in reversed(range(END_TRIES + 1)):
+            beginning, end = await self._bounds_now(consumer, partition)
+            if known <= end or not tries_left:
+                break
+            await asyncio.sleep(END_RETRY_S)
+        return beginning, end
+
+    async def _bounds_now(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> tuple[int, int]:
         try:
             async with asyncio.timeout(METADATA_TIMEOUT_S):
                 beginning = await consumer.beginning_offsets([partition])
