@@ -12,7 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from stratarouter_runtime.errors import InfrastructureError, InvalidRecordError
+from stratarouter_runtime.errors import RuntimeSystemError
 from stratarouter_runtime.feedback import wrong_answer
 from stratarouter_runtime.records import CacheCommand, Response
 from stratarouter_runtime.telemetry.logs import event
@@ -23,6 +23,9 @@ MAX_PENDING = 1_000
 """Marks waiting to be looked up; the oldest go for want of room, and are said."""
 MAX_AGE_MS = 604_800_000
 """7 days: what the responses topic keeps. An older mark that nobody resolved stays without its counter-example."""
+FIRST_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 60.0
+"""Waits while the broker is away; a search may read all of a partition, and be broken off for taking too long."""
 
 Find = Callable[[str, str | None], Awaitable[Response | None]]
 """The response to a request id, of a tenant where one is named."""
@@ -54,10 +57,13 @@ class Resolver:
             for tenant in (command.tenant, None):
                 self._pending.pop((command.request_id, tenant), None)
         elif now_ms - at_ms <= MAX_AGE_MS:
-            self._pending[command.request_id, command.tenant] = command
-            if len(self._pending) > MAX_PENDING:
-                (request_id, _), _ = self._pending.popitem(last=False)
-                event(log, logging.ERROR, "mark not resolved", request_id=request_id, cause="too many at once")
+            self._keep((command.request_id, command.tenant), command)
+
+    def _keep(self, asked: _Asked, command: CacheCommand) -> None:
+        self._pending[asked] = command
+        if len(self._pending) > MAX_PENDING:
+            (request_id, _), _ = self._pending.popitem(last=False)
+            _give_up(request_id, "too many at once")
 
     def begin(self) -> None:
         """Look up what is pending, in the background."""
@@ -72,13 +78,34 @@ class Resolver:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _resolve(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
         while self._pending:
-            (request_id, tenant), command = self._pending.popitem(last=False)
+            asked, command = self._pending.popitem(last=False)
             try:
-                response = await self._find(request_id, tenant)
-                if response is None:
-                    event(log, logging.ERROR, "mark not resolved", request_id=request_id, cause="no response found")
-                else:
-                    await self._say(wrong_answer(response, command.by, command.reason))
-            except (InvalidRecordError, InfrastructureError) as exc:
-                event(log, logging.ERROR, "mark not resolved", request_id=request_id, cause=exc.message)
+                await self._say_again(asked, command)
+            except RuntimeSystemError as exc:
+                if not exc.retryable:
+                    _give_up(asked[0], exc.message)
+                    continue
+                # The others have their turn before it: it may be this one alone that cannot be looked up.
+                self._keep(asked, self._pending.get(asked, command))
+                cause = exc.message
+                event(log, logging.WARNING, "mark waits", request_id=asked[0], cause=cause, wait_s=backoff_s)
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+            except Exception:
+                # The outermost loop: nobody looks at this task, and those behind it must not wait for the next mark.
+                log.exception("mark not resolved", extra={"fields": {"request_id": asked[0]}})
+            else:
+                backoff_s = FIRST_BACKOFF_S
+
+    async def _say_again(self, asked: _Asked, command: CacheCommand) -> None:
+        response = await self._find(*asked)
+        if response is None:
+            _give_up(asked[0], "no response found")
+        else:
+            await self._say(wrong_answer(response, command.by, command.reason))
+
+
+def _give_up(request_id: str, cause: str) -> None:
+    event(log, logging.ERROR, "mark not resolved", request_id=request_id, cause=cause)

@@ -156,7 +156,8 @@ class CacheControl:
         self._floor = max(self._floor, first - 1)
 
     def _fence(self, one: str, position: int) -> None:
-        self._fences[one] = position
+        # A correction that goes for want of room fences its own place, which may be older than what came after it.
+        self._fences[one] = max(position, self._fences.get(one, BEFORE_ALL))
         self._fences.move_to_end(one)
         if len(self._fences) > self._bounds[0]:
             self._floor = max(self._floor, self._fences.popitem(last=False)[1])
