@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -30,6 +31,15 @@ _SEPARATORS = re.compile(r"[\s._/:\\'’\"-]")  # noqa: RUF001 - the typographic
 _SQUASHED = re.compile(r"[\W_]+")
 _SEARCHED = re.compile(r"(?<!\S)[a-z]+:[^\s/]")
 _LOOSE_OPERATORS = frozenset("-/")
+_LONE_OPERATORS = frozenset("±√!~&")
+"""They say something of the one operand behind them."""
+_COMPARISONS = frozenset("<>=")
+_MARKS = re.compile(r"[^\w\s\x00-\x7f°€£¥₹×÷\u2212≤≥≠±√→]")  # noqa: RUF001 - what tokens are made of
+_PER_MILLE = frozenset("‰‱")
+_UNASSIGNED = "\U0001f000"
+"""From here on a character that this Python does not know is an emoji that is younger."""
+_TAGS = range(0xE0020, 0xE0080)
+"""They tell the flags of England and Scotland apart."""
 _CONNECTORS = frozenset(
     {
         "to",
@@ -155,6 +165,11 @@ class Features:
         return tuple(sorted(_operators(self._tokens)))
 
     @cached_property
+    def symbols(self) -> str:
+        """Emoji and signs that no token takes, in their order: two flags may have the same letters."""
+        return "" if self.text.isascii() else "".join(filter(_is_symbol, _MARKS.findall(self.text)))
+
+    @cached_property
     def opposites(self) -> frozenset[str]:
         """The words that have an opposite."""
         return frozenset(form for token in self._tokens for form in _opposed(_said(token)))
@@ -261,6 +276,15 @@ _DATE_WORDS = frozenset().union(*(lexicon.MONTHS, lexicon.WEEKDAYS, lexicon.RELA
 def _opposed(word: str) -> tuple[str, ...]:
     """The forms of ``word`` that have an opposite."""
     return tuple(form for form in dict.fromkeys((word, stem(word), word.removesuffix("ly"))) if form in _OPPOSED)
+
+
+@lru_cache(maxsize=8_192)
+def _is_symbol(character: str) -> bool:
+    """Whether the character is one by Unicode; accents, skin tones and variation selectors only change the looks."""
+    category = unicodedata.category(character)
+    if category == "Cn":
+        return character > _UNASSIGNED
+    return (category[0] == "S" and category != "Sk") or character in _PER_MILLE or ord(character) in _TAGS
 
 
 @lru_cache(maxsize=32_768)
@@ -390,16 +414,24 @@ def _names(tokens: Sequence[Token]) -> Iterator[str]:
 
 
 def _operators(tokens: Sequence[Token]) -> Iterator[str]:
-    """Operators between operands; a hyphen or slash counts only between numbers."""
+    """Operators at their operands; a hyphen or slash counts only between numbers."""
     for place, token in enumerate(tokens):
         if token.kind != "operator":
             continue
         left = tokens[place - 1] if place else None
         right = tokens[place + 1] if place + 1 < len(tokens) else None
-        between = left is not None and right is not None and left.value is not None and right.value is not None
-        inside = left is not None and right is not None
-        if between or len(token.text) > 1 or (inside and token.text not in _LOOSE_OPERATORS):
-            yield token.text
+        is_number = right is not None and right.value is not None
+        if token.plain in _LOOSE_OPERATORS:
+            counts = is_number and left is not None and left.value is not None
+        elif left is None:
+            # There "*" begins a list, and ">" a quotation.
+            telling = len(token.plain) > 1 or token.plain in _LONE_OPERATORS
+            counts = telling or right is None or (is_number and token.plain in _COMPARISONS)
+        else:
+            # "2 + 2 =" is "2 + 2", and at the end ">" is a slip for "?".
+            counts = right is not None or not (token.plain == ">" or (token.plain == "=" and left.value is not None))
+        if counts:
+            yield token.plain
 
 
 def _entities(tokens: Sequence[Token]) -> Iterator[str]:

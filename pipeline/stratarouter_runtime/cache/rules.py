@@ -148,14 +148,19 @@ def _operator(asked: Features, stored: Features) -> str | None:
     return "guard:operator" if asked.operators != stored.operators else None
 
 
+def _symbol(asked: Features, stored: Features) -> str | None:
+    """Other emoji or signs, a smiley at the end among them: "my results 😭" asks for another answer."""
+    return "guard:symbol" if asked.symbols != stored.symbols else None
+
+
 def _token(asked: Features, stored: Features) -> str | None:
     """Identifiers, paths, versions, times or quotations that each text has and the other lacks."""
     if _quotes_lacking(asked, stored) and _quotes_lacking(stored, asked):
         return "guard:quote"
     lacking = _lacking(asked, stored), _lacking(stored, asked)
-    # A version, time or address that only one text has is another question; an "os.path" may be left unsaid.
-    numbered = any(character.isdigit() for names in lacking for name in names for character in name)
-    return "guard:token" if numbered or all(lacking) else None
+    # A version, time, address or "-x" that only one text has is another question; an "os.path" may be left unsaid.
+    telling = any(name[0] == "-" or any(map(str.isdigit, name)) for names in lacking for name in names)
+    return "guard:token" if telling or all(lacking) else None
 
 
 def _quotes_lacking(asked: Features, stored: Features) -> bool:
@@ -250,6 +255,7 @@ RULES: tuple[Rule, ...] = (
     _unit,
     _date,
     _operator,
+    _symbol,
     _token,
     _polarity,
     _negation,

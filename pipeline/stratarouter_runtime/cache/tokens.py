@@ -18,11 +18,20 @@ _TOKEN = re.compile(
         |[A-Za-z]\w*(?:[./]\w+)+|[A-Za-z](?:\+\+|\#)|(?<!\w)\.[A-Za-z]\w+)
     | (?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|(?<!\w)\.\d+|[¼-¾⅐-⅞])
     | (?P<unit>[$€£¥₹%]|°[CF]?)
-    | (?P<operator>==|!=|<=|>=|&&|\|\||[-+*/^=<>\u00d7÷²³])
-    | (?P<word>[^\W\d_²³]+(?:['\u2019][^\W\d_]+)?)
+    | (?P<exponent>[eE][-\u2212](?<=\d..)(?=\d))
+    | (?P<word>[^\W\d_²³]+(?:['\u2019][^\W\d_]+)?|→)
+    | (?P<sign>[-\u2010-\u2013\u2212\ufe63\uff0d](?=[$€£¥₹]?(?:\.?\d|[¼-¾⅐-⅞∞]))
+        (?<![^\W_].)(?<![)\]%°'"].)(?<!\d[$€£¥₹].))
+    | (?P<operator>==|!=|<=|>=|&&|\|\||[-+*/^=<>|\u00d7÷²³\u2212≤≥≠±√]
+        |~(?=[\w(/$])(?<![\w~].)|&(?=[A-Za-z_])(?<![\w&].)
+        |!(?<![\w!].)!*(?=[\w(])|!(?:(?<=[\d)]!)|(?<=(?<![\w.'\u2019-])[A-HJ-Za-z]!))!*(?!=))
     """,
     re.VERBOSE,
 )
+_SIGN = "(-)"
+"""A minus that makes the number behind it negative, as no token is written."""
+_WRITTEN = {"\u2212": "-", "≤": "<=", "≥": ">=", "≠": "!=", "→": "to"}
+"""The plain form of signs."""
 _OPENING_QUOTE = re.compile(r"(?<!\w)'")
 _AFTER_WORDS = ").,;:!?"
 """What stands behind a word and is no token."""
@@ -55,7 +64,7 @@ MAX_DAY = 31
 
 def read_tokens(text: str) -> list[Token]:
     """The tokens of ``text``, folded."""
-    return _with_faults(_with_signs(with_units(with_numbers(_without_in_front(folded(_tokens(text)))))))
+    return _with_faults(_with_signs(_negated(with_units(with_numbers(_without_in_front(folded(_tokens(text))))))))
 
 
 def _tokens(text: str) -> list[Token]:
@@ -66,7 +75,7 @@ def _tokens(text: str) -> list[Token]:
     for chunk in text.split():
         # Most of a text is plain words, which need not be tried as anything else.
         core = chunk.lstrip("(").rstrip(_AFTER_WORDS)
-        if core.isascii() and core.isalpha():
+        if core.isascii() and core.isalpha() and (len(core) > 1 or "!" not in chunk):
             tokens.append(Token("word", core, _plain(core)))
         else:
             tokens += [_token(match) for match in _TOKEN.finditer(chunk)]
@@ -91,6 +100,12 @@ def _quoted_or_single(match: re.Match[str]) -> list[Token]:
 
 def _token(match: re.Match[str]) -> Token:
     kind, text = match.lastgroup or "", match[0]
+    if kind == "word":
+        return Token("word", text, _plain(text))
+    if kind == "sign":
+        return Token("operator", _SIGN, _SIGN)
+    if kind == "exponent":
+        return Token("operator", "e-", "e-")
     if kind == "name" and _VERSION.fullmatch(text):
         text = text[1:]
         kind = "number" if text.count(".") < 2 else kind
@@ -101,6 +116,7 @@ def _token(match: re.Match[str]) -> Token:
 
 @lru_cache(maxsize=32_768)
 def _plain(text: str) -> str:
+    text = _WRITTEN.get(text, text)
     return _CONTRACTED.sub("", text.lower().replace("\u2019", "'"))
 
 
@@ -112,6 +128,18 @@ def _without_in_front(tokens: list[Token]) -> list[Token]:
     return tokens
 
 
+def _negated(tokens: list[Token]) -> list[Token]:
+    """Takes each sign into the number behind it; one before another token ("-5:30", "-∞") stays."""
+    signs: list[int] = []
+    for place, token in enumerate(tokens):
+        if token.value is not None and place and tokens[place - 1].text == _SIGN:
+            token.value = -token.value
+            signs.append(place - 1)
+    for place in reversed(signs):
+        del tokens[place]
+    return tokens
+
+
 def _with_signs(tokens: list[Token]) -> list[Token]:
     """Write "two plus two" as "2 + 2", and "May 3" as "3 May"."""
     # In prose "plus" only goes on.
@@ -120,8 +148,11 @@ def _with_signs(tokens: list[Token]) -> list[Token]:
         if token.plain in _SIGNS and before.value is not None and after.value is not None:
             tokens[place] = Token("operator", _SIGNS[token.plain], _SIGNS[token.plain])
     for place in range(1, len(tokens)):
-        before, token = tokens[place - 1 : place + 1]
-        is_day = isinstance(token.value, int) and token.value <= MAX_DAY and not token.unit
+        token = tokens[place]
+        if token.value is None:
+            continue
+        before = tokens[place - 1]
+        is_day = isinstance(token.value, int) and 0 <= token.value <= MAX_DAY and not token.unit
         if is_day and before.plain in lexicon.MONTHS and (place < 2 or tokens[place - 2].value is None):
             tokens[place - 1 : place + 1] = [token, before]
     return tokens

@@ -67,6 +67,7 @@ GUARD_RULES = (
     "question",
     "quote",
     "substitution",
+    "symbol",
     "tense",
     "token",
     "turns",
