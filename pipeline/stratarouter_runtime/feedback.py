@@ -142,7 +142,8 @@ class Feedback:
 
         Raises:
             SchemaViolationError: the answer cannot be told or names no entry; or several tenants have the id.
-            InfrastructureError: the broker is away.
+            InfrastructureError: the broker is away; or, where nobody follows the topic, Redis is, and the answer may be
+                served from it until this is said again.
         """
         if isinstance(answer, str):
             response: Response | Gist | None = self._recent.get(answer, tenant)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +19,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stratarouter_runtime.cache import create_cache
+from stratarouter_runtime.cache import create_cache, sweep
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.keys import Keys
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.cache.redis import RETRY_AFTER_S, TIMEOUT_S, RedisCache
+from stratarouter_runtime.cache.values import encode_answer
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import EmbeddedStack
+from stratarouter_runtime.errors import CacheUnavailableError
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery
 from stratarouter_runtime.records import Answer, Usage, Vector
+from stratarouter_runtime.state.cache_control import Origin
 
 DEADLINE_S = 20.0
 LIKELY_MS = 3_600_000
@@ -560,6 +567,93 @@ async def test_a_killed_server_is_left_alone_for_a_while_and_then_used_again(val
     assert not (isinstance(after, CacheMiss) and after.bypassed)
     await cache.store([ENTRY])
     assert isinstance((await cache.lookup([SAME]))[0], CacheHit)
+    await cache.stop()
+
+
+@pytest.mark.stack
+async def test_what_redis_did_not_hear_of_is_not_said_to_be_taken_out(valkey: EmbeddedStack, url: str) -> None:
+    """After one late reply Redis was left alone: what was taken out meanwhile stayed, and came back with it."""
+    cache = await started(url, uuid.uuid4().hex, timeout_s=0.5)
+    await cache.store([ENTRY])
+    assert valkey.redis is not None
+    pid = valkey.redis.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        [late] = await cache.lookup([replace(SAME, content_hash="h9", vector=None)])
+        assert late == CacheMiss("timeout", bypassed=True)
+        with pytest.raises(CacheUnavailableError, match="did not answer"):
+            await cache.drop(lambda _: True, None)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    # Its own clock stands still: Redis is left alone by lookups, and asked all the same.
+    assert cache._is_away()
+    assert await cache.drop(lambda _: True, None) == 1
+    assert isinstance(cache._clock, ManualClock)
+    cache._clock.now += RETRY_AFTER_S
+    [miss] = await cache.lookup([SAME])
+    assert isinstance(miss, CacheMiss)
+    assert not miss.bypassed
+    await cache.stop()
+
+
+class Scripted:
+    """Two entries in Redis, one of them named; the trip ``fails_at`` brings nothing."""
+
+    def __init__(self, fails_at: int) -> None:
+        self.fails_at = fails_at
+        self.trips = 0
+        self.gone: list[str] = []
+        entries = [replace(ENTRY, content_hash=key, origin=Origin(-1, (key,))) for key in ("h1", "h2")]
+        self.values = {KEYS.answer(("s1", one.content_hash)): encode_answer(one, LIKELY_MS) for one in entries}
+
+    async def ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any] | None:
+        if not commands:
+            return []
+        self.trips += 1
+        return None if self.trips == self.fails_at else [self.reply(*command) for command in commands]
+
+    def reply(self, name: str, *arguments: Any) -> Any:
+        if name == "SCAN":
+            return [0, list(self.values)[1:]] if arguments[0] else [7, list(self.values)[:1]]
+        if name == "UNLINK":
+            self.gone.append(arguments[0])
+        return {"SET": b"OK", "GET": self.values.get(arguments[0]), "PTTL": LIKELY_MS, "UNLINK": 1}[name]
+
+
+KEYS = Keys("p")
+
+
+async def swept(fails_at: int, turn: str | None) -> tuple[int | None, list[str]]:
+    redis = Scripted(fails_at)
+    gone = None
+    with contextlib.suppress(CacheUnavailableError):
+        gone = await sweep.drop(redis.ask, KEYS, lambda origin: origin.labels == ("h1",), turn)
+    return gone, redis.gone
+
+
+@pytest.mark.parametrize("turn", [None, "7"])
+async def test_a_sweep_that_breaks_off_half_way_says_so_and_leaves_what_it_did(turn: str | None) -> None:
+    names = [KEYS.answer(("s1", "h1")), KEYS.findable(("s1", "h1"))]
+    trips = 5 if turn is None else 6
+    assert await swept(0, turn) == (1, names)
+    for fails_at in range(1, trips + 1):
+        ended, gone = await swept(fails_at, turn)
+        assert ended is None, f"trip {fails_at} failed"
+        assert gone == (names if fails_at > trips - 2 else [])
+
+
+@pytest.mark.stack
+async def test_what_is_taken_out_for_this_worker_alone_needs_no_room_in_redis(url: str) -> None:
+    """A full Redis that evicts nothing takes no key by which one worker keeps the others from doing it too."""
+    cache = await started(url, uuid.uuid4().hex)
+    await cache.store([ENTRY])
+    async with Redis.from_url(url) as redis:
+        await redis.config_set("maxmemory", 1)
+        try:
+            assert await cache.drop(lambda _: True, None) == 1
+        finally:
+            await redis.config_set("maxmemory", 0)
     await cache.stop()
 
 

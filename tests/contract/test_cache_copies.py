@@ -9,6 +9,7 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -248,6 +249,89 @@ async def test_a_server_that_falls_silent_leaves_no_copies_behind(start: Startin
     finally:
         os.kill(pid, signal.SIGCONT)
     await copied(cache)
+
+
+async def test_a_copy_goes_with_the_connection_that_read_it(start: Starting, redis: Redis) -> None:
+    """Redis tells nobody of the keys of a client that has gone, and hits without a trip never saw that it had."""
+    one, other = await start(), await start()
+    await one.store([ENTRY])
+    await copied(one)
+    await redis.client_kill_filter(_type="normal", skipme=True)
+    await other.store([replace(ENTRY, entry_id="e2", answer=Answer("Lyon", "openai", "m"))])
+
+    async def is_newer() -> bool:
+        [hit] = await one.lookup([SAME])
+        return isinstance(hit, CacheHit) and hit.answer.text == "Lyon"
+
+    await until(is_newer, "the newer answer")
+    assert await copied(one) == now(one)
+    assert (one.counters.failures, one.counters.bypassed) == (0, 0)
+
+
+class Network:
+    """Between a worker and Redis: ``forget`` lets go of the connections that read, and tells the worker nothing."""
+
+    def __init__(self, url: str) -> None:
+        self._host, _, port = url.rpartition("@")[2].partition("/")[0].partition(":")
+        self._port = int(port)
+        self._reading: list[asyncio.StreamWriter] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._url = url
+
+    async def __aenter__(self) -> str:
+        """Its address, in place of the server's."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        return self._url.replace(f"{self._host}:{self._port}", f"127.0.0.1:{port}")
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def forget(self) -> None:
+        for towards_redis in self._reading:
+            towards_redis.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, towards_redis = await asyncio.open_connection(self._host, self._port)
+        self._tasks += [
+            asyncio.create_task(self._pass(reader, towards_redis)),
+            asyncio.create_task(self._pass(there, writer)),
+        ]
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while some := await reader.read(65536):
+                if b"TRACKING" in some:
+                    self._reading.append(writer)
+                writer.write(some)
+            await asyncio.Event().wait()  # who is behind this hears of no end
+        except OSError:
+            await asyncio.Event().wait()
+        finally:
+            writer.transport.abort()
+
+
+async def test_a_copy_goes_with_a_connection_that_was_lost_without_a_word(start: Starting, url: str) -> None:
+    other = await start()
+    async with AsyncExitStack() as parts:
+        network = Network(url)
+        one = await start(await parts.enter_async_context(network))
+        parts.push_async_callback(one.stop)
+        await one.store([ENTRY])
+        await copied(one)
+        network.forget()
+        await other.store([replace(ENTRY, entry_id="e2", answer=Answer("Lyon", "openai", "m"))])
+
+        async def is_newer() -> bool:
+            [hit] = await one.lookup([SAME])
+            return isinstance(hit, CacheHit) and hit.answer.text == "Lyon"
+
+        began = time.monotonic()
+        await until(is_newer, "the newer answer")
+        assert time.monotonic() - began > HEARTBEAT_S / 4, "found out before anybody can have noticed"
 
 
 @pytest.mark.parametrize("lacking", ["subscribe", "client|tracking", "client|id"])

@@ -60,7 +60,7 @@ class Connection:
         assert not check_health
         assert not self.replies, "what an earlier trip did not read"
         self.server.trips.append(packed)
-        self.replies += [command[1] for command in packed]
+        self.replies += [command[-1] for command in packed]
 
     async def read_response(self) -> Any:
         server = self.server
@@ -79,6 +79,20 @@ class Connection:
 def trips_to(server: Server, timeout_s: float = 5.0) -> tuple[Trips, list[Exception]]:
     failures: list[Exception] = []
     return Trips(cast("Redis", server), timeout_s, failures.append), failures
+
+
+class Listening:
+    """Trips of which a listener is told, and how often one of their connections was lost to it."""
+
+    def __init__(self, server: Server, timeout_s: float = 5.0) -> None:
+        self.listener: int | None = 7
+        self.lost = 0
+        self.trips = Trips(
+            cast("Redis", server), timeout_s, lambda _: None, listener=lambda: self.listener, lost=self.lose
+        )
+
+    def lose(self) -> None:
+        self.lost += 1
 
 
 async def test_what_is_asked_at_once_shares_a_few_trips_and_each_gets_its_own_replies() -> None:
@@ -193,3 +207,102 @@ async def test_stopping_leaves_nobody_waiting() -> None:
     assert await asyncio.wait_for(asyncio.gather(*asked), 5) == [None] * (AT_ONCE + 2)
     assert failures == []
     assert server.at_once == 0
+
+
+async def test_a_connection_that_is_dropped_is_told_of_where_its_keys_were() -> None:
+    """Redis names nobody the keys that a connection read which is gone: an old copy was served for its whole time."""
+    server = Server(lambda: asyncio.sleep(0))
+    listening = Listening(server, timeout_s=0.05)
+    trips = listening.trips
+    assert await trips.ask([("GET", "read")]) == ["read"]
+    assert listening.lost == 0, "the first has nothing to lose"
+    server.connections[0].has_ended = True
+    assert await trips.ask([("GET", "closed meanwhile")]) == ["closed meanwhile"]
+    assert listening.lost == 1
+    server.answer = asyncio.Event().wait
+    assert await trips.ask([("GET", "late")]) is None
+    assert listening.lost == 2
+    server.answer = lambda: asyncio.sleep(0)
+    assert await trips.ask([("GET", "opened anew")]) == ["opened anew"]
+    assert listening.lost == 2
+    await server.connections[-1].disconnect()
+    assert await trips.ask([("GET", "dropped by the client")]) == ["dropped by the client"]
+    assert listening.lost == 3
+    await trips.stop()
+
+
+async def test_a_connection_whose_keys_nobody_was_told_is_no_loss() -> None:
+    server = Server(lambda: asyncio.sleep(0))
+    listening = Listening(server)
+    listening.listener = None
+    for n in range(3):
+        assert await listening.trips.ask([("GET", n)]) == [n]
+        server.connections[0].has_ended = True
+    assert listening.lost == 0
+    await listening.trips.stop()
+
+
+async def settled() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_a_connection_that_ended_is_found_out_where_nobody_asks() -> None:
+    gate = asyncio.Event()
+    server = Server(gate.wait)
+    listening = Listening(server)
+    trips = listening.trips
+    asked = []
+    for n in range(AT_ONCE):
+        asked.append(asyncio.create_task(trips.ask([("GET", n)])))
+        await settled()
+    gate.set()
+    assert await asyncio.gather(*asked) == [[n] for n in range(AT_ONCE)]
+    assert len(server.connections) == AT_ONCE
+    trips.beat()
+    await settled()
+    assert server.trips[-AT_ONCE:] == [[("PING",)]] * AT_ONCE
+    assert listening.lost == 0
+    server.connections[0].has_ended = True
+    trips.beat()
+    await settled()
+    assert listening.lost == 1
+    assert [connection.connects for connection in server.connections] == [2, 1, 1, 1]
+    await trips.stop()
+
+
+async def test_a_connection_that_went_dumb_is_found_out_and_is_no_failure_of_a_question() -> None:
+    server = Server(lambda: asyncio.sleep(0))
+    listening = Listening(server, timeout_s=0.05)
+    trips = listening.trips
+    assert await trips.ask([("GET", "read")]) == ["read"]
+    server.answer = asyncio.Event().wait
+    trips.beat()
+    async with asyncio.timeout(5):
+        while not listening.lost:
+            await asyncio.sleep(0.01)
+    assert not server.connections[0].is_connected
+    server.answer = lambda: asyncio.sleep(0)
+    assert await trips.ask([("GET", "next")]) == ["next"]
+    await trips.stop()
+
+
+async def test_beats_take_no_more_connections_than_trips_and_hold_up_no_question_for_good() -> None:
+    gate = asyncio.Event()
+    server = Server(gate.wait)
+    trips = Listening(server).trips
+    for turn in range(20):
+        gate.clear()
+        asked = [asyncio.create_task(trips.ask([("GET", n)])) for n in range(turn % 6)]
+        if turn % 2:
+            await asyncio.sleep(0)
+        trips.beat()
+        trips.beat()
+        await settled()
+        assert server.at_once <= AT_ONCE
+        gate.set()
+        assert await asyncio.wait_for(asyncio.gather(*asked), 5) == [[n] for n in range(turn % 6)]
+        await settled()
+    assert len(server.connections) <= AT_ONCE
+    await trips.stop()
+    trips.beat()

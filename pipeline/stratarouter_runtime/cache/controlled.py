@@ -7,12 +7,12 @@ Stands before any backend and gives both the same contract. What was said on the
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from stratarouter_runtime.cache.shelf import Held
+from stratarouter_runtime.errors import CacheUnavailableError
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock
 from stratarouter_runtime.records import Answer, CacheCommand
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Correction, Origin, labels_of
@@ -39,10 +39,11 @@ class ControllableCache(Cache, Protocol):
     async def discard(self, places: Sequence[Place]) -> None:
         """Take single entries out; failures are counted, not raised."""
 
-    async def drop(self, is_stale: Callable[[Origin], bool], turn: str) -> int:
-        """Take out everything that ``is_stale`` names; of workers that share a cache, one does it for each ``turn``.
+    async def drop(self, is_stale: Callable[[Origin], bool], turn: str | None) -> int:
+        """Take out everything that ``is_stale`` names; of workers that share a cache, one does it for each ``turn``,
+        and whoever is asked to where it is None.
 
-        Returns how many entries. Failures are counted, not raised.
+        Returns how many entries. Raises CacheUnavailableError where some may be left.
         """
 
 
@@ -133,23 +134,34 @@ class ControlledCache:
         await self.backend.release(place)
 
     async def drop_stale(self) -> int:
-        """Take what was invalidated out of the backend; returns how many entries."""
-        gone = await self.backend.drop(self._control.is_stale, str(self._control.position))
+        """Take what was invalidated out of the backend; returns how many entries. Where that is away, what is left is
+        judged when it is found.
+        """
+        try:
+            gone = await self.backend.drop(self._control.is_stale, str(self._control.position))
+        except CacheUnavailableError:
+            return 0
         self.kept_out.dropped += gone
         return gone
 
     async def drop_covered(self, command: CacheCommand) -> int:
-        """As ``drop_stale`` where nobody reads the topic: all that is kept is older than ``command``."""
-        labels = frozenset(labels_of(command)) if command.action != "correct" else frozenset()
-        gone = await self.backend.drop(
-            lambda origin: command.everything or not labels.isdisjoint(origin.labels), f"own-{uuid.uuid4().hex}"
-        )
+        """As ``drop_stale`` where nobody reads the topic: all that is kept is older than ``command``.
+
+        Raises CacheUnavailableError where some may be left: nobody would keep that from being served.
+        """
+        if command.action == "correct":
+            return 0  # it stands in front of what is kept
+        labels = frozenset(labels_of(command))
+        gone = await self.backend.drop(lambda origin: command.everything or not labels.isdisjoint(origin.labels), None)
         self.kept_out.dropped += gone
         return gone
 
     async def drop_everything(self) -> int:
-        """Empty the backend: the topic was made anew, so positions in it mean nothing any more."""
-        gone = await self.backend.drop(lambda _: True, f"all-{uuid.uuid4().hex}")
+        """Empty the backend: the topic was made anew, so positions in it mean nothing any more.
+
+        Raises CacheUnavailableError where some may be left.
+        """
+        gone = await self.backend.drop(lambda _: True, None)
         self.kept_out.dropped += gone
         event(log, logging.WARNING, "cache emptied", entries=gone)
         return gone

@@ -100,7 +100,7 @@ class MemoryCache:
         for place in places:
             self._shelf.remove(place)
 
-    async def drop(self, is_stale: Callable[[Origin], bool], turn: str) -> int:  # noqa: ARG002 - nobody shares it
+    async def drop(self, is_stale: Callable[[Origin], bool], turn: str | None) -> int:  # noqa: ARG002 - nobody shares it
         """Take out what ``is_stale`` names; returns how many entries. Gives way to lookups in between."""
         gone, items = 0, self._shelf.items()
         for start in range(0, len(items), DROP_CHUNK):

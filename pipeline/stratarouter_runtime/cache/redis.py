@@ -171,9 +171,14 @@ class RedisCache:
         self._client = connect(self._url, MAX_WAIT * self._timeout_s, AT_ONCE, bounded=False)
         self._watch = Watch(self._client, self._copies)
         self._trips = Trips(
-            self._client, self._timeout_s, self._failed, listener=self._listener, refused=self._watch.refused
+            self._client,
+            self._timeout_s,
+            self._failed,
+            listener=self._listener,
+            refused=self._watch.refused,
+            lost=self._watch.lost,
         )
-        self._watch.start()
+        self._watch.start(self._trips.beat)
         self._follower_client = connect(self._url, READ_TIMEOUT_S, 1)
         self._follower = Follower(self._follower_client, self._keys, self._shelf, self._clock, self._worker)
         self._follower.start()
@@ -243,16 +248,16 @@ class RedisCache:
             self._changed(place)
         await self._ask(sweep.removals(self._keys, places))
 
-    async def drop(self, is_stale: Callable[[Origin], bool], turn: str) -> int:
-        """Take out of Redis what ``is_stale`` names, where no other worker does it this ``turn``; returns how many.
+    async def drop(self, is_stale: Callable[[Origin], bool], turn: str | None) -> int:
+        """As ``sweep.drop``. Asks Redis even while it is left alone: nobody is answered later for it.
 
         What this worker finds by likeness loses them when they are found and their answer is gone.
         """
         self._copies.drop(is_stale)
-        return 0 if self._is_away() else await sweep.drop(self._ask, self._keys, is_stale, turn)
+        return await sweep.drop(self._ask, self._keys, is_stale, turn)
 
     async def kept(self) -> AsyncIterator[sweep.Kept]:
-        """Every entry in Redis, for people to look at; one may come twice. Ends early where Redis fails."""
+        """Every entry in Redis, for people to look at; one may come twice. Raises CacheUnavailableError."""
         async for some in sweep.walk(self._ask, self._keys):
             for one in some:
                 yield one

@@ -1,7 +1,7 @@
 """Walks over the answers in Redis: to take out what was invalidated, and for people to look at.
 
-Taking out is tidying, not what makes an invalidation hold: every lookup judges what it finds by itself. So one worker
-does it for all, and a server that fails in between ends it.
+Where the cache-control topic is followed, taking out is tidying: every lookup judges what it finds by itself, so one
+worker does it for all. Where nobody follows it, an invalidation holds only if this came to its end.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from stratarouter_runtime.cache.keys import Keys
 from stratarouter_runtime.cache.shelf import Place
 from stratarouter_runtime.cache.values import GarbageError, origin_of, read_answer
+from stratarouter_runtime.errors import CacheUnavailableError
 from stratarouter_runtime.state.cache_control import Origin
 
 Ask = Callable[[Sequence[tuple[Any, ...]]], Awaitable[list[Any] | None]]
@@ -47,33 +48,39 @@ class Kept:
 
 
 async def walk(ask: Ask, keys: Keys) -> AsyncIterator[list[Kept]]:
-    """Every readable entry, some at a time; one may come twice. Ends early where Redis fails."""
+    """Every readable entry, some at a time; one may come twice. Raises CacheUnavailableError where Redis fails."""
     cursor: Any = 0
     while True:
-        step = await ask([("SCAN", cursor, "MATCH", keys.answer_pattern, "COUNT", COUNT)])
-        if step is None:
-            return
-        cursor, names = step[0]
-        commands = [command for name in names for command in (("GET", name), ("PTTL", name))]
-        replies = await ask(commands)
-        if replies is None:
-            return
+        [[cursor, names]] = await _asked(ask, [("SCAN", cursor, "MATCH", keys.answer_pattern, "COUNT", COUNT)])
+        replies = await _asked(ask, [command for name in names for command in (("GET", name), ("PTTL", name))])
         yield [kept for raw, ttl in zip(replies[::2], replies[1::2], strict=True) if (kept := _kept(raw, ttl))]
         if int(cursor) == 0:
             return
 
 
-async def drop(ask: Ask, keys: Keys, is_stale: Callable[[Origin], bool], turn: str) -> int:
-    """Take out what ``is_stale`` names, unless another worker has taken this ``turn``; returns how many entries."""
-    mine = await ask([("SET", keys.turn(turn), b"1", "NX", "PX", TURN_MS)])
-    if mine is None or mine[0] is None:
-        return 0
+async def drop(ask: Ask, keys: Keys, is_stale: Callable[[Origin], bool], turn: str | None) -> int:
+    """Take out what ``is_stale`` names, unless another worker has taken this ``turn``; returns how many entries.
+
+    ``turn``: None where no other worker would do it. Raises CacheUnavailableError where Redis fails; what was taken out
+    by then is.
+    """
+    if turn is not None:
+        [mine] = await _asked(ask, [("SET", keys.turn(turn), b"1", "NX", "PX", TURN_MS)])
+        if mine is None:
+            return 0
     gone = 0
     async for some in walk(ask, keys):
         stale = [kept.place for kept in some if is_stale(kept.origin)]
-        if await ask(removals(keys, stale)) is not None:
-            gone += len(stale)
+        await _asked(ask, removals(keys, stale))
+        gone += len(stale)
     return gone
+
+
+async def _asked(ask: Ask, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    replies = await ask(commands)
+    if replies is None:
+        raise CacheUnavailableError("Redis did not answer", remedy="check Redis (REDIS_URL), then try again")
+    return replies
 
 
 def removals(keys: Keys, places: Sequence[Place]) -> list[tuple[Any, ...]]:

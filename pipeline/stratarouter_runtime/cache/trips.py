@@ -7,10 +7,11 @@ keep it too busy to read the replies in time, and every one would be counted as 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +20,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from stratarouter_runtime.cache.connect import disconnect
+from stratarouter_runtime.cache.watch import HEARTBEAT_S
 
 log = logging.getLogger("stratarouter.cache")
 
@@ -30,6 +32,8 @@ AT_ONCE = 4
 """Trips under way. What one is long in coming holds up nobody who comes after it; more would share less."""
 MAX_COMMANDS = 512
 """In one trip; those of one caller stay together, whatever their number."""
+LATEST, LONGEST_IDLE = -1, 0
+"""Which of the connections that wait."""
 MAX_WAIT = 10
 """Deadlines that a trip may take in all, however busy this process was meanwhile."""
 
@@ -45,6 +49,8 @@ class Trips:
         failed: told why a trip came to nothing.
         listener: which connection is told of changes to what trips read, by its id (``cache/watch.py``); None: none is.
         refused: told of a listener that the server would not tell, and why.
+        lost: told of each end of a connection whose reads the listener was told of. Redis names nobody the keys of one
+            that is gone, so what was copied before can no longer be relied on.
     """
 
     def __init__(
@@ -55,11 +61,13 @@ class Trips:
         *,
         listener: Callable[[], int | None] = lambda: None,
         refused: Callable[[int, Exception], None] = lambda _, __: None,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._pool = client.connection_pool
         self._idle: list[tuple[AbstractConnection, int | None]] = []
         self._listener = listener
         self._refused = refused
+        self._lost = lost
         self._timeout_s = timeout_s
         self._failed = failed
         self._waiting: deque[Asked] = deque()
@@ -72,8 +80,13 @@ class Trips:
         replies: asyncio.Future[list[Any] | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((commands, replies))
         if len(self._under_way) < AT_ONCE:
-            self._set_out()
+            self._set_out(self._go())
         return await replies
+
+    def beat(self) -> None:
+        """Have the connections that wait say that they live: where all hits are copies, nobody asks over them."""
+        for _ in range(min(len(self._idle), AT_ONCE - len(self._under_way))):
+            self._set_out(self._ping())
 
     async def stop(self) -> None:
         """Break off what is under way; whoever waits gets None. Idempotent."""
@@ -85,8 +98,8 @@ class Trips:
         idle, self._idle = self._idle, []
         await disconnect(*(connection for connection, _ in idle))
 
-    def _set_out(self) -> None:
-        task = asyncio.create_task(self._go(), name="cache trip")
+    def _set_out(self, trip: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(trip, name="cache trip")
         self._under_way.add(task)
         task.add_done_callback(self._back)
 
@@ -97,7 +110,7 @@ class Trips:
         if task.exception() is not None:
             log.error("cache trip failed", exc_info=task.exception())
         if self._waiting:
-            self._set_out()
+            self._set_out(self._go())
 
     def _turn_away(self) -> None:
         while self._waiting:
@@ -120,6 +133,11 @@ class Trips:
                 _answer(replies, None if found is None else found[start : start + len(commands)])
                 start += len(commands)
 
+    async def _ping(self) -> None:
+        # Nobody waits for it, so it is no failure: whoever asks next finds out by himself.
+        with contextlib.suppress(RedisError, OSError), _Deadline(min(self._timeout_s, HEARTBEAT_S)):
+            await self._send([("PING",)], LONGEST_IDLE)
+
     def _next(self) -> list[Asked]:
         together: list[Asked] = []
         room = MAX_COMMANDS
@@ -130,25 +148,31 @@ class Trips:
                 room -= len(commands)
         return together
 
-    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+    async def _send(self, commands: Sequence[Command], which: int = LATEST) -> list[Any]:
         connection: Any
-        connection, told = self._idle.pop() if self._idle else (self._pool.make_connection(), None)  # type: ignore[no-untyped-call]
+        connection, told = self._idle.pop(which) if self._idle else (self._pool.make_connection(), None)  # type: ignore[no-untyped-call]
         try:
             # The server may have closed it since, or have said what nobody asked.
             if connection.is_connected and await connection.can_read():
                 await connection.disconnect(nowait=True)
             if not connection.is_connected:
-                await connection.connect()
+                self._gone(told)
                 told = None
+                await connection.connect()
             if told != self._listener():
                 told = await self._tell(connection)
             replies = await _exchange(connection, commands)
         except BaseException:
+            self._gone(told)
             # What is still to come on it would be taken for the next trip's replies.
             await connection.disconnect(nowait=True)
             raise
         self._idle.append((connection, told))
         return replies
+
+    def _gone(self, told: int | None) -> None:
+        if told is not None:
+            self._lost()
 
     async def _tell(self, connection: Any) -> int | None:
         """Have the listener told of changes to what ``connection`` reads from now on; which listener that is."""

@@ -1,8 +1,8 @@
 """Listens to what Redis says of the values that this process has read: that one changed, or that it cannot tell.
 
 Client-side caching of Redis 6 (``CLIENT TRACKING``): the server remembers which keys some connections read, and names
-each that is written, deleted, evicted or expires on one connection that listens. A server or a user that may not is no
-error: then nothing is copied.
+each that is written, deleted, evicted or expires on one connection that listens, for as long as the one that read it
+lives. A server or a user that may not is no error: then nothing is copied.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import Redis
@@ -24,8 +25,8 @@ log = logging.getLogger("stratarouter.cache")
 
 CHANNEL = b"__redis__:invalidate"
 HEARTBEAT_S = 1.0
-"""How often the listening connection must give a sign of life. A cut that nobody notices leaves copies that may be
-outdated for twice this long."""
+"""How often the listening connection, and those that read, must give a sign of life. A cut that nobody notices leaves
+copies that may be outdated for twice this long."""
 RETRY_S = 1.0
 """Pause after a failure before it is tried again."""
 
@@ -48,10 +49,12 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._end: asyncio.Future[None] | None = None
         self._has_heard = False
+        self._beat_too: Callable[[], None] = lambda: None
         self.listener: int | None = None
 
-    def start(self) -> None:
-        """Begin to listen."""
+    def start(self, beat: Callable[[], None]) -> None:
+        """Begin to listen. ``beat`` is called every HEARTBEAT_S meanwhile: it asks the connections that read."""
+        self._beat_too = beat
         self._task = asyncio.create_task(self._run(), name="cache watch")
 
     async def stop(self) -> None:
@@ -65,6 +68,10 @@ class Watch:
         """A connection that reads could not have its keys told to ``listener``: there may be none any more."""
         if listener == self.listener:
             self._lost(reason)
+
+    def lost(self) -> None:
+        """A connection that read is gone: what it read is told of no more. All copies go, none knows its reader."""
+        self._copies.clear()
 
     async def _run(self) -> None:
         while True:
@@ -123,6 +130,7 @@ class Watch:
         while self._has_heard:
             self._has_heard = False
             await connection.send_command("PING", check_health=False)
+            self._beat_too()
             await asyncio.sleep(HEARTBEAT_S)
         raise TimeoutError(f"nothing heard for {HEARTBEAT_S} s")
 
