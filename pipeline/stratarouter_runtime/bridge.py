@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from stratarouter_runtime.collector import SELDOM
 from stratarouter_runtime.config import RuntimeConfig
@@ -23,9 +23,12 @@ from stratarouter_runtime.ports import Comparer
 from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response, Usage
 from stratarouter_runtime.room import Room
 from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.shared_task import SharedTask
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+T = TypeVar("T")
 
 LONGEST_S = 7 * 86_400.0
 """Whoever would wait for ever waits so long."""
@@ -198,7 +201,8 @@ class CoreRuntimeBridge(Feedback):
         self.config = config or RuntimeConfig()
         self._routes = routes
         self._carrier: Carrier | None = None
-        self._starting = asyncio.Lock()
+        self._starting = SharedTask(self._start, "starting the bridge")
+        self._closing = asyncio.Lock()
         self._closed = False
         self._room = Room(self.config.max_in_flight)
 
@@ -212,7 +216,12 @@ class CoreRuntimeBridge(Feedback):
         return None if self._carrier is None else self._carrier.registry
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except asyncio.CancelledError:
+            # Nobody is going to close it.
+            await self._starting.end()
+            raise
         return self
 
     async def __aexit__(
@@ -221,21 +230,31 @@ class CoreRuntimeBridge(Feedback):
         await self.close()
 
     async def start(self) -> None:
-        """Connect to what the transport needs. Raises ConfigurationError or InfrastructureError. Idempotent."""
-        async with self._starting:
-            if self._closed:
-                raise ShuttingDownError("the bridge is closed")
-            if self._carrier is None:
-                carrier = self._new_carrier()
-                await carrier.start()
-                self._carrier = carrier
-                if self.config.gc_threshold:
-                    SELDOM.hold(self.config.gc_threshold)
+        """Connect to what the transport needs. Idempotent.
+
+        All who wait share one attempt, and its failure; who comes later begins the next. Giving up does not end it,
+        ``close`` does.
+
+        Raises ConfigurationError, InfrastructureError, ShuttingDownError.
+        """
+        await self._started()
+
+    async def _start(self) -> Carrier:
+        carrier = self._new_carrier()
+        await carrier.start()
+        self._carrier = carrier
+        if self.config.gc_threshold:
+            SELDOM.hold(self.config.gc_threshold)
+        return carrier
 
     async def close(self) -> None:
-        """Let running executions end within ``drain_timeout_s`` seconds and release everything. Idempotent."""
-        async with self._starting:
-            self._closed = True
+        """Let running executions end within ``drain_timeout_s`` seconds and release everything. Idempotent.
+
+        A start under way is ended.
+        """
+        self._closed = True
+        async with self._closing:
+            await self._starting.end()
             carrier, self._carrier = self._carrier, None
             if carrier is None:
                 return
@@ -319,9 +338,12 @@ class CoreRuntimeBridge(Feedback):
         draft = Draft.of(decision, context, request_id, given)
         bound = _checked(self.config.execution_timeout if timeout_s is None else timeout_s)
         if not self._room.take_now():
-            bound = await self._wait_for_room(draft, bound)
+            _, bound = await self._within(draft, bound, self._room.take())
         try:
-            carrier = await self._started()
+            carrier = self._carrier
+            if carrier is None or self._closed:
+                started = await self._within(draft, bound, self._started())
+                carrier, bound = started
             response = await carrier.carry(draft, bound, on_text)
         finally:
             self._room.give_back()
@@ -331,16 +353,16 @@ class CoreRuntimeBridge(Feedback):
             raise RequestFailedError(result)
         return result
 
-    async def _wait_for_room(self, draft: Draft, bound_s: float) -> float:
-        """What is left of ``bound_s``. Raises DeadlineExceededError where that is nothing."""
+    async def _within(self, draft: Draft, bound_s: float, waiting: Awaitable[T]) -> tuple[T, float]:
+        """What ``waiting`` gives, and what is left of ``bound_s``. Raises DeadlineExceededError where nothing is."""
         clock = asyncio.get_running_loop()
         due = clock.time() + bound_s
         try:
             async with asyncio.timeout_at(due):
-                await self._room.take()
+                found = await waiting
         except TimeoutError as exc:
             raise draft.late(bound_s) from exc
-        return due - clock.time()
+        return found, due - clock.time()
 
     async def execute_many(
         self, requests: Sequence[Mapping[str, Any]], *, return_exceptions: bool = False
@@ -358,14 +380,12 @@ class CoreRuntimeBridge(Feedback):
         return list(done)
 
     async def _started(self) -> Carrier:
-        if self._closed:
-            # Not behind the lock, which ``close`` holds for as long as it drains.
+        carrier = self._carrier
+        if carrier is None and not self._closed:
+            carrier = await self._starting.result()
+        if carrier is None or self._closed:
             raise ShuttingDownError("the bridge is closed")
-        if self._carrier is None:
-            await self.start()
-        if self._carrier is None:
-            raise ShuttingDownError("the bridge is closed")
-        return self._carrier
+        return carrier
 
     def _new_carrier(self) -> Carrier:
         if self.config.transport == "kafka":

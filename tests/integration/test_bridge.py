@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.record._crecords import default_records
 from stratarouter.layer import RouteChoice
 from stratarouter.types import RouteResult
@@ -20,6 +21,7 @@ from stratarouter_runtime.errors import (
     DeadlineExceededError,
     IdempotencyConflictError,
     InvalidRecordError,
+    OutputRefusedError,
     SchemaViolationError,
 )
 from stratarouter_runtime.journal.migrations import migrate
@@ -28,7 +30,7 @@ from stratarouter_runtime.processors.request_reply import KafkaCarrier
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
 from stratarouter_runtime.worker import Worker
-from support.cluster import make_anew
+from support.cluster import admin, make_anew
 from support.fleet import Watch, free_port
 
 pytestmark = pytest.mark.stack
@@ -170,6 +172,32 @@ async def test_over_kafka_the_answer_is_the_same_record(
     assert refused.value.code == "unknown_route"
     assert len(simulator.paid_calls) == 51
     assert worker.ready()[0]
+
+
+@pytest.mark.usefixtures("worker")
+async def test_over_kafka_a_request_too_large_for_its_topic_costs_the_next_one_nothing(config: RuntimeConfig) -> None:
+    """aiokafka never takes the number of a record back: all that a bridge sent to that partition later was refused."""
+    resource = ConfigResource(
+        ConfigResourceType.TOPIC, config.topic(config.requests_topic), {"max.message.bytes": "10000"}
+    )
+    async with admin(config) as client:
+        await client.alter_configs([resource])
+    async with CoreRuntimeBridge(config.model_copy(update={"transport": "kafka"})) as bridge:
+
+        async def ask(tenant: str, query: str) -> str:
+            # One id, so that all go to one partition.
+            answer = await bridge.execute("billing", {"tenant": tenant}, query=query, request_id="same", timeout_s=30)
+            return answer.response
+
+        large = "large " * 50_000
+        assert "first" in await ask("a", "the first")
+        for tenant in ("b", "c"):
+            with pytest.raises(OutputRefusedError, match="MessageSizeTooLarge"):
+                await ask(tenant, large)
+        assert "next" in await ask("d", "the next")
+        refused, beside = await asyncio.gather(ask("e", large), ask("f", "one beside it"), return_exceptions=True)
+    assert isinstance(refused, OutputRefusedError)
+    assert "beside" in str(beside)
 
 
 @pytest.mark.usefixtures("worker")

@@ -18,7 +18,7 @@ from stratarouter_runtime.cache.controlled import ControlledCache
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
-from stratarouter_runtime.errors import BrokerError, TopicContractError
+from stratarouter_runtime.errors import BrokerError, OutputRefusedError, TopicContractError
 from stratarouter_runtime.feedback import command
 from stratarouter_runtime.ports import CacheEntry
 from stratarouter_runtime.processors import cache_control, kafka_client
@@ -112,6 +112,19 @@ async def test_a_record_that_cannot_be_read_is_passed_over_and_counted(
         assert process.control.is_stale(kept("t", 2).origin)
         assert process.metrics.cache_control_total.labels("invalid")._value.get() == 3
         assert process.metrics.cache_control_position._value.get() == 3
+
+
+async def test_a_command_too_large_for_the_topic_costs_the_next_one_nothing(
+    config: RuntimeConfig, writer: ControlWriter
+) -> None:
+    """aiokafka never takes the number of a record back: all that a process wrote later was refused."""
+    topic = config.topic(config.cache_control_topic)
+    async with admin(config) as client:
+        await client.create_topics([topics._new_topic(topic, 1, -1, {"max.message.bytes": "10000"})])
+    assert await writer.send(command("invalidate", "ann", "because", tag="first")) == 0
+    with pytest.raises(OutputRefusedError, match="MessageSizeTooLarge"):
+        await writer.send(command("correct", "ann", "because", key="k" * 64, text="large " * 5_000))
+    assert await writer.send(command("invalidate", "ann", "because", tag="next")) == 1
 
 
 async def test_a_topic_made_anew_empties_the_cache_and_is_followed(

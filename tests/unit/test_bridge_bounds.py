@@ -6,15 +6,17 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import DeadlineExceededError, InvalidRecordError, ShuttingDownError
+from stratarouter_runtime.drafts import Draft
+from stratarouter_runtime.errors import BrokerError, DeadlineExceededError, InvalidRecordError, ShuttingDownError
 from stratarouter_runtime.inline import InlineCarrier
+from stratarouter_runtime.records import CacheCommand, Response
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 
@@ -85,3 +87,131 @@ async def test_the_metrics_of_an_inline_bridge_can_be_shown_among_ones_own(bridg
     await bridge.close()
     assert bridge.registry is None
     assert CoreRuntimeBridge(bridge.config).registry is None
+
+
+# --- the start ---------------------------------------------------------------------------------------------------
+
+SOON_S, LONG_S = 0.05, 60.0
+
+
+class Slow:
+    """A carrier that starts, or fails, once it ``may``."""
+
+    registry = None
+
+    def __init__(self) -> None:
+        self.may = asyncio.Event()
+        self.failure: BrokerError | None = None
+        self.ended = False
+        self.bounds: list[float] = []
+
+    async def start(self) -> None:
+        try:
+            await self.may.wait()
+        except asyncio.CancelledError:
+            self.ended = True
+            raise
+        if self.failure is not None:
+            raise self.failure
+
+    async def stop(self, grace_s: float) -> None:
+        del grace_s
+        self.ended = True
+
+    async def carry(self, draft: Draft, bound_s: float, on_text: object) -> Response:
+        del on_text
+        self.bounds.append(bound_s)
+        return Response(draft.request_id, "ok", text="an answer")
+
+    async def command(self, command: CacheCommand) -> None:
+        """Nothing to do."""
+
+    async def response_to(self, request_id: str, tenant: str | None = None) -> Response | None:
+        """None to tell."""
+
+
+class Starting:
+    """A bridge whose carriers are ``Slow``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bridge = CoreRuntimeBridge(RuntimeConfig())
+        self.carriers: list[Slow] = []
+        monkeypatch.setattr(self.bridge, "_new_carrier", self._new)
+
+    def _new(self) -> Slow:
+        self.carriers.append(Slow())
+        return self.carriers[-1]
+
+    async def ask(self, count: int, timeout_s: float = LONG_S) -> list[asyncio.Task[Any]]:
+        """So many callers, who wait for the start now."""
+        asked = (self.bridge.execute("chat", query=f"q{number}", timeout_s=timeout_s) for number in range(count))
+        tasks = [asyncio.create_task(one) for one in asked]
+        await asyncio.sleep(0.01)
+        return tasks
+
+
+@pytest.fixture
+async def starting(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Starting]:
+    made = Starting(monkeypatch)
+    yield made
+    await made.bridge.close()
+
+
+async def _ended(tasks: list[asyncio.Task[Any]]) -> list[Any]:
+    """What became of them: the errors' types, the answers' text."""
+    async with asyncio.timeout(5.0):
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    return [type(one) if isinstance(one, BaseException) else one.response for one in ended]
+
+
+async def test_waiting_for_the_start_is_within_the_timeout(starting: Starting) -> None:
+    """Each who waited made an attempt of its own, one after the other, and none looked at its timeout meanwhile."""
+    assert await _ended(await starting.ask(8, SOON_S)) == [DeadlineExceededError] * 8
+    assert len(starting.carriers) == 1
+
+
+async def test_a_start_that_fails_fails_all_who_waited_and_the_next_begins_anew(starting: Starting) -> None:
+    waiting = await starting.ask(8)
+    starting.carriers[0].failure = BrokerError("away")
+    starting.carriers[0].may.set()
+    assert await _ended(waiting) == [BrokerError] * 8
+    waiting = await starting.ask(8)
+    [_, second] = starting.carriers
+    second.may.set()
+    assert await _ended(waiting) == ["an answer"] * 8
+    assert max(second.bounds) < LONG_S
+
+
+async def test_a_caller_that_gives_up_leaves_the_start_to_the_others(starting: Starting) -> None:
+    [first], [late], [patient] = [await starting.ask(1, timeout_s) for timeout_s in (LONG_S, SOON_S, LONG_S)]
+    first.cancel()
+    assert await _ended([first, late]) == [asyncio.CancelledError, DeadlineExceededError]
+    [carrier] = starting.carriers
+    carrier.may.set()
+    assert await _ended([patient]) == ["an answer"]
+
+
+async def test_a_start_that_fails_after_all_have_given_up_is_nobodys_error(starting: Starting) -> None:
+    await _ended(await starting.ask(2, SOON_S))
+    starting.carriers[0].failure = BrokerError("away")
+    starting.carriers[0].may.set()
+    await asyncio.sleep(0.01)
+    waiting = await starting.ask(1)
+    starting.carriers[1].may.set()
+    assert await _ended(waiting) == ["an answer"]
+
+
+async def test_closing_ends_a_start_under_way(starting: Starting) -> None:
+    waiting = await starting.ask(8)
+    await asyncio.wait_for(starting.bridge.close(), 5.0)
+    assert await _ended(waiting) == [ShuttingDownError] * 8
+    assert [carrier.ended for carrier in starting.carriers] == [True]
+    with pytest.raises(ShuttingDownError):
+        await starting.bridge.start()
+
+
+async def test_who_gives_up_entering_leaves_nothing_behind(starting: Starting) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(SOON_S), starting.bridge:
+            raise AssertionError
+    assert [carrier.ended for carrier in starting.carriers] == [True]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stratarouter_runtime.errors import SchemaViolationError
+from stratarouter_runtime import CoreRuntimeBridge, RuntimeConfig
+from stratarouter_runtime.cache.controlled import ControlledCache
+from stratarouter_runtime.clock import SystemClock
+from stratarouter_runtime.errors import CacheUnavailableError, SchemaViolationError
 from stratarouter_runtime.feedback import Recent, wrong_answer
+from stratarouter_runtime.processors.cache_control import ControlReader
 from stratarouter_runtime.processors.control_resolve import MAX_AGE_MS, MAX_PENDING, Resolver
 from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response
+from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.cache_control import (
     BEFORE_ALL,
     MAX_SILENCE_S,
@@ -21,6 +28,12 @@ from stratarouter_runtime.state.cache_control import (
     label,
     labels_of,
 )
+from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.testing.simulator import Simulator
+from stratarouter_runtime.wire_control import encode_command
+
+if TYPE_CHECKING:
+    from stratarouter_runtime.cache.controlled import ControllableCache
 
 TTL_S = 100
 
@@ -305,3 +318,100 @@ def test_a_mark_by_request_id_takes_what_that_request_left() -> None:
     control.apply(marked("r1", tenant="acme"), 0, 0, TTL_S)
     assert control.is_stale(Origin(BEFORE_ALL, (label("key", "q"), label("request", "acme", "r1"))))
     assert control.counter_examples == 0
+
+
+# --- a backend that does not answer ----------------------------------------------------------------------------
+
+NOWHERE = RuntimeConfig(
+    state_backend="memory", cache_backend="redis", redis_url="redis://127.0.0.1:1", drain_timeout_s=0.1
+)
+
+
+async def test_what_the_cache_did_not_hear_of_is_not_said_to_be_done() -> None:
+    """In-process nobody judges a hit by a command once Redis is back: the answer taken back was served again."""
+    async with Simulator() as simulator:
+        table = {
+            "providers": {"sim": {"kind": "simulator", "base_url": simulator.base_url}},
+            "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
+        }
+        async with CoreRuntimeBridge(NOWHERE, RouteTable.from_dict(table)) as bridge:
+            result = await bridge.execute("chat", query="Where is my invoice?")
+            for _ in range(2):
+                with pytest.raises(CacheUnavailableError, match="Redis did not answer"):
+                    await bridge.invalidate(tag="handbook", reason="new edition")
+                with pytest.raises(CacheUnavailableError):
+                    await bridge.mark_wrong(result, reason="wrong")
+            # A correction stands in this process and takes nothing out.
+            await bridge.correct(result, "Under Account.", reason="shorter")
+            assert (await bridge.execute("chat", query="Where is my invoice?")).response == "Under Account."
+
+
+class Backend:
+    """Says that it did not answer, ``away`` times."""
+
+    def __init__(self, away: int) -> None:
+        self.away = away
+        self.dropped: list[str | None] = []
+
+    async def drop(self, is_stale: Callable[[Origin], bool], turn: str | None) -> int:
+        assert callable(is_stale)
+        if self.away:
+            self.away -= 1
+            raise CacheUnavailableError("away")
+        self.dropped.append(turn)
+        return 3
+
+
+class Consumer:
+    """The topic as far as a reader asks for it: each poll brings the next of ``polls``."""
+
+    def __init__(self, *polls: list[tuple[int, CacheCommand]]) -> None:
+        self.polls = list(polls)
+        self.end = 0
+
+    async def getmany(self, *, timeout_ms: int) -> dict[str, list[Any]]:
+        assert timeout_ms > 0
+        some = self.polls.pop(0) if self.polls else []
+        self.end = some[-1][0] + 1 if some else self.end
+        return {"0": [SimpleNamespace(**PLACE, offset=at, value=encode_command(one)) for at, one in some]}
+
+    async def end_offsets(self, places: list[Any]) -> dict[Any, int]:
+        return dict.fromkeys(places, self.end)
+
+    async def position(self, place: Any) -> int:
+        assert place
+        return self.end
+
+
+PLACE: dict[str, Any] = {"topic": "cache-control", "partition": 0, "timestamp": 0}
+
+
+def reader_of(backend: Backend) -> tuple[ControlReader, CacheControl]:
+    control, clock = CacheControl(), SystemClock()
+    control.followed = True
+    cache = ControlledCache(cast("ControllableCache", backend), control, clock)
+    return ControlReader(NOWHERE, control=control, cache=cache, clock=clock, metrics=Metrics()), control
+
+
+async def test_a_record_holds_where_the_cache_is_away_and_the_topic_is_followed_on() -> None:
+    backend = Backend(away=1)
+    reader, control = reader_of(backend)
+    consumer: Any = Consumer([(0, said(tag="a"))], [(1, said(tag="b"))])
+    await reader._follow_on(consumer)
+    assert (control.position, backend.dropped) == (0, [])
+    assert control.is_stale(answer(BEFORE_ALL, tags=("a",)))
+    await reader._follow_on(consumer)
+    assert (control.position, backend.dropped) == (1, ["1"])
+
+
+async def test_a_cache_that_was_away_when_the_topic_was_made_anew_is_emptied_once_it_is_back() -> None:
+    """Positions of the other topic mean nothing in this one: what is left of it can be served once that is as long."""
+    backend = Backend(away=2)
+    reader, control = reader_of(backend)
+    control.advance(5)
+    consumer: Any = Consumer([(0, said("correct", key="k", text="right"))])
+    await reader._follow_on(consumer)
+    assert (control.position, control.corrects, backend.dropped) == (0, True, [])
+    for _ in range(3):
+        await reader._follow_on(consumer)
+    assert backend.dropped == [None]

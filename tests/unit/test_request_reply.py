@@ -26,9 +26,11 @@ from stratarouter_runtime.errors import (
     DeadlineExceededError,
     IdempotencyConflictError,
     InvalidRecordError,
+    RecordTooLargeError,
     ShuttingDownError,
 )
 from stratarouter_runtime.processors import request_reply
+from stratarouter_runtime.processors.renewed_producer import Line
 from stratarouter_runtime.processors.request_reply import KafkaCarrier
 from stratarouter_runtime.records import Coordinates, DeadLetter, Response
 from stratarouter_runtime.telemetry.tracing import context_of, parse_traceparent
@@ -53,11 +55,18 @@ class Broker:
         self.failure: Exception | None = None
         self.headers: list[tuple[tuple[str, bytes], ...]] = []
 
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def stop(self) -> None:
+        """Nothing to do."""
+
     async def send_and_wait(
         self,
         topic: str,
         value: bytes,  # noqa: ARG002
         key: bytes,  # noqa: ARG002
+        partition: int | None,  # noqa: ARG002
         headers: tuple[tuple[str, bytes], ...],
     ) -> object:
         self.headers.append(headers)
@@ -74,7 +83,7 @@ class Asking:
     def __init__(self) -> None:
         self.broker = Broker()
         self.carrier = KafkaCarrier(CONFIG)
-        self.carrier._producer = cast("AIOKafkaProducer", self.broker)
+        self.carrier._producer._line = Line(cast("AIOKafkaProducer", self.broker))
         self.tasks: list[asyncio.Task[Response]] = []
 
     async def ask(
@@ -291,12 +300,17 @@ async def test_a_failed_send_is_the_error_even_where_an_answer_came(asking: Aski
         await ours
 
 
+async def test_a_request_above_the_limit_is_refused_and_not_sent(asking: Asking) -> None:
+    with pytest.raises(RecordTooLargeError, match="more than 1048576"):
+        await (await asking.ask("order-1", "q" * CONFIG.max_request_bytes))
+    assert asking.broker.offset == 0
+
+
 async def test_nobody_hangs_without_an_answer_or_at_the_end(asking: Asking) -> None:
     late, stopped = await asking.ask("late", bound_s=0.01), await asking.ask("stopped")
     asking.hear("late", "of somebody", at=77)
     with pytest.raises(DeadlineExceededError):
         await late
-    asking.carrier._producer = None
     await asking.carrier.stop(0.0)
     with pytest.raises(ShuttingDownError):
         await stopped

@@ -7,20 +7,22 @@ before it serves from the cache. There is one partition, so all apply the same r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 from stratarouter_runtime.cache.controlled import ControlledCache
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import BrokerError, InvalidRecordError, TopicContractError
+from stratarouter_runtime.errors import BrokerError, CacheUnavailableError, InvalidRecordError, TopicContractError
 from stratarouter_runtime.ports import Clock
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.control_resolve import Resolver
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped, mapped_write
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
+from stratarouter_runtime.processors.renewed_producer import RenewedProducer
 from stratarouter_runtime.records import CacheCommand
 from stratarouter_runtime.state.cache_control import CacheControl, labels_of
 from stratarouter_runtime.telemetry.logs import event
@@ -75,6 +77,7 @@ class ControlReader:
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._probed_at = float("-inf")
+        self._must_empty = False
 
     async def start(self) -> None:
         """Apply all that was said up to now, then follow.
@@ -166,7 +169,9 @@ class ControlReader:
     async def _follow_on(self, consumer: AIOKafkaConsumer) -> None:
         records = await self._poll(consumer)
         if records and records[0].offset <= self._control.position:
-            await self._begin_anew()
+            self._begin_anew()
+        if self._must_empty:
+            await self._empty()
         if self._take(records, replayed=False):
             await self._settle()
         await self._probe(consumer)
@@ -192,12 +197,18 @@ class ControlReader:
         async with asyncio.timeout(START_TIMEOUT_S):
             return int((await consumer.end_offsets([self._place]))[self._place])
 
-    async def _begin_anew(self) -> None:
+    def _begin_anew(self) -> None:
         """Offsets begin again: another topic of the same name. No position in the cache means anything any more."""
         event(log, logging.WARNING, "cache control topic was made anew", position=self._control.position)
         self._control.restart()
         self._control.followed = True
-        await self._cache.drop_everything()
+        self._must_empty = True
+
+    async def _empty(self) -> None:
+        """Again after the next poll, where the cache is away: what is said meanwhile is to hold all the same."""
+        with contextlib.suppress(CacheUnavailableError):
+            await self._cache.drop_everything()
+            self._must_empty = False
 
     def _take(self, records: list[Record], *, replayed: bool) -> int:
         for record in records:
@@ -249,37 +260,19 @@ class ControlWriter:
 
     def __init__(self, config: RuntimeConfig) -> None:
         self._config = config
-        self._producer: AIOKafkaProducer | None = None
-        self._starting = asyncio.Lock()
+        self._producer = RenewedProducer(config)
 
     async def send(self, command: CacheCommand) -> int:
         """Write one command durably; returns its offset. Raises SchemaViolationError or BrokerError."""
         value = encode_command(command)
         topic = self._config.topic(self._config.cache_control_topic)
         named = labels_of(command)[:1] or ("everything",)
-        try:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                producer = await self._started()
-                sent = await producer.send_and_wait(
-                    topic, value, key=named[0].replace("\x1f", ":").encode(), partition=0
-                )
-        except CLIENT_ERRORS as exc:
-            raise mapped_write(exc, f"writing to {topic}") from exc
+        sent = await self._producer.send(topic, value, key=named[0].replace("\x1f", ":").encode(), partition=0)
         return int(sent.offset)
-
-    async def _started(self) -> AIOKafkaProducer:
-        async with self._starting:
-            if self._producer is None:
-                producer = kafka_client.producer(self._config)
-                await producer.start()
-                self._producer = producer
-            return self._producer
 
     async def stop(self) -> None:
         """Disconnect. Idempotent."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await closed(producer.stop(), STOP_TIMEOUT_S)
+        await self._producer.stop()
 
 
 class ControlDesk:
@@ -296,7 +289,8 @@ class ControlDesk:
     async def execute(self, command: CacheCommand) -> None:
         """Carry ``command`` out; once this returns it holds in this process.
 
-        Raises SchemaViolationError, BrokerError.
+        Raises SchemaViolationError, BrokerError, and CacheUnavailableError where some of what it takes out may be left
+        and nobody follows the topic.
         """
         if self._control.followed:
             offset = await self._writer.send(command)

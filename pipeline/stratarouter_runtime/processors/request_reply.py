@@ -13,19 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self, TypeAlias
 
-from aiokafka import AIOKafkaProducer
-
 from stratarouter_runtime import validation as check
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft
-from stratarouter_runtime.errors import BrokerError, InvalidRecordError, ShuttingDownError
-from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.errors import BrokerError, InvalidRecordError, RecordTooLargeError, ShuttingDownError
 from stratarouter_runtime.processors.answers import Answers
 from stratarouter_runtime.processors.cache_control import ControlWriter
-from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.find_response import find_response
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped, mapped_write
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
+from stratarouter_runtime.processors.renewed_producer import RenewedProducer
 from stratarouter_runtime.records import CacheCommand, Context, Coordinates, DeadLetter, Response
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.spans import current_traceparent
@@ -35,8 +32,6 @@ from stratarouter_runtime.wire_results import OWN_MAX_DEPTH, coordinates
 log = logging.getLogger("stratarouter.request_reply")
 
 START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 10.0
-SEND_TIMEOUT_S = 30.0
 MAX_EARLY = 1_000
 MAX_EARLY_BYTES = 64 * 1024**2
 """Answers that are held because they came before their request's offset did: a few milliseconds' worth, and only those
@@ -227,7 +222,7 @@ class KafkaCarrier:
     def __init__(self, config: RuntimeConfig) -> None:
         self._config = config
         self._calls = Calls()
-        self._producer: AIOKafkaProducer | None = None
+        self._producer = RenewedProducer(config)
         self._writer = ControlWriter(config)
         self._dead_letters = config.topic(config.dead_letter_topic)
         self._answers = Answers(
@@ -239,7 +234,6 @@ class KafkaCarrier:
 
     async def start(self) -> None:
         """Connect, and stand at the end of the answers before the first request goes out."""
-        self._producer = kafka_client.producer(self._config)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await self._producer.start()
@@ -261,8 +255,7 @@ class KafkaCarrier:
                 future.set_exception(ShuttingDownError("the bridge was closed before the answer came"))
         await self._answers.stop()
         await self._writer.stop()
-        if self._producer is not None:
-            await closed(self._producer.stop(), STOP_TIMEOUT_S)
+        await self._producer.stop()
 
     async def carry(
         self,
@@ -278,20 +271,19 @@ class KafkaCarrier:
             raise draft.late(bound_s) from exc
 
     async def _request(self, draft: Draft) -> Response:
-        if self._producer is None:
-            raise ShuttingDownError("the bridge is not started")
         value, request_id = draft.record(), draft.request_id
+        limit = self._config.max_request_bytes
+        if len(value) > limit:
+            raise RecordTooLargeError(f"the request has {len(value)} bytes, more than {limit}")
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         call = self._calls.expect(request_id, _tenant_of(draft), answer)
         try:
-            try:
-                async with asyncio.timeout(SEND_TIMEOUT_S):
-                    topic = self._config.topic(self._config.requests_topic)
-                    metadata = await self._producer.send_and_wait(
-                        topic, value, key=request_id.encode(), headers=trace_headers(current_traceparent())
-                    )
-            except CLIENT_ERRORS as exc:
-                raise mapped_write(exc, "producing a request") from exc
+            metadata = await self._producer.send(
+                self._config.topic(self._config.requests_topic),
+                value,
+                key=request_id.encode(),
+                headers=trace_headers(current_traceparent()),
+            )
             self._calls.stands(call, Place.sent(metadata))
             return await answer
         finally:
