@@ -7,10 +7,10 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import httpx
@@ -23,6 +23,7 @@ from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.journal.usage import UsageAccounts
 from stratarouter_runtime.processors import kafka_client, usage_process
 from stratarouter_runtime.processors.tail import Tail
+from stratarouter_runtime.processors.usage import UsageProcessor
 from stratarouter_runtime.records import Attempt, CacheVerdict, Coordinates, ErrorInfo, Response, Usage
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from stratarouter_runtime.tools.status import look
@@ -460,3 +461,53 @@ async def test_a_database_that_drops_its_connections_makes_the_accounts_late_and
     await _until_idle(worker)
     assert await worker.stop() == 0
     _same(windows, seen)
+
+
+class Listening:
+    """Accounts that count where they ``may``, and hold what they are given else."""
+
+    def __init__(self, *, may: bool) -> None:
+        self.may = may
+        self.given: list[str] = []
+
+    async def count(self, deltas: Sequence[Delta]) -> list[Any]:
+        self.given += [delta.id for delta in deltas]
+        await asyncio.sleep(0 if self.may else DAY_S)
+        return []
+
+    async def have(self, count: int) -> list[str]:
+        """What was given, once there are ``count``."""
+        async with asyncio.timeout(60):
+            while len(self.given) < count:
+                await asyncio.sleep(0.05)
+        return sorted(self.given)
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+async def test_a_stop_in_the_middle_of_a_count_ends_it_and_passes_nothing_over(
+    ready_config: RuntimeConfig, tmp_path: Path, crashed: bool
+) -> None:
+    """A stop waited for as long as the database was away, until it was killed, with its place in the group kept. Where
+    something of Faust's had crashed before, it did not wait, and committed what was being counted.
+    """
+    config = ready_config.model_copy(update={"journal_retention_s": 0})
+    producer = kafka_client.producer(config)
+    await producer.start()
+    try:
+        for number in range(300):
+            delta = Delta(f"d{number:03}", "lane", 1, number, number, 1, "acme", "support", "m", {}, {}, ())
+            await producer.send(config.topic(config.usage_deltas_topic), encode(delta), partition=number % 4)
+    finally:
+        await producer.stop()
+    wanted = [f"d{number:03}" for number in range(300)]
+    for may in (False, True):
+        accounts = Listening(may=may)
+        processor = UsageProcessor(config, cast("UsageAccounts", accounts), (), tmp_path / str(may))
+        await processor.start()
+        try:
+            given = await accounts.have(len(wanted) if may else 1)
+            if crashed and not may:
+                await processor.app.crash(RuntimeError("anything"))
+        finally:
+            await asyncio.wait_for(processor.stop(), 10)
+    assert given == wanted

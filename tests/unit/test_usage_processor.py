@@ -1,17 +1,23 @@
-"""What surrounds the counting: alerts, and when the usage process is started anew."""
+"""What surrounds the counting: what is acknowledged when, alerts, and when the usage process is started anew."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import orjson
 import pytest
 from pydantic import SecretStr
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.journal.usage import Spending
-from stratarouter_runtime.processors.usage import due_alerts
+from stratarouter_runtime.journal.usage import Spending, UsageAccounts
+from stratarouter_runtime.processors.usage import MAX_BATCH, UsageProcessor, due_alerts
 from stratarouter_runtime.processors.usage_process import as_line
 from stratarouter_runtime.processors.usage_supervisor import SILENT_S, STALLED_S, Progress
 from stratarouter_runtime.route_file import Budget
+from stratarouter_runtime.usage_deltas import Delta, encode
 
 MONEY = Budget("money", usd=10.0)
 TOKENS = Budget("tokens", tokens=1000)
@@ -86,3 +92,76 @@ def test_the_process_gets_every_setting_with_its_secrets() -> None:
     assert there == config
     assert there.sasl_password is not None
     assert there.sasl_password.get_secret_value() == "s3cret"
+
+
+class Accounts:
+    """Counts where it may."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.may_go = asyncio.Event()
+        self.may_go.set()
+        self.ids: list[str] = []
+
+    async def count(self, deltas: Sequence[Delta]) -> list[Any]:
+        self.begun.set()
+        await self.may_go.wait()
+        self.ids += [delta.id for delta in deltas]
+        return []
+
+
+@pytest.fixture
+def accounts() -> Accounts:
+    return Accounts()
+
+
+@pytest.fixture
+async def processor(accounts: Accounts, tmp_path: Path) -> AsyncIterator[UsageProcessor]:
+    made = UsageProcessor(RuntimeConfig(), cast("UsageAccounts", accounts), (), tmp_path)
+    yield made
+    # Of a thread that never started.
+    made.app.consumer._thread.thread_loop.close()
+
+
+async def _read(processor: UsageProcessor, values: Sequence[bytes | None]) -> list[Any]:
+    """What the agent read of ``values``, all of it counted."""
+    [agent] = processor.app.agents.values()
+    async with agent.test_context() as running:
+        read = [await running.put(value, wait=False) for value in values]
+        async with asyncio.timeout(5.0):
+            while processor.counted < len(read):
+                await asyncio.sleep(0.01)
+    return read
+
+
+def _delta(name: str) -> bytes:
+    return encode(Delta(name, "lane", 1, 0, 0, 1, "acme", "support", "m", {}, {}, ()))
+
+
+async def test_a_count_that_a_stop_breaks_off_is_not_acknowledged(
+    processor: UsageProcessor, accounts: Accounts
+) -> None:
+    """Faust acknowledged the batch as the agent ended, and committed it: 200 deltas that nobody ever counted."""
+    accounts.may_go.clear()
+    [agent] = processor.app.agents.values()
+    async with agent.test_context() as running:
+        read = [await running.put(_delta(f"d{number}"), wait=False) for number in range(3)]
+        await asyncio.wait_for(accounts.begun.wait(), 5.0)
+    assert accounts.ids == []
+    assert [one.message.acked for one in read] == [False] * 3
+
+
+async def test_what_is_counted_is_acknowledged(processor: UsageProcessor, accounts: Accounts) -> None:
+    names = [f"d{number}" for number in range(2 * MAX_BATCH + 50)]
+    read = await _read(processor, [_delta(name) for name in names])
+    assert accounts.ids == names
+    assert all(one.message.acked for one in read)
+
+
+async def test_what_is_no_delta_is_passed_over_and_holds_nothing_up(
+    processor: UsageProcessor, accounts: Accounts
+) -> None:
+    """A tombstone has no value to show in the log: the agent ended over it, and its batch was lost."""
+    read = await _read(processor, [_delta("before"), None, b"", b"\xff", b"{}", _delta("after")])
+    assert accounts.ids == ["before", "after"]
+    assert all(one.message.acked for one in read)

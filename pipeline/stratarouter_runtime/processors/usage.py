@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -171,7 +172,7 @@ class UsageProcessor:
         }
         self._deltas = self.app.topic(config.topic(config.usage_deltas_topic), **raw)
         self._usage = self.app.topic(config.topic(config.usage_topic), **raw)
-        self.app.agent(self._deltas, name="usage")(self._read)
+        self._agent = self.app.agent(self._deltas, name="usage")(self._read)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -187,6 +188,12 @@ class UsageProcessor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # 1. Break the count off. Faust would wait for its end, for as long as PostgreSQL is away and past any timeout:
+        # its wait swallows cancellations.
+        await self._agent.stop()
+        # 2. Nobody goes on with what the agent held, so nothing waits for it.
+        self.app.consumer.unacked.clear()
+        # 3. Commit what is acknowledged.
         await self.app.stop()
 
     async def lag(self) -> int:
@@ -202,14 +209,18 @@ class UsageProcessor:
     # -- deltas ------------------------------------------------------------------------------------------------
 
     async def _read(self, stream: Any) -> None:
-        batches: AsyncIterable[Sequence[bytes]] = stream.take(MAX_BATCH, within=BATCH_WITHIN_S)
-        async for values in batches:
-            # An exception here would acknowledge the batch and lose it; so there is none but the end of the process.
-            deltas = [delta for value in values if (delta := _decoded(value)) is not None]
-            await self._patiently(lambda deltas=deltas: self._count(deltas))  # type: ignore[misc]
-            self.counted += len(values)
+        # Not ``take``, which acknowledges a batch whatever became of it.
+        batches: AsyncIterable[Sequence[Any]] = stream.noack_take(MAX_BATCH, within=BATCH_WITHIN_S)
+        async for read in batches:
+            # 1. Count. An exception here would begin a new agent behind the batch; so there is none but a stop.
+            await self._patiently(partial(self._count, [one.value for one in read]))
+            # 2. Acknowledge, in the same turn of the loop.
+            for one in read:
+                await stream.ack(one)
+            self.counted += len(read)
 
-    async def _count(self, deltas: Sequence[Delta]) -> None:
+    async def _count(self, values: Sequence[bytes | None]) -> None:
+        deltas = [delta for value in values if (delta := _decoded(value)) is not None]
         # 1. Counted, durably and once.
         windows = await self._accounts.count(deltas)
         # 2. Published as they stand: a value that comes again says the same or more.
@@ -266,10 +277,10 @@ class UsageProcessor:
             await asyncio.sleep(PRUNE_EVERY_S)
 
 
-def _decoded(value: bytes) -> Delta | None:
+def _decoded(value: bytes | None) -> Delta | None:
     try:
         return decode(value)
     except InvalidRecordError as exc:
         # Only lanes write here; one that is not ours can be counted by nobody, and must not hold the others up.
-        event(log, logging.ERROR, "delta not understood", cause=exc.message, value=repr(value[:200]))
+        event(log, logging.ERROR, "delta not understood", cause=exc.message, value=repr(value)[:200])
         return None

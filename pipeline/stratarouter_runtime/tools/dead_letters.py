@@ -7,8 +7,8 @@ refused the second time.
 
 from __future__ import annotations
 
+import heapq
 import re
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -156,8 +156,9 @@ class DeadLetters:
         until_ms: int | None = None,
         limit: int = 50,
     ) -> Listing:
-        """The last ``limit`` letters of a range. Raises ConfigurationError, BrokerError."""
-        kept: deque[Found] = deque(maxlen=limit)
+        """The newest ``limit`` letters of a range. Raises ConfigurationError, BrokerError."""
+        # By time: what is read last is what came from the slowest partition.
+        newest: list[tuple[tuple[int, int, int], Found]] = []
         matched = unreadable = 0
         async with RangeReader(self._config, self._topic) as reader:
             spans = await reader.spans(wanted, since_ms, until_ms)
@@ -168,8 +169,10 @@ class DeadLetters:
                     unreadable += found is None
                     if found is not None and _is_asked(found, spans) and wish.takes(found):
                         matched += 1
-                        kept.append(found)
-        return Listing(tuple(sorted(kept, key=_by_time)), matched, unreadable)
+                        heapq.heappush(newest, (_by_time(found), found))
+                        if len(newest) > limit:
+                            heapq.heappop(newest)
+        return Listing(tuple(found for _, found in sorted(newest)), matched, unreadable)
 
     async def resend(
         self,

@@ -212,8 +212,10 @@ async def _outcomes(
     """What the responses topic says of the requests, by their coordinates."""
     times = [at_s for _, at_s, _ in found.values()]
     outcomes: dict[tuple[str, int, int], dict[str, Any]] = {}
+    # A record without a time says -1: then a response may stand anywhere.
+    since_ms, last_ms = max(0, int(min(times) * 1000)), int(max(times) * 1000)
     async with RangeReader(config, config.topic(config.responses_topic)) as reader:
-        spans = await reader.spans(since_ms=int(min(times) * 1000), until_ms=int(max(times) * 1000) + AFTER_MS)
+        spans = await reader.spans(since_ms=since_ms, until_ms=last_ms + AFTER_MS if last_ms >= 0 else None)
         async for records in reader.read(spans):
             for record in records:
                 said = _parsed(record)

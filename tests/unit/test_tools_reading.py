@@ -1,0 +1,115 @@
+"""What the operators' tools make of what they read: partitions come at uneven speed, and records may have no time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Self
+
+import orjson
+import pytest
+from aiokafka import ConsumerRecord
+
+from stratarouter_runtime import wire
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.records import Coordinates, DeadLetter, Response
+from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.state.offsets import OffsetMap
+from stratarouter_runtime.tools import dead_letters, what_if
+from stratarouter_runtime.tools.dead_letters import DeadLetters, Wish
+from stratarouter_runtime.tools.ranges import Span
+
+CONFIG = RuntimeConfig()
+REQUESTS, RESPONSES = CONFIG.topic(CONFIG.requests_topic), CONFIG.topic(CONFIG.responses_topic)
+NO_TIME = -1
+"""A client that writes Kafka's first formats, or none, leaves it out."""
+NOW_MS = 1_900_000_000_000
+
+
+def record(topic: str, partition: int, offset: int, time_ms: int, value: bytes) -> Any:
+    return ConsumerRecord(topic, partition, offset, time_ms, 0, b"k", value, None, 0, len(value), ())
+
+
+class Reader:
+    """Gives what it holds, in the order in which it was put there."""
+
+    def __init__(self, held: dict[str, list[Any]]) -> None:
+        self.held = held
+        self.asked: list[tuple[int | None, int | None]] = []
+        self.topic = ""
+
+    def __call__(self, config: RuntimeConfig, topic: str) -> Self:
+        del config
+        self.topic = topic
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to do."""
+
+    async def spans(
+        self, wanted: Sequence[object] = (), since_ms: int | None = None, until_ms: int | None = None
+    ) -> list[Span]:
+        """All there is. As aiokafka, it knows no time before 1970."""
+        del wanted
+        assert min(since_ms or 0, until_ms or 0) >= 0
+        self.asked.append((since_ms, until_ms))
+        return [Span(partition, 0, 100) for partition in sorted({one.partition for one in self.held[self.topic]})]
+
+    async def read(self, spans: Sequence[Span]) -> AsyncIterator[list[Any]]:
+        """One record at a time."""
+        del spans
+        for one in self.held[self.topic]:
+            yield [one]
+
+
+async def test_the_newest_letters_are_kept_in_whatever_order_the_partitions_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last that were read were kept: all of the slowest partition, which may be the oldest of all."""
+    letter = wire.encode_dead_letter(DeadLetter("poison", "r", "", Coordinates(REQUESTS, 0, 1), "enrich", None, None))
+    topic = CONFIG.topic(CONFIG.dead_letter_topic)
+    new = [record(topic, 0, offset, NOW_MS + offset, letter) for offset in range(5)]
+    old = [record(topic, 1, offset, NOW_MS - 1_000 + offset, letter) for offset in range(5)]
+    monkeypatch.setattr(dead_letters, "RangeReader", Reader({topic: new + old}))
+    finder = DeadLetters(CONFIG)
+
+    async def nothing_resent(_: int) -> OffsetMap:
+        return OffsetMap(-1, -1)
+
+    monkeypatch.setattr(finder, "_resent", nothing_resent)
+    listing = await finder.find(Wish(), limit=6)
+    assert [found.address for found in listing.letters] == ["1@4", "0@0", "0@1", "0@2", "0@3", "0@4"]
+    assert (listing.matched, listing.unreadable) == (10, 0)
+
+
+@pytest.mark.parametrize(
+    ("times", "asked"),
+    [
+        ((NOW_MS, NOW_MS + 5), (NOW_MS, NOW_MS + 5 + what_if.AFTER_MS)),
+        ((NOW_MS, NO_TIME), (0, NOW_MS + what_if.AFTER_MS)),
+        ((NO_TIME, NO_TIME), (0, None)),
+    ],
+)
+async def test_a_request_without_a_time_fails_no_what_if(
+    monkeypatch: pytest.MonkeyPatch, times: tuple[int, ...], asked: tuple[int, int | None]
+) -> None:
+    requests, responses = [], []
+    for offset, time_ms in enumerate(times):
+        value = orjson.dumps({"request_id": f"r{offset}", "query": f"question {offset}", "decision": "support"})
+        requests.append(record(REQUESTS, 0, offset, time_ms, value))
+        answer = Response(f"r{offset}", "ok", text="a", source=Coordinates(REQUESTS, 0, offset, time_ms))
+        responses.append(record(RESPONSES, 0, offset, NOW_MS, wire.encode_response(answer)))
+    reader = Reader({REQUESTS: requests, RESPONSES: responses})
+    monkeypatch.setattr(what_if, "RangeReader", reader)
+    table = RouteTable.from_dict(
+        {
+            "providers": {"sim": {"kind": "simulator", "base_url": "http://127.0.0.1:1/v1"}},
+            "default": {"targets": [{"provider": "sim", "model": "m"}]},
+        }
+    )
+    monkeypatch.setattr(RouteTable, "for_config", lambda _: table)
+    report = await what_if.compare(CONFIG, (CONFIG, table), [Span(0, 0, 100)])
+    assert (report.unknown, report.refused, report.was.requests) == (0, 0, len(times))
+    assert reader.asked == [asked]
