@@ -193,3 +193,22 @@ def test_a_symbol_in_another_form_passes(asked: str, stored: str) -> None:
     guard = create_guard()
     assert guard.differs(asked, stored) is None
     assert guard.differs(stored, asked) is None
+
+
+# --- vowel signs -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("what does दिन mean?", "what does दीन mean?"),
+        ("भारत में सबसे बड़ा दिन कौन सा है?", "भारत में सबसे बड़ा दीन कौन सा है?"),
+        ("how do I say कमल", "how do I say कमाल"),
+        ("what does ไม่ mean", "what does ไม้ mean"),
+        ("what does படம் mean", "what does பாடம் mean"),
+    ],
+)
+def test_words_that_differ_in_a_vowel_sign_are_others(asked: str, stored: str) -> None:
+    assert create_guard().differs(asked, stored, 0.99) is not None
+    assert create_guard().differs(stored, asked, 0.99) is not None
+    assert create_guard().differs(asked, asked + " please", 0.99) is None

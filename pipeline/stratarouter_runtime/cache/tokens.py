@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
 from stratarouter_runtime.cache import lexicon
@@ -10,16 +11,18 @@ from stratarouter_runtime.cache.phrases import folded
 from stratarouter_runtime.cache.quantities import Token, value_of, with_numbers, with_units
 from stratarouter_runtime.cache.words import denies
 
+_MARKS = "".join(mark for mark in map(chr, range(0x300, 0xFE00)) if unicodedata.category(mark) in ("Mn", "Mc"))
+"""Vowel signs, accents and points on the letter before them: no letters to ``re``, and without them "दिन" was "दीन"."""
 _TOKEN = re.compile(
-    r"""
+    rf"""
       (?P<quote>`[^`\n]+`|"[^"\n]+"|“[^“”\n]+”|(?<!\w)'[^'\n]+'(?!\w))
-    | (?P<name>https?://\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]+\.\w[\w.]*|(?<![\w-])--?[A-Za-z][\w-]*
-        |v?\d+(?:\.\d+){2,}|\d{1,2}:\d{2}(?::\d{2})?(?!\d)|[^\W_]+(?:(?:_+|::|\\)[^\W_]+)+|_+[^\W_]\w*
+    | (?P<name>https?://\S+|(?<![\w.+-])[\w.+-]{{1,64}}@[\w-]+\.\w[\w.]*|(?<![\w-])--?[A-Za-z][\w-]*
+        |v?\d+(?:\.\d+){{2,}}|\d{{1,2}}:\d{{2}}(?::\d{{2}})?(?!\d)|[^\W_]+(?:(?:_+|::|\\)[^\W_]+)+|_+[^\W_]\w*
         |[A-Za-z]\w*(?:[./]\w+)+|[A-Za-z](?:\+\+|\#)|(?<!\w)\.[A-Za-z]\w+)
-    | (?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|(?<!\w)\.\d+|[¼-¾⅐-⅞])
+    | (?P<number>\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|(?<!\w)\.\d+|[¼-¾⅐-⅞])
     | (?P<unit>[$€£¥₹%]|°[CF]?)
     | (?P<exponent>[eE][-\u2212](?<=\d..)(?=\d))
-    | (?P<word>[^\W\d_²³]+(?:['\u2019][^\W\d_]+)?|→)
+    | (?P<word>[^\W\d_²³]+(?:[{_MARKS}]+[^\W\d_²³]*)*(?:['\u2019][^\W\d_]+)?|→)
     | (?P<sign>[-\u2010-\u2013\u2212\ufe63\uff0d](?=[$€£¥₹]?(?:\.?\d|[¼-¾⅐-⅞∞]))
         (?<![^\W_].)(?<![)\]%°'"].)(?<!\d[$€£¥₹].))
     | (?P<operator>==|!=|<=|>=|&&|\|\||[-+*/^=<>|\u00d7÷²³\u2212≤≥≠±√]
