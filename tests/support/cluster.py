@@ -15,6 +15,7 @@ from aiokafka.structs import OffsetAndMetadata
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.admin_client import committed_offsets
 
 TIMEOUT_S = 60.0
 GROUP_ID_NOT_FOUND = 69
@@ -35,7 +36,7 @@ async def admin(config: RuntimeConfig) -> AsyncIterator[AIOKafkaAdminClient]:
 async def committed(config: RuntimeConfig, processor: str) -> dict[TopicPartition, OffsetAndMetadata]:
     """What the processor's group has committed."""
     async with admin(config) as client:
-        found = await client.list_consumer_group_offsets(f"{config.group_id}-{processor}")
+        found = await committed_offsets(client, f"{config.group_id}-{processor}")
     return {place: entry for place, entry in found.items() if entry.offset >= 0}
 
 
