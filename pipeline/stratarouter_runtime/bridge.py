@@ -219,8 +219,8 @@ class CoreRuntimeBridge(Feedback):
         try:
             await self.start()
         except asyncio.CancelledError:
-            # Nobody is going to close it.
-            await self._starting.end()
+            # Nobody else is going to.
+            await self.close()
             raise
         return self
 

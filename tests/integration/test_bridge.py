@@ -12,6 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.record._crecords import default_records
+from opentelemetry.context import attach, detach
 from stratarouter.layer import RouteChoice
 from stratarouter.types import RouteResult
 
@@ -28,7 +29,9 @@ from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.request_reply import KafkaCarrier
 from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.telemetry.tracing import context_of, parse_traceparent
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
+from stratarouter_runtime.tools.ranges import RangeReader, Wanted
 from stratarouter_runtime.worker import Worker
 from support.cluster import admin, make_anew
 from support.fleet import Watch, free_port
@@ -172,6 +175,21 @@ async def test_over_kafka_the_answer_is_the_same_record(
     assert refused.value.code == "unknown_route"
     assert len(simulator.paid_calls) == 51
     assert worker.ready()[0]
+
+
+@pytest.mark.usefixtures("worker")
+async def test_over_kafka_a_request_goes_on_in_its_callers_trace(config: RuntimeConfig) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with CoreRuntimeBridge(config.model_copy(update={"transport": "kafka"})) as bridge:
+        here = attach(context_of(parse_traceparent(parent)))
+        try:
+            await bridge.execute("billing", query="what do I owe?", timeout_s=30)
+        finally:
+            detach(here)
+    async with RangeReader(config, config.topic(config.requests_topic)) as reader:
+        spans = await reader.spans([Wanted(0), Wanted(1)])
+        read = [record async for records in reader.read(spans) for record in records]
+    assert [("traceparent", parent.encode())] == [header for record in read for header in record.headers]
 
 
 @pytest.mark.usefixtures("worker")

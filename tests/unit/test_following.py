@@ -40,12 +40,12 @@ class Speaking(Provider):
 
 
 class SlowCache:
-    """A shared cache that holds nothing and takes long over each answer."""
+    """A shared cache that holds nothing and keeps no answer before it may."""
 
     shared = True
 
-    def __init__(self, store_s: float) -> None:
-        self.store_s = store_s
+    def __init__(self) -> None:
+        self.may_store = asyncio.Event()
         self.stored: list[CacheEntry] = []
 
     def lookup_now(self, queries: Sequence[CacheQuery]) -> None:  # noqa: ARG002
@@ -55,7 +55,7 @@ class SlowCache:
         return [CacheMiss() for _ in queries]
 
     async def store(self, entries: Sequence[CacheEntry]) -> None:
-        await asyncio.sleep(self.store_s)
+        await self.may_store.wait()
         self.stored += entries
 
     async def claim(self, place: object) -> bool:  # noqa: ARG002
@@ -110,6 +110,9 @@ async def test_words_whose_leader_ends_between_the_look_and_the_call_are_paid_fo
         await leader
         served = await engine.submit(execution("b", "same"), looked=looked)
         assert (len(provider.calls), served.status, served.cost_usd) == (1, "ok", 0.0)
+        # Once each, though the second was looked up twice.
+        assert bench.metrics.cache_lookups_total.labels("miss")._value.get() == 2
+        assert bench.metrics.cache_lookups_total.labels("exact")._value.get() == 0
 
 
 async def test_a_miss_of_words_that_nobody_led_is_not_looked_up_again() -> None:
@@ -124,18 +127,19 @@ async def test_a_miss_of_words_that_nobody_led_is_not_looked_up_again() -> None:
 async def test_a_follower_with_its_answer_does_not_wait_for_a_slow_cache() -> None:
     provider = Provider()
     provider.gate.clear()
-    cache = SlowCache(store_s=0.5)
+    cache = SlowCache()
     async with Bench(provider) as bench:
         engine = bench.engine_with(cast("Cache", cache))
         leader = engine.submit(execution("lead", "one 1", embedding=vector(1, 0)))
         await _until(lambda: bool(provider.calls))
-        late_ms = int(time.time() * 1000) + 300
+        late_ms = int(time.time() * 1000) + 3000
         follower = engine.submit(execution("f", "uno 1", embedding=vector(1, 0.01), deadline_ms=late_ms))
         await asyncio.sleep(0.05)
         provider.gate.set()
         assert (await leader).status == "ok"
         response = await follower
         assert (response.status, response.batch.role) == ("ok", "follower")
+        cache.may_store.set()
         await _until_stored(cache, 2)
 
 

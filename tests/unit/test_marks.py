@@ -124,3 +124,17 @@ async def test_a_wait_ends_with_the_worker(monkeypatch: pytest.MonkeyPatch) -> N
     async with asyncio.timeout(5):
         await topics.resolver.stop()
     assert topics.said == []
+
+
+async def test_a_search_that_always_takes_too_long_is_given_up(
+    waits: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    late = BrokerError("TimeoutError while looking for the response")
+    late.__cause__ = TimeoutError()
+    topics = Topics(late, None, late, late)
+    topics.mark("r1", "r2")
+    await topics.resolve()
+    assert topics.found == ["r1", "r2", "r1", "r1"]
+    assert topics.said == ["key of r2"]
+    assert len(waits) == 2
+    assert [record.fields["request_id"] for record in caplog.records if record.message == "mark not resolved"] == ["r1"]

@@ -45,8 +45,10 @@ class Producer:
     async def stop(self) -> None:
         self.stopped = True
 
-    async def send_and_wait(self, topic: str, value: bytes, **_: Any) -> object:
+    async def send_and_wait(self, topic: str, value: bytes, *, headers: list[tuple[str, bytes]], **_: Any) -> object:
         assert not self.stopped
+        # As aiokafka has it, whose builder of records takes no tuple.
+        assert type(headers) is list
         if value == b"slow":
             await self.cluster.may_end.wait()
         error = self.cluster.errors.pop(value, OutOfOrderSequenceNumber() if self.failed else None)

@@ -167,13 +167,13 @@ async def test_the_end_breaks_off_what_is_under_way() -> None:
 
 
 class Punctual(Together):
-    """Takes 300 ms, and breaks off where none of its prompts has so much time."""
+    """Answers when the gate opens, and breaks off where none of its prompts has so much time."""
 
     async def call_many(self, provider: str, calls: Sequence[ProviderCall], **_: Any) -> list[Answer]:
         self.batches.append([str(call.messages[-1]["content"]) for call in calls])
         try:
             async with asyncio.timeout(max(call.timeout_s for call in calls)):
-                await asyncio.sleep(0.3)
+                await self.gate.wait()
         except TimeoutError as exc:
             raise ProviderInterruptedError("cut off", maybe_paid=True) from exc
         return [Answer("the answer", provider, "small", Usage(10, 5), cost_usd=0.01) for _ in calls]
@@ -182,12 +182,15 @@ class Punctual(Together):
 @pytest.mark.parametrize("policy", ["retry", "fail"])
 async def test_a_shared_call_lasts_as_long_as_its_most_patient_member(policy: str) -> None:
     provider = Punctual()
+    provider.gate.clear()
     async with Bench(provider, on_ambiguous=policy) as bench:
-        hasty = execution("lead", "same", targets=ONE, deadline_ms=int(time.time() * 1000) + 150)
+        hasty = execution("lead", "same", targets=ONE, deadline_ms=int(time.time() * 1000) + 1500)
         lead = bench.engine.submit(hasty)
         await _until_sent(provider, 1)
         patient = bench.engine.submit(execution("patient", "same", targets=ONE))
-        late, answered = await lead, await patient
+        late = await lead
+        provider.gate.set()
+        answered = await patient
         ambiguous = bench.metrics.ambiguous_calls_total._value.get()
     assert late.error is not None
     assert late.error.code == "deadline_exceeded"
@@ -224,3 +227,17 @@ async def test_a_shared_call_that_nobody_waits_for_any_more_is_broken_off() -> N
         provider.gate.set()
         [after] = await asyncio.gather(*_ask(bench, "b"))
     assert after.text == "answer to b"
+
+
+async def test_a_hasty_prompt_goes_to_the_next_target_where_a_rate_limit_outlasts_it() -> None:
+    provider = Together()
+    limits = {"vllm": Limits(4, requests_per_minute=6), "openai": Limits(4)}
+    targets = (("vllm", "small"), ("openai", "small"))
+    async with Bench(provider, limits=limits) as bench:
+        for number in range(3):
+            soon_ms = int(time.time() * 1000) + 3000
+            last = await bench.engine.submit(
+                execution(f"r{number}", f"question {number}", targets=targets, threshold=None, deadline_ms=soon_ms)
+            )
+    assert last.status == "ok"
+    assert last.provider == "openai"

@@ -93,19 +93,21 @@ class Asking:
         _, result = await self._found(self._cache, execution, "")
         return self._response(self._cache, execution, result, began) if isinstance(result, CacheHit) else None
 
-    async def ask(self, execution: Execution, text: str, story: Story) -> CacheHit | None:
-        """The hit to serve, if there is one. ``text`` is the conversation; ``story`` is told what was said."""
+    async def ask(self, execution: Execution, text: str, story: Story, *, again: bool = False) -> CacheHit | None:
+        """The hit to serve, if there is one. ``text`` is the conversation; ``story`` is told what was said. Who asks
+        ``again`` was counted before.
+        """
         if self._cache is None or not lookup.may_read(execution):
-            if execution.source is None:  # else enrich has counted it
+            if execution.source is None and not again:  # else enrich has counted it
                 lookup.count(self._metrics, lookup.not_asked(execution))
             return None
         began = self._clock.monotonic()
         withheld, result = await self._found(self._cache, execution, text)
         if isinstance(result, CacheMiss):
-            self._missed(execution, result, withheld, story, began)
+            self._missed(execution, result, withheld, story, began, again=again)
             return None
         story.timings_ms["lookup"] = self._ms_since(began)
-        self._hit(self._cache, execution, result)
+        self._hit(self._cache, execution, result, again=again)
         return result
 
     async def _found(
@@ -118,20 +120,29 @@ class Asking:
         return self._trials.judged(execution, result)
 
     def _missed(
-        self, execution: Execution, miss: CacheMiss, withheld: CacheHit | None, story: Story, began: float
+        self,
+        execution: Execution,
+        miss: CacheMiss,
+        withheld: CacheHit | None,
+        story: Story,
+        began: float,
+        *,
+        again: bool = False,
     ) -> None:
         story.withheld = withheld
         story.cache = lookup.verdict(miss, execution.content_hash)
         story.timings_ms["lookup"] = self._ms_since(began)
-        lookup.count(self._metrics, miss)
+        if not again:
+            lookup.count(self._metrics, miss)
 
     def _response(self, cache: Cache, execution: Execution, hit: CacheHit, began: float) -> Response:
         took_ms = self._ms_since(began)
         self._hit(cache, execution, hit)
         return respond.from_hit(execution, hit, {"lookup": took_ms, "execute": self._ms_since(began)})
 
-    def _hit(self, cache: Cache, execution: Execution, hit: CacheHit) -> None:
-        lookup.count(self._metrics, hit)
+    def _hit(self, cache: Cache, execution: Execution, hit: CacheHit, *, again: bool = False) -> None:
+        if not again:
+            lookup.count(self._metrics, hit)
         if hit.kind == "semantic" and lookup.may_write(execution):
             self._spawn(cache.store([lookup.alias_of(execution, hit)]), "store alias")
         self._served(execution, hit)

@@ -217,7 +217,7 @@ class Caller:
 
             def ask(timeout_s: float) -> Awaitable[Answer]:
                 call = _provider_call(work, target, timeout_s)
-                prompts.append(self._together.prompt(target, call, _tokens(work)))
+                prompts.append(self._together.prompt(target, call, _tokens(work), lambda: work.deadline))
                 return self._together.answer(prompts[0])
 
             answer = await self._while_waited_for(work, target, ask, is_sent=lambda: prompts[0].sent)

@@ -267,7 +267,8 @@ class Engine:
         candidate = Candidate.of(execution, likened_text(execution) if looked is None else looked.text)
         # Who led for these words when it was asked, and leads no more, has brought an answer since.
         asked = looked is not None and (not looked.led or candidate.content_hash in self._leaders)
-        hit = None if asked else await self._asking.ask(execution, candidate.text, story)
+        again = looked is not None
+        hit = None if asked else await self._asking.ask(execution, candidate.text, story, again=again)
         if hit is not None:
             return await self._served(execution, key, hit, story, manner)
         # 3. A leader in flight, or lead.

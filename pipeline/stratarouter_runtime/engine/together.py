@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -33,8 +33,9 @@ log = logging.getLogger("stratarouter.together")
 class Prompt:
     """One prompt on its way. ``alone`` once a call that it was part of was refused: it may have been another's fault.
 
-    ``sent`` says that its call is under way: it may be paid for. ``exchange`` is that call, which is broken off once
-    nobody waits for any of its prompts.
+    ``waits_until`` says how long somebody waits for it, monotonic seconds; its call may last until ``deadline``, for
+    who comes later. ``sent`` says that its call is under way: it may be paid for. ``exchange`` is that call, which is
+    broken off once nobody waits for any of its prompts.
     """
 
     target: Target
@@ -42,6 +43,7 @@ class Prompt:
     tokens: int
     answer: asyncio.Future[Answer]
     deadline: float
+    waits_until: Callable[[], float]
     alone: bool = False
     sent: bool = False
     exchange: _Exchange | None = None
@@ -99,13 +101,14 @@ class Together:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def prompt(self, target: Target, call: ProviderCall, tokens: int) -> Prompt:
+    def prompt(self, target: Target, call: ProviderCall, tokens: int, waits_until: Callable[[], float]) -> Prompt:
         """Have ``call`` sent, with others that wait for the same target; ``answer`` is to be waited for at once.
 
         Args:
             target: where it goes.
             call: what is asked; ``timeout_s`` bounds all of the wait.
             tokens: about how many it will take.
+            waits_until: how long somebody waits for it, as of now: so long it may wait under a rate limit.
 
         Raises:
             ProviderError: it cannot be sent.
@@ -113,7 +116,7 @@ class Together:
         self._providers.check(target.provider, call)
         now = self._clock.monotonic()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        prompt = Prompt(target, call, tokens, answer, now + call.timeout_s)
+        prompt = Prompt(target, call, tokens, answer, now + call.timeout_s, waits_until)
         provider = self._provider(target.provider)
         provider.windows.add(now, _company(prompt), prompt)
         self._pump(provider)
@@ -204,7 +207,8 @@ class Together:
             raise
 
     async def _enter(self, prompts: Sequence[Prompt]) -> Passage:
-        remaining = max(prompt.deadline for prompt in prompts) - self._clock.monotonic()
+        waiting = [prompt for prompt in prompts if not prompt.answer.done()] or prompts
+        remaining = max(prompt.waits_until() for prompt in waiting) - self._clock.monotonic()
         return await self._gates.enter(prompts[0].target, sum(prompt.tokens for prompt in prompts), remaining)
 
     async def _exchange(self, passage: Passage, provider: _Provider, prompts: list[Prompt]) -> None:

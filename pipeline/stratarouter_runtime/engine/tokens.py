@@ -9,8 +9,8 @@ CHARACTERS_PER_TOKEN = 4
 
 
 def guessed_input(execution: Execution) -> int:
-    """Of what is asked."""
-    asked = 0
+    """Of what is asked, with the route's system prompt."""
+    asked = len(execution.system_prompt or "")
     for message in execution.request.messages:
         content = message.get("content")
         asked += len(content) if isinstance(content, str) else len(str(content or ""))

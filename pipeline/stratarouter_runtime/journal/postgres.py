@@ -350,13 +350,14 @@ class PostgresJournal:
         keeps requests.
         """
         await self._fetch("purge_spending", max(older_than_s, SPENDING_KEPT_S))
-        [counts] = await self._fetch("purge_started", older_than_s, PURGED_PAGES, batch)
-        gone: int = counts["gone"]
-        while True:
+        gone = 0
+        finished = batch
+        while finished >= batch:
             [counts] = await self._fetch("purge", older_than_s, batch)
-            gone += counts["finished"] + counts["following"]
-            if counts["finished"] < batch:
-                return gone
+            finished = counts["finished"]
+            gone += finished + counts["following"]
+        [counts] = await self._fetch("purge_started", older_than_s, PURGED_PAGES, batch)
+        return gone + int(counts["gone"])
 
     # -- statements --------------------------------------------------------------------------------------------
 

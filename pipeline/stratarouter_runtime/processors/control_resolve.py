@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 
 from stratarouter_runtime.errors import RuntimeSystemError
@@ -25,7 +25,9 @@ MAX_AGE_MS = 604_800_000
 """7 days: what the responses topic keeps. An older mark that nobody resolved stays without its counter-example."""
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 60.0
-"""Waits while the broker is away; a search may read all of a partition, and be broken off for taking too long."""
+"""Waits while the broker is away."""
+MAX_LONG_SEARCHES = 3
+"""A search may read all of a partition, and be broken off for taking too long: then it will be the next time, too."""
 
 Find = Callable[[str, str | None], Awaitable[Response | None]]
 """The response to a request id, of a tenant where one is named."""
@@ -47,6 +49,7 @@ class Resolver:
         self._find = find
         self._say = say
         self._pending: OrderedDict[_Asked, CacheCommand] = OrderedDict()
+        self._long: Counter[_Asked] = Counter()
         self._task: asyncio.Task[None] | None = None
 
     def note(self, command: CacheCommand, at_ms: int, now_ms: int) -> None:
@@ -84,7 +87,7 @@ class Resolver:
             try:
                 await self._say_again(asked, command)
             except RuntimeSystemError as exc:
-                if not exc.retryable:
+                if not exc.retryable or self._takes_too_long(asked, exc):
                     _give_up(asked[0], exc.message)
                     continue
                 # The others have their turn before it: it may be this one alone that cannot be looked up.
@@ -97,7 +100,17 @@ class Resolver:
                 # The outermost loop: nobody looks at this task, and those behind it must not wait for the next mark.
                 log.exception("mark not resolved", extra={"fields": {"request_id": asked[0]}})
             else:
+                self._long.pop(asked, None)
                 backoff_s = FIRST_BACKOFF_S
+
+    def _takes_too_long(self, asked: _Asked, exc: RuntimeSystemError) -> bool:
+        if not isinstance(exc.__cause__, TimeoutError):
+            return False
+        self._long[asked] += 1
+        if self._long[asked] < MAX_LONG_SEARCHES:
+            return False
+        del self._long[asked]
+        return True
 
     async def _say_again(self, asked: _Asked, command: CacheCommand) -> None:
         response = await self._find(*asked)

@@ -91,7 +91,8 @@ class RenewedProducer:
         line = await self._connected()
         line.sends += 1
         try:
-            return await line.producer.send_and_wait(topic, value, key=key, partition=partition, headers=headers)
+            # aiokafka takes nothing but a list of headers.
+            return await line.producer.send_and_wait(topic, value, key=key, partition=partition, headers=list(headers))
         except CLIENT_ERRORS as exc:
             # A caller that gives up, or the timeout, is no failure: the record is on its way, and its number with it.
             if line is self._line:
