@@ -82,6 +82,7 @@ class Asking:
         if isinstance(result, CacheHit):
             return self._response(cache, execution, result, began)
         story = new_story(execution)
+        lookup.count(self._metrics, result)
         self._missed(execution, result, withheld, story, began)
         return Looked(story, text, began, self._is_led(execution.content_hash))
 
@@ -103,11 +104,13 @@ class Asking:
             return None
         began = self._clock.monotonic()
         withheld, result = await self._found(self._cache, execution, text)
+        if not again:
+            lookup.count(self._metrics, result)
         if isinstance(result, CacheMiss):
-            self._missed(execution, result, withheld, story, began, again=again)
+            self._missed(execution, result, withheld, story, began)
             return None
         story.timings_ms["lookup"] = self._ms_since(began)
-        self._hit(self._cache, execution, result, again=again)
+        self._hit(self._cache, execution, result)
         return result
 
     async def _found(
@@ -120,29 +123,19 @@ class Asking:
         return self._trials.judged(execution, result)
 
     def _missed(
-        self,
-        execution: Execution,
-        miss: CacheMiss,
-        withheld: CacheHit | None,
-        story: Story,
-        began: float,
-        *,
-        again: bool = False,
+        self, execution: Execution, miss: CacheMiss, withheld: CacheHit | None, story: Story, began: float
     ) -> None:
         story.withheld = withheld
         story.cache = lookup.verdict(miss, execution.content_hash)
         story.timings_ms["lookup"] = self._ms_since(began)
-        if not again:
-            lookup.count(self._metrics, miss)
 
     def _response(self, cache: Cache, execution: Execution, hit: CacheHit, began: float) -> Response:
         took_ms = self._ms_since(began)
+        lookup.count(self._metrics, hit)
         self._hit(cache, execution, hit)
         return respond.from_hit(execution, hit, {"lookup": took_ms, "execute": self._ms_since(began)})
 
-    def _hit(self, cache: Cache, execution: Execution, hit: CacheHit, *, again: bool = False) -> None:
-        if not again:
-            lookup.count(self._metrics, hit)
+    def _hit(self, cache: Cache, execution: Execution, hit: CacheHit) -> None:
         if hit.kind == "semantic" and lookup.may_write(execution):
             self._spawn(cache.store([lookup.alias_of(execution, hit)]), "store alias")
         self._served(execution, hit)
