@@ -121,7 +121,7 @@ async def test_a_broker_that_names_none_yet_is_asked_anew_for_offsets(
 ) -> None:
     monkeypatch.setattr(admin_client, "committed_offsets", committed_by)
     reader = publisher.TransactionalPublisher(RuntimeConfig(), "group", LANE)
-    assert (await reader._read_committed()).watermark == 7
+    assert (await reader.read_committed()).watermark == 7
     assert early == []
 
 

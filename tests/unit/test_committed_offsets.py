@@ -98,11 +98,11 @@ async def test_what_is_refused_is_said_as_what_it_is(reply: Any, error: type[Kaf
 async def test_a_lane_opens_where_the_group_stands_once_the_coordinator_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_client, "admin", lambda _: Broker(says(error=14), says((0, 7, 0))))
     lane = TransactionalPublisher(RuntimeConfig(), "group", LANE)
-    assert await lane._read_committed() == OffsetMap(7, 7)
+    assert await lane.read_committed() == OffsetMap(7, 7)
 
 
 async def test_a_lane_does_not_open_where_the_group_is_closed_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_client, "admin", lambda _: Broker(says(error=30)))
     with pytest.raises(BrokerError, match="GroupAuthorizationFailedError while reading what is committed") as refused:
-        await TransactionalPublisher(RuntimeConfig(), "group", LANE)._read_committed()
+        await TransactionalPublisher(RuntimeConfig(), "group", LANE).read_committed()
     assert "topics acls" in refused.value.remedy

@@ -45,7 +45,7 @@ class KafkaPublisher:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 self._producer = self._new_producer()
                 await self._producer.start()
-                return await self._read_committed()
+                return await self.read_committed()
         except BaseException as exc:
             # Also where it is broken off: nobody else knows of the producer yet.
             await self.close()
@@ -62,7 +62,8 @@ class KafkaPublisher:
     def _new_producer(self) -> AIOKafkaProducer:
         return kafka_client.producer(self._config)
 
-    async def _read_committed(self) -> OffsetMap:
+    async def read_committed(self) -> OffsetMap:
+        """The group's committed map of the partition. Raises BrokerError, OffsetMetadataError."""
         partition = self._partition
         doing = f"reading what is committed of {partition}"
         async with admin_client.connected(self._config, doing, READ_TIMEOUT_S, partition=str(partition)) as client:

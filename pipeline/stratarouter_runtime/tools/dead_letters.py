@@ -241,19 +241,12 @@ class DeadLetters:
         return Outbound(topic, letter.key, mended, (*headers, mark))
 
     async def _resent(self, partition: int) -> OffsetMap:
-        return await _Marks(self._config, self._group, TopicPartition(self._topic, partition)).read()
+        return await KafkaPublisher(self._config, self._group, TopicPartition(self._topic, partition)).read_committed()
 
     async def _first(self, partition: int) -> int:
         async with RangeReader(self._config, self._topic) as reader:
             spans = await reader.spans([Wanted(partition)])
             return spans[0].begin if spans else 0
-
-
-class _Marks(KafkaPublisher):
-    """Reads which letters of a partition were sent again."""
-
-    async def read(self) -> OffsetMap:
-        return await self._read_committed()
 
 
 def mark(state: OffsetMap, first: int, sent: set[int]) -> OffsetMap:

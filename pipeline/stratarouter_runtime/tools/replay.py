@@ -255,14 +255,17 @@ class Replay:
                 self.report.left_out += 1
         return outbounds
 
+    def _decoded(self, record: Record) -> Request:
+        return wire.decode_request(
+            record.value, headers=record.headers, limits=self._limits, source=coordinates(record)
+        )
+
     def _request(self, record: Record) -> Request | None:
         if _mark(record) is not None:
             self.report.replays += 1
             return None
         try:
-            request = wire.decode_request(
-                record.value, headers=record.headers, limits=self._limits, source=coordinates(record)
-            )
+            request = self._decoded(record)
         except InvalidRecordError as exc:
             self.report.refused += 1  # it was refused when it first came, with a dead letter that says why
             if self._plan.is_whole and len(self.report.unread) < SHOWN:
@@ -341,13 +344,11 @@ class Replay:
         topic = self._config.topic(self._config.requests_topic)
         async with RangeReader(self._config, topic) as reader:
             async for records in reader.read(self._plan.spans, chunk=self._chunk):
-                outbounds = []
-                for record in records:
-                    if self._missing.pop(_place(coordinates(record)), None) is not None:
-                        request = wire.decode_request(
-                            record.value, headers=record.headers, limits=self._limits, source=coordinates(record)
-                        )
-                        outbounds.append((record.offset, self._once_more(record, request)))
+                outbounds = [
+                    (record.offset, self._once_more(record, self._decoded(record)))
+                    for record in records
+                    if self._missing.pop(_place(coordinates(record)), None) is not None
+                ]
                 self.report.re_executed += len(outbounds)
                 await self._publish(records, outbounds)
 
