@@ -337,19 +337,30 @@ async def test_what_retention_deleted_before_it_was_read_again_holds_nothing_up(
 PLACE = TopicPartition("requests", 0)
 
 
-async def test_a_new_group_whose_first_commit_fails_keeps_the_place_where_it_began() -> None:
-    """A checkpoint with offset -1 was saved, and no lane could seek there: it was reopened for ever."""
-    publisher = ScriptedPublisher(*["before"] * 1000)
-    publisher.stored = OffsetMap(-1, -1)
+async def _elsewhere(publisher: ScriptedPublisher, stored: OffsetMap, begins: int) -> Lane:
+    """A lane that begins at ``begins`` although the group's map is ``stored``."""
+    publisher.stored = stored
     lane = Lane(
         "requests-0", publisher, processor="enrich", max_in_flight=100, metadata_max_chars=4096,
         metrics=Metrics(), on_change=lambda: None,
     )  # fmt: skip
 
     async def resume(_: OffsetMap) -> OffsetMap:
-        return OffsetMap(7, 7)
+        return OffsetMap(begins, begins)
 
     await lane.open(resume)
+    return lane
+
+
+async def _anew(publisher: ScriptedPublisher, stored: int) -> Lane:
+    """A lane that begins at 0 although the group's offset is ``stored``."""
+    return await _elsewhere(publisher, OffsetMap(stored, stored), 0)
+
+
+async def test_a_new_group_whose_first_commit_fails_keeps_the_place_where_it_began() -> None:
+    """A checkpoint with offset -1 was saved, and no lane could seek there: it was reopened for ever."""
+    publisher = ScriptedPublisher(*["before"] * 1000)
+    lane = await _elsewhere(publisher, OffsetMap(-1, -1), 7)
     lane.take_all([_record(7)])
     lane.finish(7, _out(7))
     async with asyncio.timeout(5):
@@ -422,21 +433,6 @@ async def test_commits_that_fail_one_after_the_other_are_tried_ever_less_often(m
 
 
 # -- a topic made anew: the group's offset is the old one's -----------------------------------------------------
-
-
-async def _anew(publisher: ScriptedPublisher, stored: int) -> Lane:
-    """A lane that begins at 0 although the group's offset is ``stored``."""
-    publisher.stored = OffsetMap(stored, stored)
-    lane = Lane(
-        "requests-0", publisher, processor="enrich", max_in_flight=100, metadata_max_chars=4096,
-        metrics=Metrics(), on_change=lambda: None,
-    )  # fmt: skip
-
-    async def resume(_: OffsetMap) -> OffsetMap:
-        return OffsetMap(0, 0)
-
-    await lane.open(resume)
-    return lane
 
 
 @pytest.mark.parametrize("failure", ["before", "after"])
