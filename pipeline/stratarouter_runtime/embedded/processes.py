@@ -207,16 +207,22 @@ class Server:
             file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
 
-    async def stop(self, stop_signal: int, grace_s: float) -> None:
-        """Ask with ``stop_signal``, wait ``grace_s`` seconds, then kill. Nothing to do where nothing runs."""
+    async def stop(self, stop_signal: int, grace_s: float) -> bool:
+        """Ask with ``stop_signal``, wait ``grace_s`` seconds, then kill.
+
+        Returns:
+            Whether it ended for having been asked; False too where nothing ran.
+        """
         if self.process is None:
-            return
-        if self.process.poll() is None:
+            return False
+        ran = self.process.poll() is None
+        if ran:
             self.process.send_signal(stop_signal)
         if await wait_exit(self.process, grace_s):
             self._forget()
-        else:
-            self.kill()
+            return ran
+        self.kill()
+        return False
 
     def kill(self) -> None:
         """SIGKILL, and wait until the process is gone."""

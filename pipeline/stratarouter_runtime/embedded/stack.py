@@ -141,7 +141,7 @@ class EmbeddedStack:
                 each.callback(part.kill)
 
     async def stop(self) -> None:
-        """Stop all parts at once, each within its bound (at most about 10 s); the data stay."""
+        """Stop all parts at once, each within its bound (at most about 10 s, 45 the first time); the data stay."""
         try:
             await _all(*(part.stop() for part in self._parts))
         finally:
