@@ -194,6 +194,7 @@ class RuntimeConfig(BaseSettings):
     """Whether what was asked and answered is logged, a line for each response; off, no text is in any log."""
     otel_exporter_otlp_endpoint: HttpUrl | None = None
     prometheus_port: Port = 9090
+    """Of a worker's HTTP endpoint; an in-process bridge has one where this is set."""
     http_host: str = Field("127.0.0.1", min_length=1)
     console_enabled: bool = True
     """Whether the console's pages stand on the worker's HTTP port. Reading them is open on loopback only."""
@@ -208,6 +209,7 @@ class RuntimeConfig(BaseSettings):
     anthropic_api_key: SecretStr | None = None
     routes_file: Path | None = None
     embedder: Literal["none", "local", "openai"] = "none"
+    """What makes vectors for requests without. Nobody having said, the first of them is a warning."""
     embedder_base_url: HttpUrl | None = None
     embedder_model: str | None = Field(None, min_length=1)
     embedding_dimension: int | None = Field(None, ge=1, le=MAX_EMBEDDING_DIMENSION)
@@ -290,6 +292,17 @@ class RuntimeConfig(BaseSettings):
         if self.cache_max_error_rate is None or "cache_similarity_threshold" in self.model_fields_set:
             return self.cache_similarity_threshold
         return CONSIDERED_FROM
+
+    @property
+    def expects_vectors(self) -> bool:
+        """Whether likeness is wanted and nobody said that it is to do without an embedder."""
+        return (self.cache_enabled or self.batch_enabled) and "embedder" not in self.model_fields_set
+
+    @property
+    def bridge_port(self) -> int | None:
+        """Where an in-process bridge serves its metrics; None, nowhere: a library takes no port that nobody named."""
+        named = self.metrics_enabled and "prometheus_port" in self.model_fields_set
+        return self.prometheus_port if named else None
 
     @property
     def drain_s(self) -> float:

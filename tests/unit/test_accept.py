@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -206,3 +207,23 @@ def test_half_a_surrogate_pair_in_a_known_drafts_context_is_said() -> None:
         acceptor.accept_draft(draft("a", {"user": "\ud800"}, {"query": "q"}, None), ())
     with pytest.raises(SchemaViolationError, match="user"):
         acceptor.accept_draft(draft("a", {"user": ""}, {"query": "q"}, None), ())
+
+
+def said_of_vectors(caplog: pytest.LogCaptureFixture, config: RuntimeConfig, *requests: Request) -> list[str]:
+    caplog.clear()
+    acceptor = Acceptor(config, table())
+    for one in requests:
+        acceptor.accept(one, None)
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_who_chose_no_embedder_and_sends_no_vectors_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    vector = np.ones(2, np.float32)
+    with_vectors = [request(n, embedding=vector) for n in range(2)]
+    warning = "no vectors: only the same words hit, or share a call"
+    assert said_of_vectors(caplog, RuntimeConfig(), *REQUESTS) == [warning]
+    assert said_of_vectors(caplog, RuntimeConfig(batch_enabled=False), *with_vectors, *REQUESTS) == [warning]
+    assert said_of_vectors(caplog, RuntimeConfig(cache_enabled=False), *REQUESTS) == [warning]
+    assert said_of_vectors(caplog, RuntimeConfig(), *with_vectors) == []
+    assert said_of_vectors(caplog, RuntimeConfig(embedder="none"), *REQUESTS) == []
+    assert said_of_vectors(caplog, RuntimeConfig(cache_enabled=False, batch_enabled=False), *REQUESTS) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,6 +16,9 @@ from stratarouter_runtime.drafts import Draft, Words
 from stratarouter_runtime.errors import DeadlineExceededError
 from stratarouter_runtime.records import Context, Coordinates, Execution, Request, Target, Vector
 from stratarouter_runtime.routes import Route, RouteTable, check_confidence, order_targets
+from stratarouter_runtime.telemetry.logs import event
+
+log = logging.getLogger("stratarouter.accept")
 
 MAX_SCOPES = 10_000
 """Digests kept, one for each route and tenant, and patterns of requests: some 20 MB."""
@@ -36,6 +40,7 @@ class Acceptor:
         self._known: dict[Words, Execution | None] = {}
         self._patterns: dict[Words, Execution] = {}
         self._has_patterns = config.max_request_bytes >= ROOMY_BYTES
+        self._tells_of_vectors = config.expects_vectors
 
     def update(self, routes: RouteTable) -> None:
         """Resolve by another table from now on."""
@@ -144,6 +149,8 @@ class Acceptor:
             raise DeadlineExceededError(f"the deadline had passed before the request was read ({deadline} ms)")
         route = self._routes.resolve(request.decision)
         check_confidence(route, request.decision)
+        if self._tells_of_vectors and request.embedding is None:
+            self._tell_of_vectors()
         scope = self._scope(route, request)
         return Execution(
             request=request,
@@ -158,6 +165,16 @@ class Acceptor:
             cache_tags=tuple(dict.fromkeys(route.cache.tags + request.cache.tags)),
             spread=route.batch.spread,
             max_error_rate=route.cache.max_error_rate or self._config.cache_max_error_rate,
+        )
+
+    def _tell_of_vectors(self) -> None:
+        """Once: who never chose an embedder may take a cache that finds the same words alone for a broken one."""
+        self._tells_of_vectors = False
+        event(
+            log,
+            logging.WARNING,
+            "no vectors: only the same words hit, or share a call",
+            remedy="set embedder to 'local' or 'openai', give requests their embedding, or set embedder to 'none'",
         )
 
     def _scope(self, route: Route, request: Request) -> str:
