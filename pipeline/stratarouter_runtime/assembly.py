@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from collections import Counter
 from functools import partial
-from typing import Protocol
+from itertools import product
+from typing import Protocol, get_args
 
 from stratarouter_runtime.cache import create_cache, create_evidence
 from stratarouter_runtime.cache.controlled import ControlledCache
@@ -37,6 +39,7 @@ from stratarouter_runtime.processors.find_response import find_response
 from stratarouter_runtime.providers import create_adapters, create_pricer, create_providers
 from stratarouter_runtime.records import CacheCommand
 from stratarouter_runtime.routes import RouteHedge, RouteTable
+from stratarouter_runtime.state.breaker import BreakerState
 from stratarouter_runtime.state.cache_control import CacheControl
 from stratarouter_runtime.state.error_bound import ErrorBound
 from stratarouter_runtime.state.retry import RetryPolicy
@@ -47,6 +50,7 @@ log = logging.getLogger("stratarouter.assembly")
 
 BEATS_PER_TTL = 5
 """Heartbeats within ``heartbeat_ttl_s``: some may be late before a living worker is taken for dead."""
+GAUGE_INTERVAL_S = 1.0
 
 
 class Part(Protocol):
@@ -96,7 +100,7 @@ class Assembly:
         self.providers = create_providers(config, self.routes)
         self._needs_engine = needs_engine
         self._parts = contextlib.AsyncExitStack()
-        self._heartbeat: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.gates = Gates(
             clock=self.clock,
             metrics=self.metrics,
@@ -223,7 +227,10 @@ class Assembly:
                 if part is not None:
                     await _enter(parts, part)
             self._parts = parts.pop_all()
-        self._heartbeat = asyncio.create_task(self._beat(), name="heartbeat")
+        self._tasks = [
+            asyncio.create_task(self._beat(), name="heartbeat"),
+            asyncio.create_task(self._tell(), name="gauges of the engine"),
+        ]
 
     def _hedge_of(self, route_id: str) -> RouteHedge | None:
         return self.routes.hedge_of(route_id)
@@ -247,10 +254,10 @@ class Assembly:
         await self.together.stop()
         # Results still waiting to be written are this process's: it lives as long as they do.
         await self.grouped.stop()
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            await asyncio.gather(self._heartbeat, return_exceptions=True)
-            self._heartbeat = None
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._parts.aclose()
 
     async def _beat(self) -> None:
@@ -259,8 +266,15 @@ class Assembly:
                 await self.journal.heartbeat()
             except InfrastructureError as exc:
                 event(log, logging.WARNING, "heartbeat failed", cause=str(exc))
-            self._tell_of_cache()
             await asyncio.sleep(self.config.heartbeat_ttl_s / BEATS_PER_TTL)
+
+    async def _tell(self) -> None:
+        while True:
+            self._tell_of_cache()
+            states = Counter((target.provider, state) for target, state in self.gates.breakers())
+            for provider, state in product({provider for provider, _ in states}, get_args(BreakerState)):
+                self.metrics.breakers.labels(provider, state).set(states[provider, state])
+            await asyncio.sleep(GAUGE_INTERVAL_S)
 
     def _tell_of_cache(self) -> None:
         if self.cache is None:

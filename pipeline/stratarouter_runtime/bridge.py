@@ -157,6 +157,10 @@ class Carrier(Protocol):
     def registry(self) -> CollectorRegistry | None:
         """Of the metrics of this process, where it executes."""
 
+    @property
+    def http_port(self) -> int | None:
+        """Where they are served, if they are."""
+
     async def start(self) -> None:
         """Make it ready."""
 
@@ -208,12 +212,21 @@ class CoreRuntimeBridge(Feedback):
 
     @property
     def registry(self) -> CollectorRegistry | None:
-        """The metrics of this process, which nothing serves: ``REGISTRY.register(bridge.registry)`` shows them beside
-        your own, ``start_http_server(port, registry=bridge.registry)`` alone.
+        """The metrics of this process: ``prometheus_client.REGISTRY.register(bridge.registry)`` shows them beside your
+        own.
 
         None before ``start`` and after ``close``, and over Kafka, where each worker has its own.
         """
         return None if self._carrier is None else self._carrier.registry
+
+    @property
+    def http_port(self) -> int | None:
+        """The port of ``/metrics``, ``/healthz`` and ``/readyz`` at ``http_host``, where ``prometheus_port`` was set.
+
+        None where it was not or is taken (which is a warning), with ``metrics_enabled = false``, before ``start``,
+        after ``close``, and over Kafka.
+        """
+        return None if self._carrier is None else self._carrier.http_port
 
     async def __aenter__(self) -> Self:
         try:

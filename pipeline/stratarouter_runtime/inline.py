@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from typing import Any
 
 from stratarouter_runtime.assembly import Assembly
 from stratarouter_runtime.config import RuntimeConfig
@@ -11,15 +13,19 @@ from stratarouter_runtime.deadlines import Deadlines
 from stratarouter_runtime.drafts import Draft
 from stratarouter_runtime.engine.asking import Looked
 from stratarouter_runtime.engine.embed import lacks_vector, with_vectors
-from stratarouter_runtime.errors import ShuttingDownError
+from stratarouter_runtime.errors import ConfigurationError, ShuttingDownError
 from stratarouter_runtime.ports import Comparer
 from stratarouter_runtime.records import CacheCommand, Execution, Response
 from stratarouter_runtime.room import Room
 from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.telemetry.http import HttpEndpoint
+from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.responses import count_response, log_texts
 from stratarouter_runtime.telemetry.spans import Spans, current_traceparent
 from stratarouter_runtime.telemetry.tracing import configure_tracing, trace_headers
 from stratarouter_runtime.version import __version__
+
+log = logging.getLogger("stratarouter.bridge")
 
 GIVE_WAY_EVERY = 16
 """Answers given at once between two turns of the event loop: under a millisecond of them."""
@@ -34,6 +40,9 @@ class InlineCarrier:
         self._room = room
         self._assembly = Assembly(config, routes, comparer=comparer)
         self.registry = self._assembly.metrics.registry
+        # What a worker's execute is over Kafka, this process is by itself.
+        self._assembly.metrics.in_flight.labels("execute").set_function(lambda: room.taken)
+        self._http: HttpEndpoint | None = None
         endpoint = config.otel_exporter_otlp_endpoint
         self._tracing = configure_tracing(
             enabled=config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint), version=__version__
@@ -42,20 +51,48 @@ class InlineCarrier:
         self._deadlines = Deadlines()
         self._at_once = 0
 
+    @property
+    def http_port(self) -> int | None:
+        """Where metrics and health are served; None where they are not."""
+        return None if self._http is None else self._http.port
+
     async def start(self) -> None:
         """Start the engine and its edges."""
         await self._assembly.start()
-        if self._assembly.config.cache_control == "everywhere":
-            try:
+        try:
+            if self._assembly.config.cache_control == "everywhere":
                 await self._assembly.follow_control()
-            except BaseException:
-                await self._assembly.stop(0.0)
-                raise
+            await self._serve()
+        except BaseException:
+            await self._assembly.stop(0.0)
+            raise
+
+    async def _serve(self) -> None:
+        """Metrics and health. Where the port is taken, as by another process of the same application, answers go on."""
+        config, metrics = self._assembly.config, self._assembly.metrics
+        if config.bridge_port is None:
+            return
+        http = HttpEndpoint(config.http_host, config.bridge_port, metrics, self._health, self._ready)
+        try:
+            await http.start()
+        except ConfigurationError as exc:
+            event(log, logging.WARNING, "metrics not served", cause=exc.message, remedy=exc.remedy)
+        else:
+            self._http = http
+
+    def _health(self) -> dict[str, Any]:
+        return {"status": "alive", "owner": self._assembly.owner}
+
+    def _ready(self) -> tuple[bool, dict[str, Any]]:
+        away = self._assembly.journal.problem
+        return away is None, {} if away is None else {"journal": away}
 
     async def stop(self, grace_s: float) -> None:
         """Stop them."""
         await self._assembly.stop(grace_s)
         await asyncio.to_thread(self._tracing.stop)
+        if self._http is not None:
+            await self._http.stop()
 
     async def carry(self, draft: Draft, bound_s: float, on_text: Callable[[str], None] | None = None) -> Response:
         """Decode like any record, embed, execute."""

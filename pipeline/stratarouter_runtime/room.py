@@ -12,7 +12,13 @@ class Room:
 
     def __init__(self, places: int) -> None:
         self.free = places
+        self._places = places
         self._queue: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def taken(self) -> int:
+        """Places that somebody has."""
+        return self._places - self.free
 
     @property
     def is_full(self) -> bool:

@@ -7,15 +7,13 @@ import logging
 import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import product
-from typing import Any, get_args
+from typing import Any
 
 from aiokafka import TopicPartition
 
 from stratarouter_runtime import topics
-from stratarouter_runtime.assembly import Assembly
+from stratarouter_runtime.assembly import GAUGE_INTERVAL_S, Assembly
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.console import Console
 from stratarouter_runtime.errors import BrokerError, ConfigurationError, InfrastructureError
@@ -28,7 +26,6 @@ from stratarouter_runtime.processors.own_executions import OwnExecutions
 from stratarouter_runtime.processors.placement import witness
 from stratarouter_runtime.processors.usage_supervisor import UsageSupervisor
 from stratarouter_runtime.routes import RouteTable
-from stratarouter_runtime.state.breaker import BreakerState
 from stratarouter_runtime.state.offsets import encode
 from stratarouter_runtime.telemetry.http import HttpEndpoint
 from stratarouter_runtime.telemetry.logs import event
@@ -49,7 +46,6 @@ COMMIT_GRACE_S = 5.0
 """Time for the last commits once everything taken is answered."""
 PURGE_INTERVAL_S = 300.0
 """Between two rounds of deleting results that are older than ``journal_retention_s``."""
-GAUGE_INTERVAL_S = 1.0
 TRACES_GRACE_S = 2.0
 """For the last spans to leave; an exporter that is away holds no shutdown up."""
 
@@ -346,9 +342,6 @@ class Worker:
                     metrics.lanes.labels(handler.name, state).set(count)
             lanes = [lane for intake in self.intakes for lane in intake.lanes.values()]
             metrics.watermark_gap.set(max((lane.watermark_gap for lane in lanes), default=0))
-            states = Counter((target.provider, state) for target, state in self.assembly.gates.breakers())
-            for provider, state in product({provider for provider, _ in states}, get_args(BreakerState)):
-                metrics.breakers.labels(provider, state).set(states[provider, state])
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
 

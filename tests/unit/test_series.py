@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import orjson
@@ -19,6 +20,7 @@ from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import Simulator
+from support.waits import until
 from unit.enrich_bench import enrich_of, records
 
 IDS = 100_000
@@ -66,6 +68,10 @@ def _series(assembly: Assembly) -> int:
     return len(generate_latest(assembly.metrics.registry).splitlines())
 
 
+async def _breakers_shown(assembly: Assembly) -> bool:
+    return b"stratarouter_breakers{" in generate_latest(assembly.metrics.registry)
+
+
 async def _through(assembly: Assembly, enrich: Enrich, execute: Execute, numbers: range) -> None:
     entered = Collector(assembly.config.executions_topic)
     enrich.handle(cast("Lane", entered), records([_value(number) for number in numbers]))
@@ -87,6 +93,7 @@ async def test_series_stay_as_many_over_a_hundred_thousand_ids_in_the_pipeline()
             enrich = enrich_of(assembly)
             execute = Execute(config, engine=assembly.engine, metrics=assembly.metrics)
             await _through(assembly, enrich, execute, range(POLL))
+            await until(partial(_breakers_shown, assembly), "the gauges of what was called")
             before = _series(assembly)
             for first in range(POLL, IDS, POLL):
                 await _through(assembly, enrich, execute, range(first, first + POLL))

@@ -217,6 +217,7 @@ class KafkaCarrier:
     """Sends requests to the requests topic and follows the responses and dead letters from its start on."""
 
     registry = None
+    http_port = None
     """Each worker has metrics of its own."""
 
     def __init__(self, config: RuntimeConfig) -> None:

@@ -47,7 +47,8 @@ REASONS = {
     503: "Service Unavailable",
 }
 PORT_REMEDY = (
-    "choose another port or address: a worker's are PROMETHEUS_PORT (0 takes a free one) and STRATAROUTER_HTTP_HOST"
+    "choose another port or address: a worker's and a bridge's are PROMETHEUS_PORT (0 takes a free one) and "
+    "STRATAROUTER_HTTP_HOST"
 )
 JSON_TYPE = "application/json"
 OWN_PATHS = frozenset(("/metrics", "/healthz", "/readyz"))
