@@ -50,7 +50,7 @@ class Part:
 
 
 PARTS: dict[str, Part] = {
-    "latency_table": Part(latency_table.measure, 300),
+    "latency_table": Part(latency_table.measure, 600),
     "overhead": Part(overhead.measure, 300),
     "bridge_rate": Part(bridge_rate.measure, 900),
     "in_flight": Part(in_flight.measure, 300),

@@ -2,17 +2,23 @@
 
 The cache holds the vectors of real questions, and what is asked lies between two of them: random vectors have no
 neighbours, and a graph of such is searched three times as long as any that a cache holds.
+
+Three times: with the cache in memory, with the cache in Redis as it is by default, and with ids, whose rows are durable
+before the call and before the answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import statistics
+import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +28,7 @@ from bench.parts import bridge, database, routes, simulator
 from bench.questions import COUNT, Questions, questions
 from bench.result import NotRun, Outcome, Result, at_most, percentile
 from stratarouter_runtime.bridge import CoreRuntimeBridge, ExecutionResult
-from stratarouter_runtime.embedded import StackAddresses
+from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
 
 T = TypeVar("T")
 
@@ -63,33 +69,86 @@ class Lines:
         self.found["total"].append(took_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way to run the table."""
+
+    said: str
+    settings: dict[str, Any]
+    has_ids: bool = False
+    lines: tuple[str, ...] = tuple(LIMITS_MS)
+
+
+@dataclass(slots=True)
+class Asking:
+    """A bridge of one case, asked; with an id each where the case has them."""
+
+    bridge: CoreRuntimeBridge
+    case: Case
+
+    async def __call__(self, query: str, vector: Any) -> tuple[float, ExecutionResult]:
+        """Milliseconds, and the result. Nothing is added to the cache: its size stays what the table says."""
+        request_id = uuid.uuid4().hex if self.case.has_ids else None
+        began = time.perf_counter()
+        result = await self.bridge.execute(
+            "bench", query=query, embedding=vector, cache={"mode": "read_only"}, request_id=request_id
+        )
+        return (time.perf_counter() - began) * 1000, result
+
+
 async def measure(addresses: StackAddresses) -> list[Outcome]:
-    """Misses without and with a vector among 10,000 entries, then hits of both kinds."""
+    """Each case in turn: misses without and with a vector among 10,000 entries, then hits of both kinds."""
     try:
         given = await questions()
     except peers.PeerError as exc:
         return [NotRun("the table of latencies", str(exc))]
+    async with redis() as redis_url:
+        # A worker's patience with Redis; the fill asks it 1,000 things at once.
+        shared = {"cache_backend": "redis", "redis_url": redis_url, "cache_timeout_ms": 5000}
+        cases = [
+            Case("", {}),
+            Case(", cache in Redis", shared),
+            Case(", with ids", {}, has_ids=True, lines=("total", "hit")),
+        ]
+        found: list[Outcome] = []
+        for case in cases:
+            found += await _table(addresses, given, case)
+    return found
+
+
+@asynccontextmanager
+async def redis() -> AsyncIterator[str]:
+    """A Redis of this benchmark's own."""
+    with tempfile.TemporaryDirectory(prefix="bench-redis-") as folder:
+        async with EmbeddedStack(Path(folder), kafka=False, postgres=False, redis=True) as stack:
+            started = await stack.start()
+            assert started.redis_url is not None
+            yield started.redis_url
+
+
+async def _table(addresses: StackAddresses, given: Questions, case: Case) -> list[Outcome]:
     rounds: list[Lines] = []
     fixed: list[list[float]] = []
     async with (
         database(addresses) as url,
         simulator("--latency-ms", str(LATENCY_MS)) as base_url,
-        bridge(url, routes(base_url)) as running,
+        bridge(url, routes(base_url), **case.settings) as running,
     ):
         entries = await _filled(running, given)
+        ask = Asking(running, case)
         for _ in range(ROUNDS):
             lines = Lines()
-            await _misses(running, lines, given, semantic=False)
-            await _misses(running, lines, given, semantic=True)
-            await _hits(running, lines, entries)
+            await _misses(ask, lines, given, semantic=False)
+            await _misses(ask, lines, given, semantic=True)
+            await _hits(ask, lines, entries)
             rounds.append(lines)
             fixed.append(await _paced(_fixed))
-    found = [
-        _result(name, [lines.found[name] for lines in rounds], limit_ms, f"{COUNT} entries")
-        for name, limit_ms in LIMITS_MS.items()
+    found: list[Outcome] = [
+        _result(f"{name}{case.said}", [lines.found[name] for lines in rounds], LIMITS_MS[name], f"{COUNT} entries")
+        for name in case.lines
     ]
     said = "what the machine gives in this hour"
-    scale = _result("nothing but a fixed piece of work", fixed, LIMITS_MS["bridge"], said)
+    scale = _result(f"nothing but a fixed piece of work{case.said}", fixed, LIMITS_MS["bridge"], said)
     return [*found, replace(scale, at_least=None)]
 
 
@@ -129,31 +188,25 @@ async def _filled(running: CoreRuntimeBridge, given: Questions) -> list[tuple[st
     return entries
 
 
-async def _misses(running: CoreRuntimeBridge, lines: Lines, given: Questions, *, semantic: bool) -> None:
+async def _misses(ask: Asking, lines: Lines, given: Questions, *, semantic: bool) -> None:
     vectors = _between(given, int(RATE_PER_S * (ROUND_S + WARM_UP_S)))
 
     async def one(number: int) -> tuple[float, ExecutionResult]:
-        query, vector = f"{uuid.uuid4()} question {number}", vectors[number] if semantic else None
-        began = time.perf_counter()
-        # Kept out of the cache, so that its size stays what the table says.
-        result = await running.execute("bench", query=query, embedding=vector, cache={"mode": "read_only"})
-        return (time.perf_counter() - began) * 1000, result
+        return await ask(f"{uuid.uuid4()} question {number}", vectors[number] if semantic else None)
 
     for took_ms, result in await _paced(one):
         assert result.cache.kind == "miss", result.cache
         lines.miss(took_ms, result, semantic=semantic)
 
 
-async def _hits(running: CoreRuntimeBridge, lines: Lines, entries: list[tuple[str, Any]]) -> None:
+async def _hits(ask: Asking, lines: Lines, entries: list[tuple[str, Any]]) -> None:
     """Exact and semantic hits in turn."""
 
     async def one(number: int) -> tuple[float, ExecutionResult]:
         query, vector = entries[number % len(entries)]
         if number % 2:
             query, vector = f"please, {query}", vector + _noise(number)
-        began = time.perf_counter()
-        result = await running.execute("bench", query=query, embedding=vector, cache={"mode": "read_only"})
-        return (time.perf_counter() - began) * 1000, result
+        return await ask(query, vector)
 
     found = await _paced(one)
     kinds = Counter(result.cache.kind for _, result in found)
