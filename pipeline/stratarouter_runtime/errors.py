@@ -33,7 +33,8 @@
     |       |-- ProviderAuthError          provider_auth         (401, 403)
     |       |-- ProviderQuotaError         provider_quota        (quota spent)
     |       |-- ProviderBadReplyError      provider_bad_reply    (200, unreadable)
-    |       `-- UnsupportedParameterError  unsupported_parameter
+    |       |-- UnsupportedParameterError  unsupported_parameter
+    |       `-- UnknownProviderError       unknown_provider      (not in this worker's route table)
     `-- InfrastructureError                wait: the runtime retries by itself
         |-- BrokerError                    broker
         |   |-- LaneFencedError            lane_fenced
@@ -307,6 +308,16 @@ class UnsupportedParameterError(ProviderError):
 
     code = "unsupported_parameter"
     default_remedy = "leave the parameter out, or choose a provider that has it"
+
+
+class UnknownProviderError(ProviderError):
+    """The route was resolved by another table than this worker's, which names no such provider. Nothing was sent."""
+
+    code = "unknown_provider"
+    default_remedy = (
+        "give every worker the same route table (SIGHUP takes a changed one up), then "
+        "`stratarouter-runtime replay --re-execute --only-errors`"
+    )
 
 
 class InfrastructureError(RuntimeSystemError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 
@@ -20,18 +21,24 @@ from stratarouter_runtime.errors import (
     ProviderError,
     ProviderInterruptedError,
     ProviderUnavailableError,
+    UnknownProviderError,
 )
 from stratarouter_runtime.ports import Clock, ProviderCall, Providers
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Target
 from stratarouter_runtime.route_file import RouteHedge
 from stratarouter_runtime.state.retry import RetryPolicy
+from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
 from stratarouter_runtime.telemetry.tracing import exemplar
+
+log = logging.getLogger("stratarouter.calls")
 
 GUESSED_OUTPUT_TOKENS = 256
 """Booked for an answer whose length the request does not limit."""
 PATIENCE_S = 0.25
 """A call whose own time ends so soon after its last waiter's is not watched: its timeout is the waiter's."""
+UNKNOWN_POLL_S = 0.25
+"""Between two looks whether this worker's route table names the provider by now."""
 
 Outcome = tuple[Answer | None, ErrorInfo | None]
 
@@ -64,12 +71,40 @@ class Caller:
         self._retry = retry
         self._may_repeat = may_repeat
         self._hedge_of = hedge_of
+        self._unknown: set[str] = set()
+
+    def knows(self, work: Work) -> bool:
+        """Whether the route table here names the provider of the first target."""
+        return self._providers.keys(work.execution.targets[0].provider) > 0
+
+    async def until_known(self, work: Work) -> None:
+        """Wait for a table that names it, as long as one call may take: who resolved the route has a newer one, and
+        this worker is likely to be told next.
+        """
+        provider = work.execution.targets[0].provider
+        if provider not in self._unknown:
+            self._unknown.add(provider)
+            event(
+                log,
+                logging.WARNING,
+                "waiting for a route table with this provider",
+                provider=provider,
+                remedy=UnknownProviderError.default_remedy,
+            )
+        until = min(work.due, self._clock.monotonic() + work.timeout_s)
+        while not self.knows(work) and (left_s := until - self._clock.monotonic()) > 0:
+            await self._clock.sleep(min(UNKNOWN_POLL_S, left_s))
+        if self.knows(work):
+            self._unknown.discard(provider)
 
     async def call_targets(self, work: Work, hold: Hold) -> Outcome:
         """The first answer, or the last target's error. ``hold`` is a place at the first target's provider."""
         targets = work.execution.targets
         problem: ExecutionError | None = None
         for index, target in enumerate(targets):
+            if not self._providers.keys(target.provider):
+                problem = UnknownProviderError(f"no provider is named {target.provider!r} in this worker's route table")
+                continue
             open_in_s = self._gates.open_in_s(target)
             if open_in_s > 0 and index + 1 < len(targets):
                 # Another target can answer now; nobody waits for this one to get well.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -18,6 +19,7 @@ from stratarouter_runtime.engine.work import Work
 from stratarouter_runtime.errors import (
     AmbiguousCallError,
     DeadlineExceededError,
+    ExecutionError,
     IdempotencyConflictError,
     JournalUnavailableError,
 )
@@ -77,18 +79,24 @@ class Performer:
 
     async def perform(self, work: Work) -> Recorded:
         """Execute ``work`` once. Raises IdempotencyConflictError where its id stands for another payload."""
+        try:
+            return await self._perform(work)
+        except _TooLateError as exc:
+            # No call was made and no result is recorded: the same id may ask again.
+            return Recorded(None, error_info(DeadlineExceededError(f"the deadline passed before a call was made{exc}")))
+
+    async def _perform(self, work: Work) -> Recorded:
         asked = self._clock.monotonic()
         while True:
+            if not self._caller.knows(work):
+                await self._caller.until_known(work)
             async with self._gates.hold(work.execution.targets[0].provider) as hold:
-                began = work.began = self._clock.monotonic()
+                began = self._clock.monotonic()
                 work.timings_ms["slot"] = milliseconds(began - asked)
                 if began >= work.due:
-                    late = DeadlineExceededError("the deadline passed before a call was made")
-                    return Recorded(None, error_info(late))
+                    raise _TooLateError
                 # 1. Not beyond what the tenant may spend.
-                refusal = None
-                if self._budgets.any:
-                    refusal = await self._persist(lambda: self._budgets.refusal(work.execution), "read budgets")
+                refusal = await self._refusal(work) if self._budgets.any else None
                 if refusal is not None:
                     return Recorded(None, error_info(refusal))
                 work.asked = True
@@ -96,7 +104,7 @@ class Performer:
                 if work.deferred and not self._budgets.matching(work.execution):
                     return await self._call_and_record_later(work, hold)
                 # 2. Durable permission before any money is spent.
-                begun = await self._begin_once(work.execution, work.key, leader=None)
+                begun = await self._begin_once(work.execution, work.key, leader=None, until=work.due)
                 work.timings_ms["journal_begin"] = milliseconds(self._clock.monotonic() - began)
                 if begun.state == "granted":
                     return await self._call_and_record(work, hold)
@@ -109,6 +117,9 @@ class Performer:
             if recorded is not None:
                 work.from_journal = True
                 return recorded
+
+    async def _refusal(self, work: Work) -> ExecutionError | None:
+        return await self._persist(lambda: self._budgets.refusal(work.execution), "read budgets", until=work.due)
 
     async def begin(self, execution: Execution, key: JournalKey, *, leader: JournalKey | None) -> Begun:
         """Claim ``key``; waits while another living worker executes it.
@@ -123,9 +134,11 @@ class Performer:
             if recorded is not None:
                 return Begun("recorded", recorded=recorded)
 
-    async def _begin_once(self, execution: Execution, key: JournalKey, *, leader: JournalKey | None) -> Begun:
+    async def _begin_once(
+        self, execution: Execution, key: JournalKey, *, leader: JournalKey | None, until: float = math.inf
+    ) -> Begun:
         item = self._row(execution, key, leader)
-        begun = await self._persist(lambda: self._journal.begin_one(item), "begin")
+        begun = await self._persist(lambda: self._journal.begin_one(item), "begin", until=until)
         if begun.state == "busy" and begun.owner == self._owner:
             # This process runs a key once at a time, so an earlier run of ours was broken off.
             begun = Begun("granted" if self._may_repeat else "ambiguous", took_over=True)
@@ -196,8 +209,8 @@ class Performer:
             raise
 
     async def _call_and_record(self, work: Work, hold: Hold) -> Recorded:
-        # 2. The calls.
-        began = self._clock.monotonic()
+        # 2. The calls; what the journal took before them is not theirs.
+        began = work.began = self._clock.monotonic()
         answer, error = await self._caller.call_targets(work, hold)
         called = self._clock.monotonic()
         work.timings_ms["provider"] = milliseconds(called - began)
@@ -208,7 +221,7 @@ class Performer:
         return outcome
 
     async def _call_and_record_later(self, work: Work, hold: Hold) -> Recorded:
-        began = self._clock.monotonic()
+        began = work.began = self._clock.monotonic()
         answer, error = await self._caller.call_targets(work, hold)
         work.timings_ms["provider"] = milliseconds(self._clock.monotonic() - began)
         self._count_paid(answer)
@@ -226,9 +239,11 @@ class Performer:
         """Wait for what is still to be written, at most ``timeout_s`` seconds; what is left is said and given up."""
         await self._later.stop(timeout_s)
 
-    async def _persist(self, write: Callable[[], Awaitable[T]], doing: str) -> T:
+    async def _persist(self, write: Callable[[], Awaitable[T]], doing: str, *, until: float = math.inf) -> T:
         """The journal is waited for: without it no call starts and no paid result is let go. What limits the wait
         is the caller's: intake stops when too much is held.
+
+        Raises _TooLateError where it is away and it is ``until``, monotonic seconds.
         """
         backoff = JOURNAL_FIRST_BACKOFF_S
         while True:
@@ -236,8 +251,15 @@ class Performer:
                 return await write()
             except JournalUnavailableError as exc:
                 event(log, logging.WARNING, "journal unavailable", doing=doing, cause=str(exc), wait_s=backoff)
-            await self._clock.sleep(backoff * (0.5 + random.random() / 2))  # noqa: S311
+                left_s = until - self._clock.monotonic()
+                if left_s <= 0:
+                    raise _TooLateError(f": {exc}") from exc
+            await self._clock.sleep(min(left_s, backoff * (0.5 + random.random() / 2)))  # noqa: S311
             backoff = min(JOURNAL_MAX_BACKOFF_S, backoff * 2)
+
+
+class _TooLateError(Exception):
+    """Nobody waits any longer, and no call was made."""
 
 
 def _ambiguous(key: JournalKey) -> AmbiguousCallError:

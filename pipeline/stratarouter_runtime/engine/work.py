@@ -88,9 +88,9 @@ class Work:
 
     Attributes:
         due: monotonic seconds after which nobody waits for the answer; moves on when a follower can wait longer.
-        timeout_s: for the calls, from the moment there is room for the first: waiting for a busy provider counts
-            against ``due`` alone.
-        began: when there was room.
+        timeout_s: for the calls, from the moment the first may be made: waiting for a busy provider or for the journal
+            counts against ``due`` alone.
+        began: that moment.
         asked: the journal may hold it as started by us; from there on it is not given up.
         deferred: nobody can ever ask for this request again (its id was made up here, for a caller in this process):
             the journal is written after the answer is given.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from stratarouter_runtime.errors import ProviderRejectedError
+from stratarouter_runtime.errors import ProviderRejectedError, UnknownProviderError
 from stratarouter_runtime.ports import HttpReply, ManyPrompts, ProviderAdapter, ProviderCall, Transport
 from stratarouter_runtime.providers.pricing import Pricer
 from stratarouter_runtime.providers.rate_headers import rate_headers
@@ -84,10 +84,10 @@ class ProviderSet:
         on_text: Callable[[str], None] | None = None,
         on_rates: Callable[[RateHint], None] | None = None,
     ) -> Answer:
-        """Make one call, priced. Raises a ProviderError; ProviderRejectedError for a name nobody configured."""
+        """Make one call, priced. Raises a ProviderError; UnknownProviderError for a name nobody configured."""
         adapters = self._adapters.get(provider)
         if not adapters:
-            raise ProviderRejectedError(f"no provider is named {provider!r}")
+            raise UnknownProviderError(f"no provider is named {provider!r}")
         adapter = adapters[key % len(adapters)]
         if on_text is None:
             reply = await self._transport.send(adapter.to_http(call))
