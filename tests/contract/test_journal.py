@@ -438,6 +438,29 @@ async def test_follower_has_its_leader_s_answer_without_a_copy(world: World) -> 
     assert await other.finish([Finish(B, None, None)]) == [stands]
 
 
+async def test_each_follower_has_its_own_leader_s_answer_and_none_another_s(world: World) -> None:
+    me, other = await world.worker(), await world.worker()
+    namesake = JournalKey("globex", "a")
+    of_a, of_b, of_namesake = (JournalKey("acme", f"follows {name}") for name in ("a", "b", "namesake"))
+    await me.begin([begin(A), begin(B), begin(namesake)])
+    followers = [begin(of_a, leader=A), begin(of_b, leader=B), begin(of_namesake, leader=namesake)]
+    await me.begin(followers)
+    tried = (Attempt("openai", "gpt-4o-mini", "ok", 1.0),)
+    await me.finish([Finish(A, ANSWER, None, tried), Finish(B, OTHER, None)])
+    stands = [Recorded(ANSWER, None, tried, leader=A), Recorded(OTHER, None, leader=B)]
+    keys = [of_a, of_b, of_namesake]
+    assert await other.lookup(keys) == [*stands, None]
+    assert await other.finish([Finish(key, None, None) for key in keys]) == [
+        *stands,
+        Recorded(None, None, leader=namesake),
+    ]
+    # The leader of the last has no result: nothing was paid for it that could be given.
+    assert await other.begin([begin(key) for key in keys]) == [
+        *(Begun("recorded", recorded=one) for one in stands),
+        Begun("granted"),
+    ]
+
+
 async def test_follower_with_its_leader_s_answer_cannot_be_overwritten(world: World) -> None:
     me = await world.worker()
     await me.begin([begin(A), begin(B, leader=A)])
@@ -485,6 +508,16 @@ async def test_dead_leader_may_be_taken_over_as_a_follower(world: World) -> None
 # -- checkpoints and retention ---------------------------------------------------------------------------------
 
 
+async def test_charges_of_one_window_add_up_over_calls(world: World) -> None:
+    me = await world.worker()
+    await me.begin([begin(A), begin(B)])
+    await me.finish([Finish(A, ANSWER, None, charges=((WINDOW, Spent(7, 3)),))])
+    await me.finish([Finish(B, ANSWER, None, charges=((WINDOW, Spent(5, 40)),))])
+    assert await me.spent([WINDOW]) == [Spent(12, 43)]
+    await me.record_new([(begin(C), Finish(C, ANSWER, None, charges=((WINDOW, Spent(100, 600)),)))])
+    assert await me.spent([WINDOW]) == [Spent(112, 643)]
+
+
 async def test_a_result_is_charged_once_by_whoever_records_it_first(world: World) -> None:
     first, second = await world.worker(), await world.worker()
     window, other = BudgetWindow("team", "acme", 86_400, 86_400), BudgetWindow("all", "acme", 0, 60)
@@ -498,6 +531,16 @@ async def test_a_result_is_charged_once_by_whoever_records_it_first(world: World
         Spent(1_500, 10),
         Spent(),
     ]
+
+
+async def test_a_worker_that_was_away_itself_judges_nobody_although_others_may(world: World) -> None:
+    dead, away, steady = await world.worker(), await world.worker(), await world.worker()
+    await dead.begin([begin(A)])
+    await world.silence(dead)
+    await world.silence(away)
+    await away.heartbeat()
+    assert await away.begin([begin(A)]) == [Begun("busy", owner=dead._owner)]
+    assert await steady.begin([begin(A)]) == [Begun("granted", took_over=True)]
 
 
 async def test_after_an_outage_of_the_database_nobody_is_taken_for_dead_too_early(world: World) -> None:

@@ -19,7 +19,7 @@ from stratarouter_runtime.engine.together import Together
 from stratarouter_runtime.engine.trials import Trials
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
-from stratarouter_runtime.ports import Cache, ProviderCall
+from stratarouter_runtime.ports import Cache, Clock, ProviderCall
 from stratarouter_runtime.records import (
     Answer,
     Context,
@@ -73,6 +73,20 @@ class Provider:
         return Answer(f"answer to {call.messages[-1]['content']}", provider, call.model, Usage(10, 5), cost_usd=0.01)
 
 
+class SteppedClock(SystemClock):
+    """Time that passes by sleeping alone."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
 class EqualGuard:
     """Refuses where the digits differ."""
 
@@ -94,6 +108,7 @@ class Bench:
         limits: dict[str, Limits] | None = None,
         hedge: RouteHedge | None = None,
         budgets: Sequence[Budget] = (),
+        clock: Clock | None = None,
         **settings: Any,
     ) -> None:
         config = RuntimeConfig(state_backend="memory", cache_enabled=False, retry_delay_ms=0, **settings)
@@ -101,7 +116,7 @@ class Bench:
         self.metrics = Metrics()
         self.journal = MemoryJournal(store or MemoryStore(), owner=owner, heartbeat_ttl_s=5)
         self.grouped = GroupedJournal(self.journal)
-        clock = SystemClock()
+        self._clock = clock = clock or SystemClock()
         self.gates = Gates(
             clock=clock, metrics=self.metrics, keys=provider.keys, limits=limits or {}, default=Limits(slots),
             seats=lambda name: config.batch_max_size if provider.takes_many(name) else 1,
@@ -131,7 +146,7 @@ class Bench:
     ) -> Engine:
         """The engine of this bench, with another cache."""
         self.engine = Engine(
-            self._config, cache=cache, performer=self._performer, guard=EqualGuard(), clock=SystemClock(),
+            self._config, cache=cache, performer=self._performer, guard=EqualGuard(), clock=self._clock,
             metrics=self.metrics, control=control, trials=trials,
         )  # fmt: skip
         return self.engine

@@ -30,12 +30,49 @@ def test_it_opens_on_the_share_of_failures_and_not_before_enough_calls() -> None
     assert breaker.wait_s(0.5) == 1.5
 
 
+def test_a_share_of_failures_below_the_bound_opens_nothing() -> None:
+    breaker = Breaker(POLICY)
+    for ok in (True, True, True, True, False, False, False):
+        breaker.end(0.0, ok=ok)
+    assert breaker.state(0.0) == "closed"
+    breaker.end(0.0, ok=False)
+    assert breaker.state(0.0) == "open"
+
+
 def test_failures_of_long_ago_do_not_count() -> None:
     breaker = Breaker(POLICY)
     for _ in range(3):
         breaker.end(0.0, ok=False)
     breaker.end(20.0, ok=False)
     assert breaker.state(20.0) == "closed"
+
+
+def test_failures_in_two_halves_of_the_window_count_together() -> None:
+    breaker = Breaker(POLICY)
+    for _ in range(3):
+        breaker.end(4.9, ok=False)
+    breaker.end(5.0, ok=False)
+    assert breaker.state(5.0) == "open"
+
+
+def test_once_it_is_well_again_it_is_as_if_it_had_never_been_ill() -> None:
+    breaker = _broken()
+    breaker.begin(2.0)
+    breaker.end(2.0, ok=False)
+    breaker.begin(6.0)
+    breaker.end(6.0, ok=True)
+    for _ in range(POLICY.min_calls - 1):
+        breaker.end(6.0, ok=False)
+    assert breaker.state(6.0) == "closed"
+    breaker.end(6.0, ok=False)
+    assert breaker.wait_s(6.0) == POLICY.open_s
+
+
+def test_what_ends_while_it_is_open_changes_nothing() -> None:
+    breaker = _broken()
+    for ok in (True, False, None):
+        breaker.end(1.0, ok=ok)
+        assert (breaker.state(1.0), breaker.wait_s(1.0)) == ("open", 1.0)
 
 
 def test_half_open_lets_one_probe_through_whose_success_closes_it() -> None:

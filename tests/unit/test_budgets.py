@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from stratarouter_runtime.clock import SystemClock
+from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.journal.memory import MemoryStore
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.ports import BudgetWindow, ProviderCall, Spent
 from stratarouter_runtime.records import Answer, Response, Usage
 from stratarouter_runtime.route_file import Budget
 from unit.engine_bench import SECOND, Bench, Provider, execution
@@ -100,3 +103,79 @@ async def test_answers_without_counted_tokens_spend_a_budget_by_their_length(bud
     # Two tokens of a question and ten of an answer each, at a thousandth of a dollar.
     assert codes == [None] * 5 + ["budget_exhausted"] * 3
     assert (len(provider.calls), guesses) == (5, 5)
+
+
+class Wall(SystemClock):
+    """The time of day as told."""
+
+    def __init__(self, wall_ms: int) -> None:
+        self.now_ms = wall_ms
+
+    def wall_ms(self) -> int:
+        return self.now_ms
+
+
+def _at(bench: Bench, clock: Wall, *budgets: Budget) -> Budgets:
+    return Budgets(
+        budgets, journal=bench.grouped, clock=clock, is_priced=lambda *_: True, cost_usd=lambda *_: None,
+        metrics=bench.metrics,
+    )  # fmt: skip
+
+
+async def test_a_spent_window_refuses_until_its_end_and_the_next_one_is_whole() -> None:
+    store, clock = MemoryStore(), Wall(0)
+    store.spending[BudgetWindow("hour", "acme", 7200, 3600)] = Spent(0, 30)
+    refused = []
+    async with Bench(Provider(), store=store) as bench:
+        budgets = _at(bench, clock, Budget("hour", window_s=3600, tokens=30))
+        for clock.now_ms in (7_199_999, 7_200_000, 10_799_999, 10_800_000):
+            refused.append(await budgets.refusal(execution("r", "q")) is not None)
+    assert refused == [False, True, True, False]
+
+
+async def test_each_tenant_and_each_budget_is_counted_by_itself() -> None:
+    store, clock = MemoryStore(), Wall(7_200_000)
+    store.spending[BudgetWindow("one", "acme", 7200, 3600)] = Spent(0, 29)
+    store.spending[BudgetWindow("one", "globex", 7200, 3600)] = Spent(0, 30)
+    store.spending[BudgetWindow("two", "acme", 7200, 3600)] = Spent(0, 30)
+    async with Bench(Provider(), store=store) as bench:
+        assert await _at(bench, clock, Budget("one", window_s=3600, tokens=30)).refusal(execution("r", "q")) is None
+        assert await _at(bench, clock, Budget("two", window_s=3600, tokens=30)).refusal(execution("r", "q")) is not None
+
+
+async def test_what_a_server_has_counted_is_charged_as_it_stands_and_nothing_is_guessed() -> None:
+    long = Answer("x" * 400, "openai", "small")
+    async with Bench(Provider()) as bench:
+        budgets = _at(bench, Wall(7_300_000), Budget("hour", window_s=3600, tokens=30), Budget("day", usd=1.0))
+        for usage, cost_usd, spent in (
+            (Usage(1, 0), None, Spent(0, 1)),
+            (Usage(0, 1), 0.25, Spent(250_000_000, 1)),
+            (Usage(2, 3), 1e-9, Spent(1, 5)),
+        ):
+            charges = budgets.charges(execution("r", "q"), replace(long, usage=usage, cost_usd=cost_usd))
+            assert charges == (
+                (BudgetWindow("hour", "acme", 7200, 3600), spent),
+                (BudgetWindow("day", "acme", 0, 86_400), spent),
+            )
+        assert bench.metrics.budget_guesses_total._value.get() == 0
+
+
+async def test_a_guess_counts_the_systems_prompt_every_kind_of_content_and_calls() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "refund", "arguments": "x" * 400}}
+    plain, parts = execution("r", "q" * 400), [{"type": "text", "text": "q" * 400}]
+    listed = replace(plain, request=replace(plain.request, messages=({"role": "user", "content": parts},)))
+    answer = Answer("x" * 40, "openai", "small")
+    async with Bench(Provider()) as bench:
+        budgets = _at(bench, Wall(0), Budget("day", tokens=30))
+        tokens = [
+            spent.tokens
+            for asked, answered in (
+                (plain, answer),
+                (replace(plain, system_prompt="s" * 400), answer),
+                (listed, answer),
+                (plain, replace(answer, tool_calls=(call,))),
+            )
+            for _, spent in budgets.charges(asked, answered)
+        ]
+    assert tokens[:2] == [110, 210]
+    assert min(tokens[2] - 110, tokens[3] - 210) >= 0

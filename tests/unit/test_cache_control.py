@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from stratarouter_runtime import CoreRuntimeBridge, RuntimeConfig
 from stratarouter_runtime.cache.controlled import ControlledCache
+from stratarouter_runtime.cache.guard import create_guard
+from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.errors import CacheUnavailableError, SchemaViolationError
 from stratarouter_runtime.feedback import Recent, wrong_answer
+from stratarouter_runtime.ports import CacheEntry
 from stratarouter_runtime.processors.cache_control import ControlReader
 from stratarouter_runtime.processors.control_resolve import MAX_AGE_MS, MAX_PENDING, Resolver
-from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdict, Response
+from stratarouter_runtime.records import Answer, BatchVerdict, CacheCommand, CacheVerdict, Response
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.cache_control import (
     BEFORE_ALL,
@@ -415,3 +418,19 @@ async def test_a_cache_that_was_away_when_the_topic_was_made_anew_is_emptied_onc
     for _ in range(3):
         await reader._follow_on(consumer)
     assert backend.dropped == [None]
+
+
+async def test_without_the_topic_a_command_takes_out_what_it_names_and_everything_is_everything() -> None:
+    clock = SystemClock()
+    backend = MemoryCache(clock=clock, guard=create_guard())
+    cache = ControlledCache(backend, CacheControl(), clock)
+    for number, tenant in enumerate(("acme", "acme", "globex", "initech")):
+        key, right = f"k{number}", Answer("yes", "openai", "small")
+        origin = answer(BEFORE_ALL, key, tenant=tenant)
+        entry = CacheEntry(key, "s", key, key, right, None, TTL_S, tenant, "support", (), origin)
+        await cache.store([entry])
+    dropped = [
+        await cache.drop_covered(command)
+        for command in (said("correct", key="k0", text=""), said(key="k0"), said(tenant="acme"), said(everything=True))
+    ]
+    assert (dropped, cache.kept_out.dropped, backend.held.entries) == ([0, 1, 1, 2], 4, 0)

@@ -15,7 +15,7 @@ class CountingGuard:
         self.refused = refused
         self.asked = 0
 
-    def differs(self, asked: str, stored: str, similarity: float) -> str | None:  # noqa: ARG002 - the port's shape
+    def differs(self, asked: str, stored: str, similarity: float = 1.0) -> str | None:  # noqa: ARG002 - the port's shape
         self.asked += 1
         return "guard:test" if asked in self.refused else None
 
@@ -86,3 +86,57 @@ def test_rows_are_found_after_growth_and_reuse() -> None:
     assert found is not None
     assert found.leader == JournalKey("t", "new")
     assert leaders.find(_candidate("gone", 0.0, words="y"), 0.9999) is None
+
+
+def test_the_next_nearest_is_followed_where_the_guard_refuses_the_nearest() -> None:
+    class Refusing(CountingGuard):
+        def differs(self, asked: str, stored: str, similarity: float = 1.0) -> str | None:
+            super().differs(asked, stored, similarity)
+            return "guard:test" if stored in self.refused else None
+
+    leaders = Leaders(Refusing("nearest"))
+    leaders.add(_candidate("nearest", 0.0))
+    leaders.add(_candidate("next", 0.1))
+    found = leaders.find(_candidate("asks", 0.0, words="x"), 0.9)
+    assert found is not None
+    assert found.leader == JournalKey("t", "next")
+
+
+def test_leaders_that_ended_take_no_place_among_the_nearest() -> None:
+    leaders = Leaders(CountingGuard())
+    ended = [_candidate(f"ended {number}", 0.0) for number in range(10)]
+    for one in ended:
+        leaders.add(one)
+    leaders.add(_candidate("leader", 0.1))
+    for one in ended:
+        leaders.remove(one)
+    found = leaders.find(_candidate("asks", 0.0, words="x"), 0.9)
+    assert found is not None
+    assert found.leader == JournalKey("t", "leader")
+
+
+def test_words_that_could_follow_two_leaders_are_forgotten_with_both() -> None:
+    leaders = Leaders(CountingGuard())
+    far, near = _candidate("far", 0.3), _candidate("near", 0.05)
+    leaders.add(far)
+    found = [leaders.find(_candidate("one", 0.0, words="x"), 0.9)]
+    leaders.add(near)
+    found.append(leaders.find(_candidate("two", 0.0, words="x"), 0.99))
+    assert [match and match.leader for match in found] == [far.key, near.key]
+    leaders.remove(far)
+    leaders.remove(near)
+    assert not leaders.know("x")
+    assert leaders.find(_candidate("three", 0.0, words="x"), 0.9) is None
+
+
+def test_nothing_is_left_when_all_have_ended() -> None:
+    leaders = Leaders(CountingGuard())
+    many = [_candidate(f"leader {number}", number * 0.05) for number in range(40)]
+    for _ in range(2):
+        for one in many:
+            leaders.add(one)
+        assert leaders.find(_candidate("asks", 0.0, words="x"), 0.9) is not None
+        for one in many:
+            leaders.remove(one)
+        assert (len(leaders), leaders._scopes, leaders._rows) == (0, {}, {})
+        assert not leaders.know("x")

@@ -21,7 +21,7 @@ from stratarouter_runtime.errors import (
 )
 from stratarouter_runtime.journal.memory import MemoryStore
 from stratarouter_runtime.ports import Begin, Cache, CacheEntry, JournalKey, ProviderCall
-from stratarouter_runtime.records import Answer, CacheOptions, Coordinates
+from stratarouter_runtime.records import Answer, CacheOptions, Coordinates, Response
 from stratarouter_runtime.route_file import RouteHedge
 from unit.engine_bench import FIRST, SECOND, Bench, EqualGuard, Provider, execution, vector
 
@@ -135,6 +135,24 @@ async def test_a_recorded_result_is_given_again_without_a_call() -> None:
     assert replace(again, from_journal=False, timings_ms={}, batch=first.batch) == replace(first, timings_ms={})
 
 
+@pytest.mark.parametrize(("on_ambiguous", "calls", "code"), [("retry", 2, None), ("fail", 1, "ambiguous")])
+async def test_a_call_of_its_own_that_a_worker_broke_off_is_of_unknown_outcome(
+    on_ambiguous: str, calls: int, code: str | None
+) -> None:
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider, on_ambiguous=on_ambiguous) as bench:
+        broken_off = bench.engine.submit(execution("r", "q"))
+        await _until(lambda: len(provider.calls) == 1)
+        broken_off.cancel()
+        await asyncio.wait([broken_off])
+        provider.gate.set()
+        again = await bench.engine.submit(execution("r", "q"))
+        ambiguous = bench.metrics.ambiguous_calls_total._value.get()
+    assert (None if again.error is None else again.error.code) == code
+    assert (len(provider.calls), ambiguous) == (calls, 1)
+
+
 async def test_a_call_of_a_dead_worker_is_counted_where_a_hit_answers_in_its_place() -> None:
     provider, store, clock = Provider(), MemoryStore(), SystemClock()
     cache = MemoryCache(clock=clock, guard=EqualGuard())
@@ -151,6 +169,38 @@ async def test_a_call_of_a_dead_worker_is_counted_where_a_hit_answers_in_its_pla
             assert answered.cache.kind == "exact"
             assert bench.metrics.registry.get_sample_value("stratarouter_ambiguous_calls_total") == counted
     assert len(provider.calls) == 1
+
+
+async def test_an_id_that_is_under_way_is_not_answered_from_the_cache_meanwhile() -> None:
+    provider, clock = Provider(), SystemClock()
+    asked = replace(execution("r", "q"), cache_ttl=60)
+    async with Bench(provider) as bench:
+        engine = bench.engine_with(MemoryCache(clock=clock, guard=EqualGuard()))
+        await engine.submit(replace(asked, request=replace(asked.request, request_id="before")))
+        provider.gate.clear()
+        own = replace(asked, request=replace(asked.request, cache=CacheOptions(mode="refresh")))
+        under_way = engine.submit(own)
+        await _until(lambda: len(provider.calls) == 2)
+        found = [engine.look_now(asked), await engine.look(asked), await engine.same_words(asked)]
+        provider.gate.set()
+        await under_way
+        assert found == [None, None, None]
+        assert isinstance(engine.look_now(asked), Response)
+
+
+async def test_an_error_that_the_same_words_would_meet_again_is_met_once_and_recorded_for_all() -> None:
+    provider = Provider(ProviderRejectedError("too long"))
+    provider.gate.clear()
+    one = [("openai", "small")]
+    async with Bench(provider) as bench:
+        tasks = [bench.engine.submit(execution(f"r{n}", "same words", targets=one)) for n in range(3)]
+        await _until(lambda: len(provider.calls) == 1)
+        provider.gate.set()
+        failed = await asyncio.gather(*tasks)
+        again = await bench.engine.submit(execution("r2", "same words", targets=one), check_journal=True)
+    assert [response.batch.role for response in failed] == ["leader", "follower", "follower"]
+    assert {response.error.code for response in (*failed, again) if response.error} == {"provider_rejected"}
+    assert (again.status, again.from_journal, len(provider.calls)) == ("error", True, 1)
 
 
 async def test_the_same_id_with_other_words_is_a_conflict_and_the_first_stands() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
+from stratarouter_runtime.cache.shelf import Item, Near, Place, Shelf
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheQuery
 from stratarouter_runtime.records import Answer
@@ -55,6 +58,26 @@ def _gone(eviction: CostAware[str]) -> str:
     victim = eviction.victim()
     eviction.remove(victim)
     return victim
+
+
+@pytest.mark.parametrize("eviction", [None, CostAware()], ids=["the least recently used", "by what it saves"])
+def test_a_hit_by_likeness_or_by_the_same_words_keeps_an_entry(eviction: CostAware[Place] | None) -> None:
+    shelf = Shelf(max_entries=3, max_bytes=10_000, eviction=eviction)
+    for name, direction in (("likeness", (1.0, 0.0)), ("words", (0.0, 1.0)), ("nothing", (-1.0, 0.0))):
+        answer = Answer("text", "p", "m", cost_usd=0.01)
+        shelf.put(Item(name, "s", name, "text", 100.0, 10, answer), np.array(direction, dtype=np.float32), 0.0)
+    asked = CacheQuery("s", "asked", "text", np.array([1.0, 0.0], dtype=np.float32), 0.9)
+    assert isinstance(shelf.nearest(asked, create_guard(), 0.0), Near)
+    assert shelf.exact(replace(asked, content_hash="words"), 0.0) is not None
+    shelf.put(Item("new", "s", "new", "text", 100.0, 10, Answer("text", "p", "m", cost_usd=0.05)), None, 0.0)
+    assert {item.entry_id for item in shelf.items()} == {"likeness", "words", "new"}
+
+
+def test_on_a_full_shelf_the_dear_answer_outlasts_the_cheap_one() -> None:
+    shelf = Shelf(max_entries=2, max_bytes=10_000, eviction=CostAware())
+    for name, cost_usd in (("dear", 0.10), ("cheap", 0.001), ("new", 0.05)):
+        shelf.put(Item(name, "s", name, "text", 100.0, 10, Answer("text", "p", "m", cost_usd=cost_usd)), None, 0.0)
+    assert {item.entry_id for item in shelf.items()} == {"dear", "new"}
 
 
 class EvictionLife(RuleBasedStateMachine):

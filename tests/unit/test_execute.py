@@ -11,17 +11,29 @@ from aiokafka import ConsumerRecord
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.engine import Engine
-from stratarouter_runtime.errors import IdempotencyConflictError, OutputRefusedError
+from stratarouter_runtime.errors import IdempotencyConflictError, OutputRefusedError, ShuttingDownError
 from stratarouter_runtime.processors.execute import Execute
 from stratarouter_runtime.processors.lane import Instead, Lane
-from stratarouter_runtime.records import Coordinates, Decision, Execution, Outbound, Request, Response, Target
+from stratarouter_runtime.records import (
+    Attempt,
+    Coordinates,
+    Decision,
+    Execution,
+    Outbound,
+    Request,
+    Response,
+    Target,
+    UsageLine,
+)
 from stratarouter_runtime.telemetry.metrics import Metrics
+
+ATTEMPTS = (Attempt("openai", "m", "ok", 1.0),)
 
 
 class FailingEngine:
     """Raises what its script says for each submission, then answers."""
 
-    def __init__(self, *script: Exception) -> None:
+    def __init__(self, *script: BaseException) -> None:
         self.script = list(script)
         self.journal_checked: list[bool] = []
 
@@ -54,10 +66,11 @@ def _record(offset: int, value: bytes) -> Any:
     return ConsumerRecord("executions", 0, offset, 1, 0, b"k", value, None, 1, len(value), ())
 
 
-def _value(request_id: str) -> bytes:
+def _value(request_id: str, *, shadow: bool = False) -> bytes:
     request = Request(request_id, Decision("support"), ({"role": "user", "content": "q"},))
     source = Coordinates("requests", 3, 77, 5)
-    return wire.encode_execution(Execution(request, (Target("openai", "m"),), None, "s", "c", "p", source))
+    targets = (Target("openai", "m"),)
+    return wire.encode_execution(Execution(request, targets, None, "s", "c", "p", source, shadow=shadow))
 
 
 async def _run(engine: FailingEngine, *values: bytes, lane: Collector | None = None) -> dict[int, Outbound]:
@@ -125,3 +138,59 @@ async def test_a_response_too_large_is_an_error_response_that_says_so() -> None:
     assert response.error is not None
     assert response.error.code == "response_too_large"
     assert response.text is None
+
+
+class Accounted:
+    """A lane that keeps what each finished record publishes, and what it means for the accounts beside that."""
+
+    backlog_end = 0
+    name = "executions-0"
+
+    def __init__(self) -> None:
+        self.finished: list[tuple[int, tuple[Outbound, ...], tuple[UsageLine, ...]]] = []
+
+    def finish(
+        self,
+        offset: int,
+        outbounds: tuple[Outbound, ...],
+        _: Instead | None = None,
+        usage: tuple[UsageLine, ...] = (),
+    ) -> None:
+        self.finished.append((offset, outbounds, usage))
+
+
+async def _ended(engine: FailingEngine, value: bytes) -> Accounted:
+    """The lane, once the engine is done with the one record, whatever came of it."""
+    execute, lane = Execute(RuntimeConfig(), engine=cast("Engine", engine), metrics=Metrics()), Accounted()
+    execute.handle(cast("Lane", lane), [_record(4, value)])
+    async with asyncio.timeout(5):
+        while execute.in_flight:
+            await asyncio.sleep(0)
+    return lane
+
+
+async def test_a_request_broken_off_by_the_shutdown_is_left_to_whoever_has_the_lane_next() -> None:
+    # Finished here, as a dead letter or an error, its offset would be committed, and its answer never come.
+    for problem in (ShuttingDownError("this worker is shutting down"), asyncio.CancelledError()):
+        engine = FailingEngine(problem)
+        assert (await _ended(engine, _value("r1"))).finished == []
+        assert len(engine.journal_checked) == 1
+
+
+async def test_the_check_of_a_hit_answers_nobody_and_is_paid_for_in_the_accounts() -> None:
+    class Paid(FailingEngine):
+        async def _execute(self, execution: Execution) -> Response:
+            place = execution.source
+            return Response("r1", "ok", text="a", model="m", cost_usd=0.5, attempts=ATTEMPTS, source=place)
+
+    [(offset, outbounds, [line])] = (await _ended(Paid(), _value("r1", shadow=True))).finished
+    assert (offset, outbounds) == (4, ())
+    # Under the hit's own place the two would have one id, and only one of them be counted.
+    assert (line.kind, line.nano_usd, line.source) == ("paid", 500_000_000, None)
+
+
+async def test_the_check_of_a_hit_that_fails_is_done_with_and_is_no_dead_letter() -> None:
+    for problem in (ZeroDivisionError("oops"), IdempotencyConflictError("used before")):
+        engine = FailingEngine(problem)
+        assert (await _ended(engine, _value("r1", shadow=True))).finished == [(4, (), ())]
+        assert len(engine.journal_checked) == 1

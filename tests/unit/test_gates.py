@@ -5,19 +5,33 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
-from stratarouter_runtime.engine.gates import Limits
+import pytest
+
+from stratarouter_runtime.engine.gates import (
+    DEFAULT_PENALTY_S,
+    KEY_OUT_S,
+    LATENCIES,
+    MIN_LATENCIES,
+    Gates,
+    Limits,
+)
 from stratarouter_runtime.errors import (
     ProviderAuthError,
+    ProviderError,
+    ProviderInterruptedError,
     ProviderRateLimitedError,
     ProviderRejectedError,
     ProviderUnavailableError,
 )
 from stratarouter_runtime.ports import ProviderCall
-from stratarouter_runtime.records import Answer, Usage
+from stratarouter_runtime.records import Answer, Target, Usage
 from stratarouter_runtime.route_file import RouteHedge
-from unit.engine_bench import Bench, Provider, execution
+from stratarouter_runtime.state.limiter import RateHint, RateWindow
+from stratarouter_runtime.telemetry.metrics import Metrics
+from unit.engine_bench import Bench, Provider, SteppedClock, execution
 
 
 class Models(Provider):
@@ -207,3 +221,277 @@ async def test_a_key_that_is_added_by_a_reload_is_used() -> None:
         for n in range(1, 5):
             await bench.engine.submit(execution(f"r{n}", f"question {n}"))
     assert set(provider.used_keys) == {0, 1}
+
+
+async def test_nobody_waits_for_an_ill_target_where_another_one_can_answer() -> None:
+    provider, clock = Models(small=ProviderUnavailableError("503")), SteppedClock()
+    async with Bench(provider, max_retries=9, clock=clock) as bench:
+        await bench.engine.submit(execution("r0", "question 0", threshold=None))
+        before = clock.now
+        answer = await bench.engine.submit(execution("r1", "question 1", threshold=None))
+    assert answer.text == "large"
+    assert (provider.count("small"), clock.now) == (10, before)
+
+
+async def test_the_only_target_is_waited_for_until_its_breaker_lets_a_call_through() -> None:
+    provider, clock = Models(small=ProviderUnavailableError("503")), SteppedClock()
+    only = [("openai", "small")]
+    async with Bench(provider, max_retries=9, clock=clock) as bench:
+        await bench.engine.submit(execution("r0", "question 0", threshold=None, targets=only))
+        provider.by_model.clear()
+        before = clock.now
+        answer = await bench.engine.submit(execution("r1", "question 1", threshold=None, targets=only))
+    assert answer.text == "small"
+    assert (provider.count("small"), clock.now) == (11, before + 2)
+
+
+class Curing(SteppedClock):
+    """After any sleep the provider is well."""
+
+    def __init__(self, provider: Models) -> None:
+        super().__init__()
+        self.provider = provider
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        self.provider.by_model.clear()
+
+
+async def test_a_try_comes_as_late_as_the_provider_asks_and_not_after_the_deadline() -> None:
+    for timeout, model, later in ((60, "small", 7.0), (5, "large", 0.0)):
+        provider = Models(small=ProviderUnavailableError("503", retry_after_s=7.0))
+        clock = Curing(provider)
+        began = clock.now
+        async with Bench(provider, max_retries=1, clock=clock, execution_timeout=timeout) as bench:
+            answer = await bench.engine.submit(execution("r", "question", threshold=None))
+        assert (answer.text, clock.now - began) == (model, later)
+        assert [attempt.waited_ms for attempt in answer.attempts] == [0.0, 1000 * later]
+        assert _value(bench, "retries_total", code="provider_unavailable") == (later > 0)
+
+
+async def test_what_was_surely_not_paid_for_is_tried_again_though_no_call_may_be_repeated() -> None:
+    provider = Provider(ProviderUnavailableError("503"))
+    async with Bench(provider, max_retries=1, on_ambiguous="fail") as bench:
+        answer = await bench.engine.submit(execution("r", "question", threshold=None))
+    assert answer.error is None
+    assert len(provider.calls) == 2
+    assert _value(bench, "ambiguous_calls_total") == 0
+
+
+async def test_a_fallback_waits_for_room_at_its_provider_and_for_no_longer_than_its_request() -> None:
+    class Refusing(Models):
+        async def call(self, provider: str, call: ProviderCall, **more: Any) -> Answer:
+            if provider == "a":
+                raise ProviderRejectedError("400")
+            return await super().call(provider, call, **more)
+
+    provider = Refusing()
+    asked = execution("r", "question", threshold=None, targets=[("a", "m"), ("b", "m")])
+    async with Bench(provider, slots=1, execution_timeout=0.2) as bench, bench.gates.hold("b"):
+        late = await asyncio.wait_for(bench.engine.submit(asked), 5)
+    assert late.error is not None
+    assert late.error.code == "deadline_exceeded"
+    assert provider.calls == []
+
+
+async def test_a_call_that_answers_in_time_gets_no_second_one_beside_it() -> None:
+    provider = Models()
+    async with Bench(provider, hedge=RouteHedge(after_ms=30_000, max_share=1.0)) as bench:
+        answer = await asyncio.wait_for(bench.engine.submit(execution("r", "question", threshold=None)), 5)
+    assert (answer.text, len(provider.calls)) == ("small", 1)
+    assert _value(bench, "hedge_cost_usd_total") == 0
+
+
+async def test_the_first_call_may_still_win_and_the_second_one_is_given_up() -> None:
+    provider = Models(small=0.05, large=30.0)
+    async with Bench(provider, hedge=RouteHedge(after_ms=10, max_share=1.0)) as bench:
+        answer = await asyncio.wait_for(bench.engine.submit(execution("r", "question", threshold=None)), 5)
+    assert answer.text == "small"
+    assert sorted((attempt.model, attempt.outcome) for attempt in answer.attempts) == [
+        ("large", "given_up"),
+        ("small", "ok"),
+    ]
+    assert (_value(bench, "hedges_total", taken="first"), _value(bench, "hedge_cost_usd_total")) == (1, 0.5)
+
+
+class Failing(Provider):
+    """Its first call fails when the second one has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate.clear()
+
+    async def call(self, provider: str, call: ProviderCall, **_: Any) -> Answer:  # noqa: ARG002 - the port's shape
+        self.calls.append(call)
+        if len(self.calls) == 1:
+            await self.gate.wait()
+            raise ProviderRejectedError("of the first")
+        self.gate.set()
+        raise ProviderRejectedError("of the second")
+
+
+async def test_where_both_calls_fail_the_firsts_error_stands_and_no_price_is_reported() -> None:
+    hedge = RouteHedge(after_ms=0, max_share=1.0)
+    async with Bench(Failing(), hedge=hedge) as bench:
+        asked = execution("r", "question", threshold=None, targets=[("openai", "small")])
+        failed = await asyncio.wait_for(bench.engine.submit(asked), 5)
+    assert failed.error is not None
+    assert "of the first" in failed.error.message
+    assert (_value(bench, "hedges_total", taken="neither"), _value(bench, "hedge_cost_usd_total")) == (1, 0)
+
+
+async def test_an_answer_that_is_heard_as_it_comes_gets_no_second_one_into_it() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    heard: list[str] = []
+    async with Bench(provider, hedge=RouteHedge(after_ms=0, max_share=1.0)) as bench:
+        asked = bench.engine.submit(execution("r", "question", threshold=None), on_text=heard.append)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        provider.gate.set()
+        answer = await asyncio.wait_for(asked, 5)
+    assert answer.text == "answer to question"
+    assert (len(provider.calls), heard) == (1, ["answer ", "to "])
+
+
+async def test_calls_are_hedged_by_their_targets_own_time_once_enough_of_them_are_known() -> None:
+    provider = Models(small=0.05)
+    async with Bench(provider, hedge=RouteHedge(max_share=1.0)) as bench:
+        target = execution("r", "question").targets[0]
+
+        async def hedged(name: str) -> bool:
+            before = provider.count("large")
+            await bench.engine.submit(execution(name, f"question of {name}", threshold=None))
+            return provider.count("large") > before
+
+        async def know(calls: int, each_s: float) -> None:
+            for _ in range(calls):
+                passage = await bench.gates.enter(target, 1, 60.0)
+                passage.began -= each_s
+                bench.gates.leave(passage, Answer("text", "openai", "small"))
+
+        assert not await hedged("the first")
+        await know(MIN_LATENCIES - 2, 0.0)
+        assert bench.gates.p95_s(target) is None
+        await know(1, 0.0)
+        assert bench.gates.p95_s(target) is not None
+        await know(LATENCIES, 5.0)
+        assert not await hedged("a quick one")
+        await know(LATENCIES, 0.0)
+        assert await hedged("a slow one")
+
+
+@pytest.mark.parametrize("lacks", ["nothing", "a place", "rate", "health"])
+async def test_no_second_call_is_made_where_it_would_have_to_wait(lacks: str) -> None:
+    provider, limits = Models(small=0.05), Limits(1, requests_per_minute=30 if lacks == "rate" else None)
+    asked = execution("r", "question", threshold=None, targets=[("a", "small"), ("b", "large")])
+    async with Bench(provider, hedge=RouteHedge(after_ms=0, max_share=1.0), limits={"b": limits}) as bench:
+        for _ in range({"rate": 1, "health": 10}.get(lacks, 0)):
+            passage = await bench.gates.enter(asked.targets[1], 1, 60.0)
+            bench.gates.leave(passage, ProviderUnavailableError("503"))
+        async with AsyncExitStack() as stack:
+            if lacks == "a place":
+                await stack.enter_async_context(bench.gates.hold("b"))
+            answer = await asyncio.wait_for(bench.engine.submit(asked), 5)
+    assert answer.error is None
+    hedges = sum(_value(bench, "hedges_total", taken=taken) for taken in ("first", "second", "neither"))
+    assert provider.count("large") == hedges == (lacks == "nothing")
+
+
+class ByKey(Models):
+    """Refuses the first of its two keys."""
+
+    async def call(self, provider: str, call: ProviderCall, *, key: int = 0, **more: Any) -> Answer:
+        if key == 0:
+            self.used_keys.append(key)
+            raise ProviderAuthError("401")
+        return await super().call(provider, call, key=key, **more)
+
+
+async def test_a_refused_key_costs_one_call_and_no_wait_and_is_tried_again_in_five_minutes() -> None:
+    provider, clock = ByKey(keys=2), SteppedClock()
+    began = clock.now
+    async with Bench(provider, clock=clock) as bench:
+        for n in range(3):
+            answer = await bench.engine.submit(execution(f"r{n}", f"question {n}", threshold=None))
+            assert answer.text == "small"
+        assert (provider.used_keys, clock.now) == ([0, 1, 1, 1], began)
+        for after_s, keys in ((KEY_OUT_S - 1, [1]), (KEY_OUT_S, [0, 1])):
+            clock.now, provider.used_keys = began + after_s, []
+            await bench.engine.submit(execution(f"r{after_s}", f"question {after_s}", threshold=None))
+            assert provider.used_keys == keys
+
+
+async def test_the_only_key_is_not_tried_twice_where_it_is_refused() -> None:
+    provider = Models(small=ProviderAuthError("401"))
+    async with Bench(provider) as bench:
+        assert (await bench.engine.submit(execution("r", "question", threshold=None))).text == "large"
+    assert provider.count("small") == 1
+
+
+class Still(SteppedClock):
+    """Time stands still, and who sleeps never wakes."""
+
+    async def sleep(self, seconds: float) -> None:  # noqa: ARG002 - the port's shape
+        await asyncio.Event().wait()
+
+
+def _gates(clock: SteppedClock, limits: Limits) -> Gates:
+    return Gates(clock=clock, metrics=Metrics(), keys=lambda _: 1, limits={}, default=limits)
+
+
+async def test_who_gives_up_waiting_for_its_turn_makes_no_call_and_leaves_its_place_to_the_next() -> None:
+    gates, target = _gates(Still(), Limits(100, requests_per_minute=60)), Target("openai", "small")
+    for _ in range(2):
+        await gates.enter(target, 10, 60.0)
+    waiting = asyncio.create_task(gates.enter(target, 10, 60.0))
+    await asyncio.sleep(0)
+    assert gates.room_in_s(target, 10) == 2.0
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    assert gates.room_in_s(target, 10) == 1.0
+
+
+async def test_a_target_that_was_ill_gets_one_probe_at_a_time_whose_answer_lets_the_others_through() -> None:
+    clock, target = SteppedClock(), Target("openai", "small")
+    gates = _gates(clock, Limits(100))
+    for _ in range(10):
+        gates.leave(await gates.enter(target, 10, 60.0), ProviderUnavailableError("503"))
+    assert gates.open_in_s(target) == 2.0
+    clock.now += 2.0
+    assert gates.open_in_s(target) == 0.0
+    probe = await gates.enter(target, 10, 60.0)
+    assert gates.open_in_s(target) > 0.0
+    gates.leave(probe, Answer("text", "openai", "small"))
+    assert gates.open_in_s(target) == 0.0
+    assert list(gates.breakers()) == [(target, "closed")]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "room_in_s"),
+    [
+        (Answer("text", "openai", "small", Usage(60, 40)), 1.0),
+        (ProviderRejectedError("400"), 0.0),
+        (ProviderInterruptedError("cut off", maybe_paid=True), 2.0),
+        (None, 2.0),
+        (ProviderRateLimitedError("429"), DEFAULT_PENALTY_S),
+        (ProviderRateLimitedError("429", retry_after_s=30.0), 30.0),
+        (ProviderRateLimitedError("429", retry_after_s=0.0), 0.0),
+    ],
+)
+async def test_what_a_call_came_to_says_when_the_next_has_room(
+    outcome: Answer | ProviderError | None, room_in_s: float
+) -> None:
+    gates, target = _gates(Still(), Limits(100, tokens_per_minute=6000)), Target("openai", "small")
+    gates.leave(await gates.enter(target, 200, 60.0), outcome)
+    assert gates.room_in_s(target, 200) == room_in_s
+
+
+async def test_what_a_reply_says_of_the_limits_holds_for_the_next_calls() -> None:
+    gates, target = _gates(Still(), Limits(100)), Target("openai", "small")
+    gates.learn(await gates.enter(target, 10, 60.0), RateHint(RateWindow(limit=60), RateWindow()))
+    for _ in range(2):
+        assert gates.room_in_s(target, 10) == 0.0
+        await gates.enter(target, 10, 60.0)
+    assert gates.room_in_s(target, 10) == 1.0

@@ -230,6 +230,52 @@ async def test_cancelled_caller_does_not_disturb_the_others_and_gives_its_grant_
     await grouped.stop()
 
 
+async def test_a_cancelled_caller_that_was_busy_gives_no_other_one_s_grant_back(journal: GatedJournal) -> None:
+    # Who holds the grant is at its call: given to a third, it would be paid for twice.
+    grouped = await started(journal, writers=1)
+    journal.gate.set()
+    assert await grouped.begin_one(begin(0)) == Begun("granted")
+    journal.gate.clear()
+    [second] = spawn(grouped.begin_one(begin(0)))
+    await spin()
+    second.cancel()
+    await asyncio.wait([second])
+    journal.gate.set()
+    assert await grouped.begin_one(begin(0)) == Begun("busy", owner=journal._owner)
+    await grouped.stop()
+
+
+async def test_a_cancelled_caller_whose_call_fails_takes_no_writer_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(GatedJournal):
+        async def begin(self, items: Sequence[Begin]) -> list[Begun]:
+            begun = await super().begin(items)
+            if len(self.calls) == 1:
+                raise JournalUnavailableError("the reply was lost")
+            return begun
+
+    monkeypatch.setattr(grouped_module, "FIRST_PAUSE_S", 0.0)
+    journal = Failing()
+    await journal.start()
+    grouped = await started(journal, writers=1)
+    [given_up] = spawn(grouped.begin_one(begin(0)))
+    await spin()
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    journal.gate.set()
+    async with asyncio.timeout(5):
+        assert await grouped.begin_one(begin(1)) == Begun("granted")
+    await grouped.stop()
+    await journal.stop()
+
+
+async def test_rows_begun_together_are_all_begun_however_many_calls_they_are(journal: GatedJournal) -> None:
+    grouped = await started(journal, max_rows=2)
+    journal.gate.set()
+    await grouped.begin_many([begin(n) for n in range(5)])
+    assert journal.calls == [["r0", "r1"], ["r2", "r3"], ["r4"]]
+    await grouped.stop()
+
+
 async def test_caller_cancelled_when_its_grant_has_just_come_gives_it_back() -> None:
     class Cancelling(GatedJournal):
         async def begin(self, items: Sequence[Begin]) -> list[Begun]:

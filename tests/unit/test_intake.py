@@ -10,12 +10,12 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import BrokerError
-from stratarouter_runtime.processors.intake import SLICE_RECORDS, TOGETHER_S, Intake
+from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError
+from stratarouter_runtime.processors.intake import FENCED_REOPEN_S, SLICE_RECORDS, TOGETHER_S, Intake
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.processors.placement import Checkpoints
-from stratarouter_runtime.records import Outbound
+from stratarouter_runtime.records import Outbound, UsageLine
 from stratarouter_runtime.state.offsets import OffsetMap
 from stratarouter_runtime.telemetry.metrics import Metrics
 from support.unpacking import Kept
@@ -60,9 +60,9 @@ async def _lane(*, metadata_max_chars: int = 4096) -> Lane:
     return lane
 
 
-def _no_lanes(handle: Callable[[Lane, list[Record]], None]) -> Intake:
+def _no_lanes(handle: Callable[[Lane, list[Record]], None], **settings: Any) -> Intake:
     return Intake(
-        RuntimeConfig(), processor="enrich", topic="requests", handle=handle, room=lambda: 1000,
+        RuntimeConfig(**settings), processor="enrich", topic="requests", handle=handle, room=lambda: 1000,
         checkpoints=cast("Checkpoints", None), metrics=Metrics(),
     )  # fmt: skip
 
@@ -123,6 +123,26 @@ async def test_nothing_of_a_poll_is_passed_over_where_the_map_has_no_room() -> N
     await lane.close(0)
 
 
+async def test_what_a_poll_passed_without_a_record_is_not_read_again() -> None:
+    # Markers of transactions at the end of the topic; left out, they would look like lag for ever.
+    lane = await _lane()
+    intake, consumer = _intake(lane, lambda _, __: None)
+    consumer.sought.append(POLLED + 2)  # where the poll has come to
+    await intake._poll_once()
+    assert lane.next_offset == POLLED + 2
+    await lane.close(0)
+
+
+@pytest.mark.parametrize(("guarantee", "deltas"), [("exactly_once", 1), ("at_least_once", 2)])
+async def test_where_commits_may_repeat_each_response_is_counted_by_itself(guarantee: str, deltas: int) -> None:
+    lines = [(offset, UsageLine("acme", "support", "m", "exact", None, 5)) for offset in range(2)]
+    intake = _no_lanes(lambda _, __: None, processing_guarantee=guarantee)
+    accounts = intake._accounts(PLACE)
+    assert accounts is not None
+    assert len(accounts(lines, 1)) == deltas
+    assert _no_lanes(lambda _, __: None, usage_enabled=False)._accounts(PLACE) is None
+
+
 # -- lanes that open side by side -------------------------------------------------------------------------------
 
 
@@ -134,6 +154,7 @@ class Opening:
         self.placed = 0
         self.resumed: list[tuple[int, int]] = []
         """Each partition, and how many had their place by then."""
+        self.sought: list[tuple[int, int]] = []
 
     async def decide(self, _: object, partition: TopicPartition, stored: OffsetMap) -> tuple[OffsetMap, int]:
         await asyncio.sleep(self.took_s[partition.partition])
@@ -143,8 +164,8 @@ class Opening:
     def pause(self, _: TopicPartition) -> None:
         return
 
-    def seek(self, _: TopicPartition, __: int) -> None:
-        return
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.sought.append((partition.partition, offset))
 
     def resume(self, partition: TopicPartition) -> None:
         self.resumed.append((partition.partition, self.placed))
@@ -171,6 +192,78 @@ async def test_partitions_that_open_side_by_side_are_resumed_together(monkeypatc
 
 async def test_one_that_takes_long_holds_the_others_up_no_longer_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await _opened({0: 0.0, 1: 5 * TOGETHER_S}, monkeypatch) == [(0, 1), (1, 2)]
+
+
+class Failing(Kept):
+    """A publisher that does not open."""
+
+    def __init__(self, exc: Exception) -> None:
+        super().__init__()
+        self.exc = exc
+
+    async def open(self) -> OffsetMap:
+        raise self.exc
+
+
+@pytest.mark.parametrize(
+    ("exc", "state"),
+    [
+        (OffsetMetadataError("the metadata at offset 4 is a foreign program's"), "halted"),
+        (LaneFencedError("its epoch is past"), "fenced"),
+        (RuntimeError("a defect"), "fenced"),
+    ],
+)
+async def test_a_lane_that_does_not_open_is_over_and_says_why(
+    exc: Exception, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake, opening = _no_lanes(lambda _, __: None), Opening({0: 0.0})
+    monkeypatch.setattr(intake, "_consumer", opening)
+    monkeypatch.setattr("stratarouter_runtime.processors.intake.TransactionalPublisher", lambda *_: Failing(exc))
+    await intake.on_partitions_assigned([PLACE])
+    await asyncio.gather(*intake._openings)
+    assert intake.lanes[PLACE].state == state
+    ready, told = intake.ready()
+    assert not ready
+    assert str(exc) in told
+    # Nobody waits for it, and nothing is read for it.
+    assert intake._all_placed.is_set()
+    assert opening.resumed == []
+    await intake.lanes[PLACE].close(0)
+
+
+class Stood(Kept):
+    """A publisher of a group that has committed up to 7, and 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored = OffsetMap(7, 9, frozenset({7}))
+
+
+async def test_a_fenced_lane_is_taken_anew_after_a_while_where_the_group_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    intake, opening, lane = _no_lanes(lambda _, __: None), Opening({0: 0.0}), await _lane()
+    monkeypatch.setattr(intake, "_consumer", opening)
+    monkeypatch.setattr(intake, "_placement", opening)
+    monkeypatch.setattr("stratarouter_runtime.processors.intake.TransactionalPublisher", lambda *_: Stood())
+    lane.fence(BrokerError("its transaction has expired"))
+    intake.lanes[PLACE] = lane
+    intake._reopen_fenced()
+    assert intake.lanes == {PLACE: lane}
+    assert lane.ended_at is not None
+    lane.ended_at -= FENCED_REOPEN_S
+    intake._reopen_fenced()
+    anew = intake.lanes[PLACE]
+    assert anew is not lane
+    await asyncio.gather(*intake._openings, *intake._retiring)
+    assert (anew.state, anew.next_offset, opening.sought, opening.resumed) == ("running", 7, [(0, 7)], [(0, 1)])
+    # One that was halted waits for somebody to look, however long.
+    anew.halt(BrokerError("foreign metadata"))
+    assert anew.ended_at is not None
+    anew.ended_at -= FENCED_REOPEN_S
+    intake._reopen_fenced()
+    assert intake.lanes == {PLACE: anew}
+    await anew.close(0)
 
 
 # -- a rebalance that ends while the group is left --------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import cast
 
@@ -14,16 +15,20 @@ from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMeta
 from stratarouter_runtime.ports import Checkpoint
 from stratarouter_runtime.processors import lane as lane_module
 from stratarouter_runtime.processors.kafka_client import Record
-from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.lane import Accounts, Lane
 from stratarouter_runtime.processors.placement import Checkpoints, Placement
-from stratarouter_runtime.records import Outbound
+from stratarouter_runtime.records import Outbound, UsageLine
 from stratarouter_runtime.state.offsets import OffsetMap, decode, encode
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.usage_deltas import DeltaWriter
+from stratarouter_runtime.usage_deltas import decode as decode_delta
 from stratarouter_runtime.worker import _checkpoint
 
 
 class ScriptedPublisher:
-    """Keeps what is committed; fails as its script says: ``before`` or ``after`` the commit took place, ``fenced``."""
+    """Keeps what is committed; fails as its script says: ``before`` or ``after`` the commit took place, ``fenced``, or
+    by a ``defect``.
+    """
 
     def __init__(self, *script: str) -> None:
         self.script = list(script)
@@ -43,6 +48,8 @@ class ScriptedPublisher:
         step = self.script.pop(0) if self.script else "ok"
         if step == "fenced":
             raise LaneFencedError("fenced")
+        if step == "defect":
+            raise RuntimeError("a defect")
         if any(o.value == b"refused" for o in outbounds):
             raise OutputRefusedError("too large")
         if step == "before":
@@ -62,10 +69,10 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane_module, "FIRST_BACKOFF_S", 0.0)
 
 
-async def _lane(publisher: ScriptedPublisher, *, max_in_flight: int = 100) -> Lane:
+async def _lane(publisher: ScriptedPublisher, *, max_in_flight: int = 100, accounts: Accounts | None = None) -> Lane:
     lane = Lane(
         "requests-0", publisher, processor="enrich", max_in_flight=max_in_flight, metadata_max_chars=4096,
-        metrics=Metrics(), on_change=lambda: None,
+        metrics=Metrics(), on_change=lambda: None, accounts=accounts,
     )  # fmt: skip
 
     async def resume(stored: OffsetMap) -> OffsetMap:
@@ -117,6 +124,27 @@ async def test_a_commit_of_unknown_outcome_publishes_each_record_once(failure: s
     await lane.close(1.0)
 
 
+@pytest.mark.parametrize("failure", ["ok", "before", "after"])
+async def test_what_is_committed_is_in_the_accounts_once_beside_it(failure: str) -> None:
+    publisher = ScriptedPublisher(failure)
+    lane = await _lane(publisher, accounts=DeltaWriter("usage-deltas", "g.requests-0", 1, singly=False).write)
+    hit = UsageLine("acme", "support", "m", "exact", None, 5)
+    for offset in range(3):
+        lane.take(offset)
+    # A response, a record that goes on and means nothing, and a hit's check, which is paid for and answers nobody.
+    lane.finish(0, (Outbound("responses", None, b"0", usage=hit),))
+    lane.finish(1, _out(1))
+    lane.finish(2, (), usage=(UsageLine("acme", "support", "m", "paid", None, 7),))
+    async with asyncio.timeout(5):
+        await lane.drained()
+    assert sorted(publisher.published)[:2] == [b"0", b"1"]
+    [delta] = [decode_delta(value) for value in publisher.published if value.startswith(b"{")]
+    assert (delta.first_offset, delta.last_offset) == (0, 2)
+    assert (delta.sums["requests"], delta.sums["exact_nano"], delta.sums["paid_nano"]) == (2, 5, 7)
+    assert abs(delta.at_ms / 1000 - time.time()) < 60
+    await lane.close(1.0)
+
+
 async def _finish_some(lane: Lane, publisher: ScriptedPublisher) -> None:
     lane.finish(3, _out(3))
     while publisher.commits < 1:
@@ -157,6 +185,47 @@ async def _finish_first(lane: Lane, publisher: ScriptedPublisher) -> None:
     assert publisher.commits == 1
 
 
+async def test_a_commit_is_bounded_by_its_bytes_and_a_larger_record_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "MAX_COMMIT_BYTES", 9)
+    publisher = ScriptedPublisher()
+    lane = await _lane(publisher)
+    values = [b"larger than all of it", b"1234", b"56789", b"0"]
+    for offset, value in enumerate(values):
+        lane.take(offset)
+        lane.finish(offset, (Outbound("responses", None, value),))
+    async with asyncio.timeout(5):
+        await lane.drained()
+    assert publisher.published == values
+    assert publisher.commits == 3
+    await lane.close(1.0)
+
+
+async def test_a_lane_closed_while_the_broker_is_away_stops_trying() -> None:
+    # Tried on behind the close, it would open in the end, and fence the partition's next owner.
+    class Away(ScriptedPublisher):
+        async def open(self) -> OffsetMap:
+            self.opened += 1
+            raise BrokerError("the brokers are away")
+
+    publisher = Away()
+    lane = Lane(
+        "requests-0", publisher, processor="enrich", max_in_flight=1, metadata_max_chars=4096, metrics=Metrics(),
+        on_change=lambda: None,
+    )  # fmt: skip
+    opening = asyncio.create_task(lane.open(_never))
+    while publisher.opened < 2:
+        await asyncio.sleep(0)
+    assert lane.problem == "the brokers are away"
+    await lane.close(1.0)
+    with pytest.raises(LaneFencedError, match="closed while the broker was away"):
+        async with asyncio.timeout(5):
+            await opening
+
+
+async def _never(_: OffsetMap) -> OffsetMap:
+    raise AssertionError("it has no place to resume from")
+
+
 async def test_a_lane_takes_no_more_than_its_bound() -> None:
     publisher = ScriptedPublisher()
     lane = await _lane(publisher, max_in_flight=3)
@@ -167,6 +236,24 @@ async def test_a_lane_takes_no_more_than_its_bound() -> None:
     await _finish(lane, 0, 1, 2)
     assert lane.room(3) == 3
     await lane.close(1.0)
+
+
+async def test_a_lane_that_closes_commits_what_is_finished_and_takes_nothing_more() -> None:
+    publisher = ScriptedPublisher()
+    lane = await _lane(publisher)
+    publisher.gate.clear()
+    lane.take(0)
+    lane.finish(0, _out(0))
+    closing = asyncio.create_task(lane.close(5.0))
+    await asyncio.sleep(0)
+    assert lane.room(100) == 0
+    assert lane.take_all([_record(1)]) == []
+    assert not lane.take(1)
+    publisher.gate.set()
+    await closing
+    assert publisher.published == [b"0"]
+    assert publisher.stored == OffsetMap(1, 1)
+    assert lane.state == "closed"
 
 
 async def test_records_finished_before_a_restart_are_skipped() -> None:
@@ -187,6 +274,35 @@ async def test_foreign_metadata_halts_the_lane_with_the_repair() -> None:
     assert "reset" in lane.problem
     assert lane.room(1) == 0
     await lane.close(0.1)
+
+
+async def test_foreign_metadata_found_after_a_failed_commit_halts_the_lane_too() -> None:
+    # Only fenced, it would be opened anew over and over, and go on as soon as somebody's guess can be read.
+    class Foreign(ScriptedPublisher):
+        async def open(self) -> OffsetMap:
+            if self.opened:
+                raise OffsetMetadataError("the metadata at offset 0 is a foreign program's")
+            return await super().open()
+
+    publisher = Foreign("before")
+    lane = await _lane(publisher)
+    lane.take(0)
+    await _finish(lane, 0)
+    assert lane.state == "halted"
+    assert publisher.published == []
+    await lane.close(1.0)
+
+
+async def test_an_error_that_nobody_foresaw_gives_the_lane_up_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    lane = await _lane(ScriptedPublisher("defect"))
+    lane.take(0)
+    await _finish(lane, 0)
+    assert lane.state == "fenced"
+    assert lane.ended_at is not None
+    assert lane.problem == "a defect"
+    assert "lane failed" in caplog.text
+    assert lane.committed == OffsetMap(0, 0)
+    await lane.close(1.0)
 
 
 async def test_what_was_unfinished_at_a_restart_and_not_taken_again_holds_no_drain_up() -> None:
@@ -314,6 +430,15 @@ async def test_records_far_apart_are_turned_away_before_the_map_could_outgrow_it
     await _finish(lane, *(record.offset for record in taken[:-1]))
     assert lane.take_all(records[len(taken) :][:500]) == records[len(taken) :][:500]
     assert lane.turned_away is None
+    await lane.close(1.0)
+
+
+async def test_the_gap_before_a_record_is_counted_before_the_record_is_taken() -> None:
+    # Together they fit as a bitmap; one record far behind them would make a list of them all, of thrice the limit.
+    lane = await _lane(ScriptedPublisher(), max_in_flight=20_000)
+    assert len(lane.take_all([_record(2 * number) for number in range(6000)])) == 6000
+    assert lane.take_all([_record(1_000_000)]) == []
+    assert lane.turned_away == 1_000_000
     await lane.close(1.0)
 
 

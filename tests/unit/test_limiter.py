@@ -102,3 +102,41 @@ def test_what_one_reply_claims_to_have_used_closes_no_key_for_days() -> None:
     assert limiter.reserve(0.0, 10) == 0.0
     limiter.settle(10, 2_000_000_000)
     assert 3500 < limiter.wait_s(0.0, 10) < 3700
+
+
+def test_a_place_that_is_not_used_goes_to_the_next() -> None:
+    limiter = RateLimiter(requests_per_minute=60, tokens_per_minute=6000)
+    assert [limiter.reserve(0.0, 200) for _ in range(3)] == [0.0, 2.0, 4.0]
+    limiter.release(200)
+    assert limiter.wait_s(0.0, 200) == 4.0
+    for _ in range(2):
+        limiter.release(200)
+    assert [limiter.reserve(0.0, 1) for _ in range(4)] == [0.0, 0.0, 1.0, 2.0]
+    limiter.release(1)
+    assert limiter.wait_s(0.0, 1) == 2.0
+
+
+def test_calls_are_held_back_only_where_next_to_nothing_is_left() -> None:
+    for remaining, waits in ((5, 120 / 6 + 0.6 - BURST_S), (6, 0.0)):
+        limiter = RateLimiter()
+        limiter.learn(0.0, RateHint(RateWindow(limit=100, remaining=remaining, reset_s=120), NOTHING))
+        assert limiter.wait_s(0.0, 1) == pytest.approx(waits)
+
+
+def test_headers_teach_the_limit_on_tokens_too() -> None:
+    limiter = RateLimiter()
+    limiter.learn(0.0, RateHint(NOTHING, RateWindow(limit=6000)))
+    assert [limiter.reserve(0.0, 200) for _ in range(2)] == [0.0, 2.0]
+
+
+@pytest.mark.parametrize("wait_s", [0.0, -5.0])
+def test_a_refusal_that_asks_for_no_wait_closes_nothing(wait_s: float) -> None:
+    limiter = RateLimiter()
+    limiter.penalise(10.0, wait_s)
+    assert limiter.wait_s(10.0, 1) == 0.0
+
+
+def test_what_is_left_of_a_limit_is_never_less_than_nothing() -> None:
+    limiter = RateLimiter()
+    limiter.learn(0.0, RateHint(RateWindow(limit=100, remaining=-1, reset_s=30), NOTHING))
+    assert limiter.wait_s(0.0, 1) == 0.0

@@ -151,3 +151,50 @@ async def test_a_leader_that_knows_the_end_late_is_asked_again(
         found, _ = await deciding.decide(cast("AIOKafkaConsumer", Partition(ends=ends)), PLACE, stored)
         assert found == place
     assert saved.dropped == 1
+
+
+class Kept(Saved):
+    """A journal with the given checkpoint, or none."""
+
+    def __init__(self, offset: int | None, witness_at: tuple[int, str] | None = None) -> None:
+        self.offset = offset
+        self.witness_at = witness_at
+
+    async def load_checkpoint(self, group: str, topic: str, partition: int) -> Checkpoint | None:
+        if self.offset is None:
+            return None
+        state = encode(OffsetMap(self.offset, self.offset))
+        return Checkpoint(group, topic, partition, self.offset, state, self.witness_at)
+
+
+NONE = OffsetMap(-1, -1)
+
+
+@pytest.mark.parametrize(
+    ("stored", "saved", "place", "dropped"),
+    [
+        # The group's own offset stands, whatever the checkpoint says: an operator may have set it back to the very 0.
+        (OffsetMap(5, 8, frozenset({5, 6})), Kept(7, SEEN), OffsetMap(5, 8, frozenset({5, 6})), 0),
+        (OffsetMap(0, 0), Kept(7, SEEN), OffsetMap(0, 0), 0),
+        (OffsetMap(9, 9), Kept(None), OffsetMap(9, 9), 0),
+        (OffsetMap(10, 10), Kept(9, SEEN), OffsetMap(3, 3), 1),
+        (NONE, Kept(None), OffsetMap(3, 3), 0),
+        # Without a witness, or with one that retention has taken, a checkpoint counts as far as the topic goes.
+        (NONE, Kept(9), OffsetMap(9, 9), 0),
+        (NONE, Kept(10), OffsetMap(3, 3), 1),
+        (NONE, Kept(7, (2, "gone")), OffsetMap(7, 7), 0),
+        (NONE, Kept(7, (3, "another's")), OffsetMap(3, 3), 1),
+        # A topic that is shorter than what was read of it is another one: nothing stands there to be read back.
+        (NONE, Kept(8, (9, "another's")), OffsetMap(3, 3), 1),
+    ],
+)
+async def test_a_lane_begins_at_the_group_s_offset_else_at_a_checkpoint_of_this_topic_else_at_the_beginning(
+    stored: OffsetMap, saved: Kept, place: OffsetMap, dropped: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "END_RETRY_S", 0.0)
+    reader = Partition(*([_record(3)] if saved.witness_at and saved.witness_at[0] < 9 else []))
+    monkeypatch.setattr(kafka_client, "consumer", lambda *_, **__: reader)
+    deciding = Placement(RuntimeConfig(), "group", cast("Checkpoints", saved))
+    found = await deciding.decide(cast("AIOKafkaConsumer", Partition()), PLACE, stored)
+    assert found == (place, 9)
+    assert saved.dropped == dropped

@@ -35,8 +35,9 @@ def test_tier_beyond_a_size_is_charged():
 
 @pytest.mark.parametrize(
     ("provider", "model"),
-    [("openai", "no-such-model"), ("nobody", "gpt-4o"), ("local-mistral", "mistral-large-latest")],
-)
+    [("openai", "no-such-model"), ("nobody", "gpt-4o"), ("local-mistral", "mistral-large-latest"),
+     ("openai-proxy", "gpt-4o"), ("my-google", "gemini-2.5-pro")],
+)  # fmt: skip
 def test_unknown_price_is_none_and_never_zero(provider, model):
     assert Pricer().cost_usd(provider, model, USAGE) is None
 
@@ -89,3 +90,20 @@ def test_invented_model_names_do_not_fill_the_memory():
 )
 def test_price_that_a_flat_formula_would_miss_is_not_flattened(prices):
     assert _flat_rates(prices) is None
+
+
+def test_a_model_that_is_priced_for_input_alone_has_a_price_only_where_nothing_came_out() -> None:
+    pricer = Pricer()
+    assert pricer.cost_usd("openai", "text-embedding-3-small", Usage(input_tokens=1_000_000)) == pytest.approx(0.02)
+    assert pricer.cost_usd("openai", "text-embedding-3-small", Usage(1_000_000, 1)) is None
+    assert pricer.cost_usd("openai", "whisper-1", Usage(1_000_000)) is None
+
+
+def test_one_token_of_either_kind_is_priced():
+    pricer = Pricer({("p", "m"): Rates(1.0, 2.0)})
+    assert [pricer.cost_usd("p", "m", usage) for usage in (Usage(1, 0), Usage(0, 1))] == [1e-6, 2e-6]
+
+
+def test_rates_are_flat_only_where_input_and_output_have_one():
+    assert _flat_rates(ModelPrice(output_mtok=Decimal(1))) is None
+    assert _flat_rates(ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2))) == Rates(1.0, 2.0, None)

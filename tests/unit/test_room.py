@@ -23,3 +23,20 @@ async def test_who_is_cancelled_in_the_turn_of_its_place_is_cancelled_and_leaves
             await task
     assert room.free == 1
     assert room.take_now()
+
+
+async def test_places_taken_beyond_the_bound_are_given_back_before_anybody_s_turn_comes() -> None:
+    room = Room(1)
+    assert room.take_now()
+    room.take_more()
+    waiting = asyncio.create_task(room.take())
+    await asyncio.sleep(0)
+    room.give_back()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert room.is_full
+    room.give_back()
+    await waiting
+    room.give_back()
+    assert not room.is_full
+    assert room.free == 1

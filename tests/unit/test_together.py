@@ -155,6 +155,23 @@ async def test_one_that_gives_up_takes_nothing_from_the_others() -> None:
     assert [response.text for response in responses] == ["answer to a", "answer to c"]
 
 
+async def test_a_shared_call_that_one_has_given_up_goes_on_for_the_others() -> None:
+    provider = Together()
+    provider.gate.clear()
+    async with Bench(provider, batch_window_ms=1) as bench:
+        first = _ask(bench, "a")
+        await _until_sent(provider, 1)
+        gives_up, stays = _ask(bench, "b", "c")
+        await _until_sent(provider, 2)
+        gives_up.cancel()
+        await asyncio.wait([gives_up])
+        provider.gate.set()
+        response, _ = await asyncio.gather(stays, *first)
+    assert provider.batches == [["a"], ["b", "c"]]
+    assert response.text == "answer to c"
+    assert [attempt.outcome for attempt in response.attempts] == ["ok"]
+
+
 async def test_the_end_breaks_off_what_is_under_way() -> None:
     provider = Together()
     provider.gate.clear()

@@ -75,6 +75,41 @@ def test_what_nobody_waits_for_does_not_leave() -> None:
     assert len(windows) == 0
 
 
+def test_a_window_is_over_at_its_very_end_and_full_at_its_very_size() -> None:
+    windows = _windows(window_s=0.5)
+    windows.add(10.0, "a", 1)
+    windows.take(10.0)
+    windows.add(10.0, "a", 2)
+    windows.add(10.0, "b", 3)
+    windows.take(10.0)
+    assert windows.due_at() is None
+    windows.ended("b")
+    assert windows.due_at() == 10.5
+    assert windows.take(10.5) == [("a", [2])]
+
+
+def test_of_several_that_may_leave_the_one_who_came_first_does() -> None:
+    windows = _windows(max_calls=1)
+    windows.add(10.0, "a", 0)
+    windows.take(10.0)
+    windows.add(10.02, "late", 2)
+    windows.add(10.01, "early", 1)
+    assert windows.take(10.02) == []
+    windows.ended("a")
+    assert windows.take(10.02) == [("early", [1])]
+
+
+def test_who_is_left_when_one_has_given_up_leaves_without_it() -> None:
+    windows = _windows()
+    windows.add(10.0, "a", 0)
+    windows.take(10.0)
+    for number in (1, 2):
+        windows.add(10.0, "a", number)
+    windows.discard("a", 1)
+    windows.ended("a")
+    assert windows.take(10.0) == [("a", [2])]
+
+
 class WindowLife(RuleBasedStateMachine):
     """Any order of arrivals, ends, withdrawals and time: each item leaves once, in its order, or was withdrawn."""
 
