@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 from typing import cast
@@ -431,6 +432,20 @@ async def test_records_far_apart_are_turned_away_before_the_map_could_outgrow_it
     assert lane.take_all(records[len(taken) :][:500]) == records[len(taken) :][:500]
     assert lane.turned_away is None
     await lane.close(1.0)
+
+
+async def test_a_gap_is_committed_though_markers_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "GAP_COMMIT_S", 0.05)
+    publisher = ScriptedPublisher()
+    lane = await _lane(publisher)
+    async with asyncio.timeout(5):
+        for position in itertools.count(1):
+            lane.passed(position)
+            if publisher.commits:
+                break
+            await asyncio.sleep(0.01)
+    assert lane.committed.watermark > 0
+    await lane.close(1)
 
 
 async def test_the_gap_before_a_record_is_counted_before_the_record_is_taken() -> None:

@@ -274,7 +274,11 @@ class Lane:
 
     def passed(self, position: int) -> None:
         """Everything below ``position`` was delivered; transaction markers at the end must not look like lag."""
-        if self.state == "running" and not self._closing and self._ledger.pass_to(position) and not self._taken:
+        if self.state != "running" or self._closing:
+            return
+        # A gap that waits to be committed already is not to begin its wait anew with each marker that comes.
+        waits = self._ledger.watermark > self.committed.watermark
+        if self._ledger.pass_to(position) and not self._taken and not waits:
             self._wake.set()
 
     def finish(
