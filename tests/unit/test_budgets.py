@@ -10,10 +10,12 @@ import pytest
 
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.engine.budgets import Budgets
+from stratarouter_runtime.errors import IdempotencyConflictError
 from stratarouter_runtime.journal.memory import MemoryStore
 from stratarouter_runtime.ports import BudgetWindow, ProviderCall, Spent
 from stratarouter_runtime.records import Answer, Response, Usage
 from stratarouter_runtime.route_file import Budget
+from stratarouter_runtime.telemetry.metrics import Metrics
 from unit.engine_bench import SECOND, Bench, Provider, execution
 
 HUNDRED_CALLS = Budget("team", window_s=86_400, usd=0.05)
@@ -179,3 +181,28 @@ async def test_a_guess_counts_the_systems_prompt_every_kind_of_content_and_calls
         ]
     assert tokens[:2] == [110, 210]
     assert min(tokens[2] - 110, tokens[3] - 210) >= 0
+
+
+async def test_an_id_that_is_paid_for_is_answered_again_though_the_budget_is_spent() -> None:
+    provider = Provider()
+    async with Bench(provider, budgets=[Budget("small", tokens=10)]) as bench:
+        first = await bench.engine.submit(execution("r", "q", threshold=None))
+        again = await bench.engine.submit(execution("r", "q", threshold=None))
+        other = await bench.engine.submit(execution("another", "q", threshold=None))
+        with pytest.raises(IdempotencyConflictError):
+            await bench.engine.submit(replace(execution("r", "other words", threshold=None)))
+    assert [_code(first), _code(again), _code(other)] == [None, None, "budget_exhausted"]
+    assert again.from_journal
+    assert len(provider.calls) == 1
+
+
+def test_counts_that_contradict_each_other_are_charged_without_what_contradicts() -> None:
+    def cost_usd(_provider: str, _model: str, usage: Usage) -> float | None:
+        return None if usage.cached_tokens > usage.input_tokens else usage.input_tokens / 1000
+
+    budgets = Budgets(
+        [Budget("money", usd=1.0)], journal=None, clock=SystemClock(), is_priced=lambda *_: True, cost_usd=cost_usd,
+        metrics=Metrics(),
+    )  # type: ignore[arg-type]  # fmt: skip
+    [(_, spent)] = budgets.charges(execution("r", "q"), Answer("a", "openai", "small", Usage(10, 5, 99)))
+    assert spent == Spent(10_000_000, 15)

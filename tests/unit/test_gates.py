@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -17,6 +18,7 @@ from stratarouter_runtime.engine.gates import (
     MIN_LATENCIES,
     Gates,
     Limits,
+    Passage,
 )
 from stratarouter_runtime.errors import (
     ProviderAuthError,
@@ -495,3 +497,70 @@ async def test_what_a_reply_says_of_the_limits_holds_for_the_next_calls() -> Non
         assert gates.room_in_s(target, 10) == 0.0
         await gates.enter(target, 10, 60.0)
     assert gates.room_in_s(target, 10) == 1.0
+
+
+class Uncounting(Provider):
+    """A server that counts no tokens."""
+
+    async def call(self, provider: str, call: ProviderCall, **_: Any) -> Answer:
+        self.calls.append(call)
+        return Answer("words " * 1000, provider, call.model, Usage())
+
+
+async def test_a_limit_on_tokens_holds_for_servers_that_count_none() -> None:
+    clock = SteppedClock()
+    limits = {"openai": Limits(100, tokens_per_minute=6000)}
+    async with Bench(Uncounting(), limits=limits, clock=clock) as bench:
+        target = execution("r", "q").targets[0]
+        for n in range(3):
+            asked = execution(f"r{n}", f"q{n}", threshold=None, params={"max_tokens": 1000})
+            await bench.engine.submit(asked)
+        assert bench.gates.room_in_s(target, 1000) > 5
+
+
+class Eventful(SteppedClock):
+    """Something happens while somebody sleeps."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        super().__init__()
+        self.happens = happens
+
+    async def sleep(self, seconds: float) -> None:
+        self.happens()
+        await super().sleep(seconds)
+
+
+async def test_who_waited_for_its_turn_does_not_go_to_a_target_that_has_fallen_ill_meanwhile() -> None:
+    target, under_way = Target("openai", "small"), deque[Passage]()
+
+    def fall_ill() -> None:
+        while under_way:
+            gates.leave(under_way.popleft(), ProviderUnavailableError("503"))
+
+    gates = _gates(Eventful(fall_ill), Limits(100, requests_per_minute=300))
+    for _ in range(10):
+        under_way.append(await gates.enter(target, 1, 60.0))
+    waits_s = gates.room_in_s(target, 1)
+    assert waits_s > 0
+    with pytest.raises(ProviderUnavailableError, match="failed too often"):
+        await gates.enter(target, 1, 60.0)
+    assert gates.room_in_s(target, 1) == 0.0, "its place is given back"
+
+
+async def test_a_key_that_is_refused_after_other_failures_leaves_the_next_key_its_try() -> None:
+    class Ailing(Models):
+        async def call(self, provider: str, call: ProviderCall, *, key: int = 0, **more: Any) -> Answer:
+            failed = len(self.calls) < 2
+            answer = await super().call(provider, call, key=key, **more)
+            if failed:
+                raise ProviderUnavailableError("503")
+            if key == 0:
+                raise ProviderAuthError("401")
+            return answer
+
+    provider = Ailing(keys=2)
+    async with Bench(provider, max_retries=5) as bench:
+        only = [("openai", "small")]
+        answer = await bench.engine.submit(execution("r", "q", threshold=None, targets=only))
+    assert answer.error is None
+    assert provider.used_keys[-1] == 1

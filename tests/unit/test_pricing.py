@@ -107,3 +107,12 @@ def test_one_token_of_either_kind_is_priced():
 def test_rates_are_flat_only_where_input_and_output_have_one():
     assert _flat_rates(ModelPrice(output_mtok=Decimal(1))) is None
     assert _flat_rates(ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2))) == Rates(1.0, 2.0, None)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [("cerebras", "qwen-3-coder-480b"), ("azure", "davinci"), ("openai", "gpt-transcribe"), ("openai", "gpt-4o-mini")],
+)
+def test_a_price_is_known_where_an_answer_will_have_one(provider: str, model: str) -> None:
+    pricer = Pricer()
+    assert pricer.knows(provider, model) == (pricer.cost_usd(provider, model, Usage(10, 10)) is not None)

@@ -87,7 +87,11 @@ class Budgets:
         if usage.input_tokens <= 0 and usage.output_tokens <= 0:
             self._metrics.budget_guesses_total.inc()
             usage = Usage(guessed_input(execution), guessed(answer.text + str(answer.tool_calls or "")))
-            cost_usd = self._cost_usd(answer.provider, answer.model, usage)
+            cost_usd = None
+        if cost_usd is None:
+            # Counts that contradict each other, more cached than asked, have no price as they stand.
+            plain = Usage(usage.input_tokens, usage.output_tokens)
+            cost_usd = self._cost_usd(answer.provider, answer.model, plain)
         spent = Spent(round((cost_usd or 0.0) * NANO), usage.input_tokens + usage.output_tokens)
         return tuple((self._window(budget, execution), spent) for budget in budgets)
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from stratarouter_runtime.clock import milliseconds
-from stratarouter_runtime.engine.gates import Gates, Hold, Passage
+from stratarouter_runtime.engine.gates import Gates, Hold, Passage, circuit_open
 from stratarouter_runtime.engine.respond import error_info
 from stratarouter_runtime.engine.together import Prompt, Together
 from stratarouter_runtime.engine.tokens import guessed_input
@@ -20,7 +20,6 @@ from stratarouter_runtime.errors import (
     ProviderAuthError,
     ProviderError,
     ProviderInterruptedError,
-    ProviderUnavailableError,
     UnknownProviderError,
 )
 from stratarouter_runtime.ports import Clock, ProviderCall, Providers
@@ -108,7 +107,7 @@ class Caller:
             open_in_s = self._gates.open_in_s(target)
             if open_in_s > 0 and index + 1 < len(targets):
                 # Another target can answer now; nobody waits for this one to get well.
-                problem = _circuit_open(target, open_in_s)
+                problem = circuit_open(target, open_in_s)
                 continue
             try:
                 await hold.move(target.provider, work.deadline - self._clock.monotonic())
@@ -134,12 +133,11 @@ class Caller:
             try:
                 open_in_s = self._gates.open_in_s(target)
                 if open_in_s > 0:
-                    raise _circuit_open(target, open_in_s)
+                    raise circuit_open(target, open_in_s)
                 return await self._call_or_hedge(work, target, remaining, waited_s)
             except ProviderAuthError:
                 # Another key of the same provider may do; each is tried once before it is left out.
-                keys = self._providers.keys(target.provider)
-                if work.spoken or tries > keys or not self._gates.has_another_key(target.provider):
+                if work.spoken or not self._gates.has_another_key(target.provider):
                     raise
                 waited_s, code = 0.0, "provider_auth"
             except ProviderError as exc:
@@ -308,13 +306,6 @@ class Caller:
         work.attempts.append(_attempt(passage.target, code, took, status, waited_s))
         self._metrics.provider_calls_total.labels(provider, code).inc()
         self._metrics.provider_call_seconds.labels(provider).observe(took, exemplar(work.execution.request.traceparent))
-
-
-def _circuit_open(target: Target, open_in_s: float) -> ProviderUnavailableError:
-    return ProviderUnavailableError(
-        f"{target.provider}/{target.model} has failed too often lately; the next call goes in {open_in_s:.1f} s",
-        retry_after_s=open_in_s,
-    )
 
 
 def _attempt(target: Target, code: str, took_s: float, status: int | None, waited_s: float) -> Attempt:

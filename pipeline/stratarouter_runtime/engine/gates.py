@@ -186,7 +186,8 @@ class Gates:
     async def enter(self, target: Target, tokens: int, remaining_s: float) -> Passage:
         """Pass the breaker (which must be open for calls) and book a key's rate; waits for its turn.
 
-        Raises ProviderRateLimitedError where the turn comes later than in ``remaining_s`` seconds.
+        Raises ProviderRateLimitedError where the turn comes later than in ``remaining_s`` seconds, and
+        ProviderUnavailableError where the breaker has opened meanwhile.
         """
         now = self._clock.monotonic()
         keys = self._keys_of(target.provider)
@@ -210,6 +211,10 @@ class Gates:
                 key.limiter.release(tokens)
                 raise
             now = self._clock.monotonic()
+            open_in_s = self.open_in_s(target)
+            if open_in_s > 0:
+                key.limiter.release(tokens)
+                raise circuit_open(target, open_in_s)
         health = self._health_of(target)
         health.breaker.begin(now)
         health.calls += 1
@@ -221,10 +226,10 @@ class Gates:
         health = self._health_of(passage.target)
         before = health.breaker.state(now)
         if isinstance(outcome, Answer):
-            health.breaker.end(now, ok=True)
+            health.breaker.end(now, ok=True, began=passage.began)
             health.latencies_s.append(now - passage.began)
         else:
-            health.breaker.end(now, ok=False if isinstance(outcome, ILL) else None)
+            health.breaker.end(now, ok=False if isinstance(outcome, ILL) else None, began=passage.began)
         if health.breaker.state(now) == "open" and before != "open":
             self._metrics.breaker_openings_total.labels(passage.target.provider).inc()
         self._settle(passage, outcome, now)
@@ -237,7 +242,10 @@ class Gates:
             key.limiter.settle(passage.tokens, 0)
         match outcome:
             case Answer():
-                key.limiter.settle(passage.tokens, outcome.usage.input_tokens + outcome.usage.output_tokens)
+                used = outcome.usage.input_tokens + outcome.usage.output_tokens
+                # A server that counts nothing has not answered for nothing: what was booked stands.
+                if used > 0:
+                    key.limiter.settle(passage.tokens, used)
             case ProviderRateLimitedError():
                 wait = outcome.retry_after_s
                 key.limiter.penalise(now, DEFAULT_PENALTY_S if wait is None else wait)
@@ -305,3 +313,11 @@ class Gates:
         if keys[0].number == passage.key:
             return keys[0]
         return next((key for key in keys if key.number == passage.key), None)
+
+
+def circuit_open(target: Target, open_in_s: float) -> ProviderUnavailableError:
+    """Why ``target`` is not called for ``open_in_s`` seconds."""
+    return ProviderUnavailableError(
+        f"{target.provider}/{target.model} has failed too often lately; the next call goes in {open_in_s:.1f} s",
+        retry_after_s=open_in_s,
+    )

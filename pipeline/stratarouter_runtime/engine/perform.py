@@ -97,7 +97,7 @@ class Performer:
                     raise _TooLateError
                 # 1. Not beyond what the tenant may spend.
                 refusal = await self._refusal(work) if self._budgets.any else None
-                if refusal is not None:
+                if refusal is not None and not await self._is_recorded(work):
                     return Recorded(None, error_info(refusal))
                 work.asked = True
                 # What is charged to a budget is recorded at once: the next call is held against it.
@@ -120,6 +120,12 @@ class Performer:
 
     async def _refusal(self, work: Work) -> ExecutionError | None:
         return await self._persist(lambda: self._budgets.refusal(work.execution), "read budgets", until=work.due)
+
+    async def _is_recorded(self, work: Work) -> bool:
+        """Whether its id was answered before, which the journal then says again, and costs nothing."""
+        if work.deferred:
+            return False
+        return await self._persist(lambda: self._journal.lookup_one(work.key), "lookup", until=work.due) is not None
 
     async def begin(self, execution: Execution, key: JournalKey, *, leader: JournalKey | None) -> Begun:
         """Claim ``key``; waits while another living worker executes it.

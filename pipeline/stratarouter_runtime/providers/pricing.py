@@ -8,7 +8,7 @@ numbers all the same. An unknown price is None, never zero.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -43,10 +43,14 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A model whose price depends on size or date: the library works it out each time (about 80 us)."""
+    """A model whose price depends on size or date: the library works it out each time (about 80 us).
+
+    ``is_whole``: an answer has a price too; of many models the library knows the question's alone, or none.
+    """
 
     provider_id: str
     model: str
+    is_whole: bool = True
 
 
 class Pricer:
@@ -86,8 +90,9 @@ class Pricer:
         return None if price is None else _listed_cost_usd(price, usage)
 
     def knows(self, provider: str, model: str) -> bool:
-        """Whether a price is known."""
-        return self._price(provider, model) is not None
+        """Whether a question with its answer will have a price."""
+        price = self._price(provider, model)
+        return price.is_whole if isinstance(price, _Listed) else price is not None
 
     def _price(self, provider: str, model: str) -> Rates | _Listed | None:
         key = (provider, model)
@@ -111,7 +116,10 @@ class Pricer:
 
         prices = listed.model.prices
         flat = _flat_rates(prices) if isinstance(prices, ModelPrice) else None
-        return flat or _Listed(listed.provider.id, model)
+        if flat is not None:
+            return flat
+        found = _Listed(listed.provider.id, model)
+        return replace(found, is_whole=_listed_cost_usd(found, Usage(1, 1)) is not None)
 
 
 def _ask_library(model: str, *, api_url: str | None = None, provider_id: str | None = None) -> PriceCalculation | None:

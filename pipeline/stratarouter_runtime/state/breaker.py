@@ -66,16 +66,19 @@ class Breaker:
         if self.state(now) == "half_open":
             self._probe_since = now
 
-    def end(self, now: float, *, ok: bool | None) -> None:
-        """A call has ended. None: it says nothing about the target (refused by itself, or given up by the caller)."""
+    def end(self, now: float, *, ok: bool | None, began: float) -> None:
+        """A call that began at ``began`` has ended.
+
+        ``ok`` None: it says nothing about the target (refused by itself, or given up by the caller).
+        """
         if self._open_until is not None:
-            self._end_probe(now, ok=ok)
+            self._end_probe(now, ok=ok, began=began)
         elif ok is not None:
             self._count(now, ok=ok)
 
-    def _end_probe(self, now: float, *, ok: bool | None) -> None:
-        if self.state(now) != "half_open":
-            # Begun before it opened: late news.
+    def _end_probe(self, now: float, *, ok: bool | None, began: float) -> None:
+        if self._open_until is None or began < self._open_until:
+            # Begun before it opened: late news, whenever they come. A probe that has to wait is not to suffer for them.
             return
         self._probe_since = None
         if ok is True:
