@@ -36,7 +36,7 @@ from stratarouter_runtime.ports import Comparer, Embedder
 from stratarouter_runtime.processors.cache_control import ControlDesk, ControlReader, ControlWriter
 from stratarouter_runtime.processors.control_resolve import Resolver
 from stratarouter_runtime.processors.find_response import find_response
-from stratarouter_runtime.providers import create_adapters, create_pricer, create_providers
+from stratarouter_runtime.providers import check_targets, create_adapters, create_pricer, create_providers
 from stratarouter_runtime.records import CacheCommand
 from stratarouter_runtime.routes import RouteHedge, RouteTable
 from stratarouter_runtime.state.breaker import BreakerState
@@ -84,6 +84,7 @@ class Assembly:
     ) -> None:
         self.config = config
         self.routes = routes or RouteTable.for_config(config)
+        check_targets(self.routes)
         self.owner = str(uuid.uuid4())
         self.metrics = Metrics(providers=self.routes.providers)
         self.clock = SystemClock()
@@ -241,6 +242,7 @@ class Assembly:
         Raises ConfigurationError, and leaves everything as it was, where the table or a key is wrong.
         """
         routes = RouteTable.for_config(self.config)
+        check_targets(routes)
         adapters = create_adapters(self.config, routes) if self._needs_engine else {}
         self.routes = routes
         self.acceptor.update(routes)

@@ -7,6 +7,7 @@ Precedence: keyword arguments > environment > TOML file > defaults. The file is 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import tomllib
@@ -21,6 +22,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stratarouter_runtime.errors import ConfigurationError
+
+log = logging.getLogger("stratarouter.config")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -261,6 +264,7 @@ class RuntimeConfig(BaseSettings):
         problems = _cross_field_problems(self)
         if problems:
             raise ConfigurationError(_numbered(problems))
+        _tell_of_unread(os.environ)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | None = None, **settings: Any) -> Self:
@@ -324,6 +328,23 @@ class RuntimeConfig(BaseSettings):
 def environment_name(field: str) -> str:
     """The environment variable of a field."""
     return OWN_ENVIRONMENT_NAMES.get(field, ENVIRONMENT_PREFIX + field.upper())
+
+
+_told: set[str] = set()
+
+
+def _tell_of_unread(environment: Mapping[str, str]) -> None:
+    """Once for each: variables that were probably meant for us. No error: others may begin with the same word."""
+    fields = RuntimeConfig.model_fields
+    known = {environment_name(field) for field in fields}
+    for name in environment:
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in known or name in _told:
+            continue
+        field = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        near = [field] if field in fields else difflib.get_close_matches(field, fields, n=1, cutoff=0.8)
+        if near:
+            _told.add(name)
+            log.warning("environment variable %s is not read; did you mean %s?", name, environment_name(near[0]))
 
 
 class _Environment(PydanticBaseSettingsSource):

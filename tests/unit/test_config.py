@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from stratarouter_runtime import config as config_module
 from stratarouter_runtime.config import RuntimeConfig, environment_name
 from stratarouter_runtime.errors import ConfigurationError
 
@@ -205,3 +206,18 @@ def test_with_a_bound_on_wrong_hits_the_threshold_is_looked_for_from_further_dow
 def test_a_bound_on_wrong_hits_is_within_what_can_be_shown(rate: float):
     with pytest.raises(ConfigurationError, match="cache_max_error_rate"):
         RuntimeConfig(cache_max_error_rate=rate)
+
+
+def test_a_variable_that_was_probably_meant_for_us_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(config_module, "_told", set())
+    for name in ("CACHE_TLL", "DATABASE_URL", "ROUTES_FILE", "CACHE_TTL", "ENGINE", "COMPILE", "SOMETHING_ELSE"):
+        monkeypatch.setenv(f"STRATAROUTER_{name}", "5")
+    for _ in range(2):
+        RuntimeConfig()
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        "environment variable STRATAROUTER_CACHE_TLL is not read; did you mean STRATAROUTER_CACHE_TTL?",
+        "environment variable STRATAROUTER_DATABASE_URL is not read; did you mean DATABASE_URL?",
+        "environment variable STRATAROUTER_ROUTES_FILE is not read; did you mean STRATAROUTER_ROUTES?",
+    ]

@@ -132,7 +132,9 @@ async def test_a_recorded_result_is_given_again_without_a_call() -> None:
         again = await bench.engine.submit(execution("r", "q"), check_journal=True)
     assert len(provider.calls) == 1
     assert again.from_journal
-    assert replace(again, from_journal=False, timings_ms={}, batch=first.batch) == replace(first, timings_ms={})
+    assert (again.cache.kind, again.cache.reason) == ("bypass", "journal")
+    same = replace(again, from_journal=False, timings_ms={}, batch=first.batch, cache=first.cache)
+    assert same == replace(first, timings_ms={})
 
 
 @pytest.mark.parametrize(("on_ambiguous", "calls", "code"), [("retry", 2, None), ("fail", 1, "ambiguous")])

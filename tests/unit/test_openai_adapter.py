@@ -16,6 +16,7 @@ from stratarouter_runtime.errors import (
     ProviderRateLimitedError,
     ProviderRejectedError,
     ProviderUnavailableError,
+    UnknownProviderError,
     UnsupportedParameterError,
 )
 from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
@@ -494,7 +495,7 @@ async def test_unknown_provider_is_rejected_before_anything_is_sent():
     transport = ScriptedTransport()
     providers = create_providers(RuntimeConfig(), RouteTable.from_dict(PROVIDERS), transport)
     await providers.start()
-    with pytest.raises(ProviderRejectedError, match="'nobody'"):
+    with pytest.raises(UnknownProviderError, match="'nobody'"):
         await providers.call("nobody", call())
     assert transport.calls == []
 

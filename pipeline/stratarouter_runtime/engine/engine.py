@@ -261,6 +261,7 @@ class Engine:
                 # begin() also tells a redelivery from a conflict.
                 begun = await self._performer.begin(execution, key, leader=None)
                 story.from_journal = True
+                story.cache = lookup.verdict(lookup.RECORDED, execution.content_hash)
                 return respond.from_outcome(execution, begun.recorded or recorded, story)
         # 2. The cache.
         looked = manner.looked

@@ -15,6 +15,8 @@ BYPASSED = CacheMiss(reason="mode", bypassed=True)
 """Its ``cache.mode`` says so."""
 DISABLED = CacheMiss(reason="disabled", bypassed=True)
 """There is no cache, or nothing may be kept."""
+RECORDED = CacheMiss(reason="journal", bypassed=True)
+"""The journal had the answer already."""
 
 
 def may_read(execution: Execution) -> bool:

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 from pydantic import SecretStr
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import ConfigurationError
-from stratarouter_runtime.ports import ProviderAdapter, Transport
+from stratarouter_runtime.errors import ConfigurationError, ProviderError, RouteTableError
+from stratarouter_runtime.ports import ProviderAdapter, ProviderCall, Transport
 from stratarouter_runtime.providers.anthropic import AnthropicAdapter
 from stratarouter_runtime.providers.google import GoogleAdapter
 from stratarouter_runtime.providers.openai import OpenAIAdapter
@@ -18,13 +18,15 @@ from stratarouter_runtime.providers.openai_completions import OpenAICompletionsA
 from stratarouter_runtime.providers.openai_responses import OpenAIResponsesAdapter
 from stratarouter_runtime.providers.pricing import Pricer, Rates
 from stratarouter_runtime.providers.provider_set import Adapters, ProviderSet
-from stratarouter_runtime.routes import ProviderSpec, RouteTable, api_keys
+from stratarouter_runtime.records import Target
+from stratarouter_runtime.routes import ProviderSpec, Route, RouteTable, api_keys
 
 __all__ = [
     "ADAPTERS",
     "Pricer",
     "ProviderSet",
     "Rates",
+    "check_targets",
     "create_adapter",
     "create_adapters",
     "create_pricer",
@@ -94,6 +96,31 @@ def create_adapters(config: RuntimeConfig, routes: RouteTable) -> Adapters:
 def create_adapter(spec: ProviderSpec, key: SecretStr | None) -> ProviderAdapter:
     """The adapter for one provider and one of its keys. Raises ConfigurationError where no header can carry the key."""
     return ADAPTERS[spec.kind](spec.name, spec.base_url, key)
+
+
+def check_targets(routes: RouteTable) -> None:
+    """Raises RouteTableError where a target would refuse every request for what the table itself asks of it: its
+    parameters, or a system prompt that its wire shape has no place for.
+    """
+    adapters = {name: create_adapter(spec, None) for name, spec in routes.providers.items()}
+    tables = {f"routes.{route_id}": route for route_id, route in routes.routes.items()}
+    if routes.fallback is not None:
+        tables["default"] = routes.fallback
+    for where, route in tables.items():
+        for number, target in enumerate(route.targets):
+            try:
+                adapters[target.provider].to_http(_trial(route, target))
+            except ProviderError as exc:
+                raise RouteTableError(
+                    f"{where}.targets[{number}] ({target.provider}/{target.model}) would refuse every request: {exc}",
+                    remedy=f"correct params of {where} or of the target; {exc.remedy}",
+                ) from exc
+
+
+def _trial(route: Route, target: Target) -> ProviderCall:
+    prompt = ({"role": "system", "content": route.system_prompt},) if route.system_prompt else ()
+    messages = (*prompt, {"role": "user", "content": "hello"})
+    return ProviderCall(target.model, messages, {**route.params, **target.params}, "trial", 1.0)
 
 
 def create_pricer(routes: RouteTable) -> Pricer:

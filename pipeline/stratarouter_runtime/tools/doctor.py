@@ -18,7 +18,7 @@ from stratarouter_runtime.embedders import create_embedder
 from stratarouter_runtime.errors import ConfigurationError, RuntimeSystemError
 from stratarouter_runtime.journal.reader import JournalReader
 from stratarouter_runtime.processors import admin_client
-from stratarouter_runtime.providers import create_adapter
+from stratarouter_runtime.providers import check_targets, create_adapter
 from stratarouter_runtime.providers.reach import reach
 from stratarouter_runtime.route_file import ProviderSpec
 from stratarouter_runtime.routes import RouteTable, api_keys
@@ -75,6 +75,7 @@ async def _bounded(name: str, work: Awaitable[list[Check]]) -> list[Check]:
 
 async def _routes(config: RuntimeConfig) -> list[Check]:
     table = RouteTable.for_config(config)
+    check_targets(table)
     where = "the built-in table" if config.routes_file is None else str(config.routes_file)
     found = [Check("routes", "ok", f"{where}: {len(table.providers)} providers")]
     for spec in table.providers.values():

@@ -1,0 +1,89 @@
+"""What a route table asks of its targets is known before the first request: the start says what each would refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stratarouter_runtime.assembly import Assembly
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import RouteTableError
+from stratarouter_runtime.providers import ADAPTERS, check_targets
+from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.tools import doctor
+
+ROOT = Path(__file__).parents[2]
+
+
+def table(kind: str, *, target: dict[str, Any] | None = None, **route: Any) -> RouteTable:
+    """Two routes, the second of which has what is given."""
+    plain = {"provider": "p", "model": "m"}
+    return RouteTable.from_dict(
+        {
+            "providers": {"p": {"kind": kind, "base_url": "https://127.0.0.1:1/v1"}},
+            "routes": {"good": {"targets": [plain]}, "asked": {"targets": [plain, plain | (target or {})], **route}},
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", sorted(ADAPTERS))
+def test_a_parameter_that_no_request_could_carry_is_named_with_its_route_and_target(kind: str) -> None:
+    check_targets(table(kind, params={"max_tokens": 5}, target={"params": {"temperature": 0.5}}))
+    with pytest.raises(RouteTableError, match=r"^routes\.asked\.targets\[1\] \(p/m\) .*foo"):
+        check_targets(table(kind, target={"params": {"foo": 1}}))
+    with pytest.raises(RouteTableError, match=r"^routes\.asked\.targets\[0\] \(p/m\) .*max_token\b"):
+        check_targets(table(kind, params={"max_token": 5}))
+
+
+def test_what_a_wire_shape_lacks_is_said_of_the_table_and_not_of_each_request() -> None:
+    check_targets(table("anthropic", system_prompt="be kind"))
+    with pytest.raises(RouteTableError, match="seed"):
+        check_targets(table("anthropic", params={"seed": 1}))
+    default = {"targets": [{"provider": "p", "model": "m"}], "params": {"seed": 1}}
+    providers = {"p": {"kind": "anthropic", "base_url": "https://127.0.0.1:1"}}
+    fallback = RouteTable.from_dict({"providers": providers, "default": default})
+    with pytest.raises(RouteTableError, match=r"^default\.targets\[0\]"):
+        check_targets(fallback)
+
+
+def test_a_worker_does_not_start_with_it_and_a_reload_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "routes.toml"
+    right = (
+        '[providers.p]\nkind = "simulator"\nbase_url = "http://127.0.0.1:1/v1"\n'
+        '[routes.asked]\ntargets = [{ provider = "p", model = "m" }]\n'
+    )
+    wrong = right.replace('model = "m"', 'model = "m", params = { foo = 1 }')
+    config = RuntimeConfig(state_backend="memory", cache_backend="memory", routes_file=_written(file, wrong))
+    with pytest.raises(RouteTableError, match="foo"):
+        Assembly(config)
+    _written(file, right)
+    assembly = Assembly(config)
+    before = assembly.routes
+    _written(file, wrong)
+    with pytest.raises(RouteTableError, match="foo"):
+        assembly.reload()
+    assert assembly.routes is before
+
+
+def _written(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+async def test_the_doctor_says_so(tmp_path: Path) -> None:
+    file = _written(
+        tmp_path / "routes.toml",
+        '[providers.p]\nkind = "simulator"\nbase_url = "http://127.0.0.1:1/v1"\n'
+        '[default]\ntargets = [{ provider = "p", model = "m", params = { foo = 1 } }]\n',
+    )
+    config = RuntimeConfig(routes_file=file)
+    [said] = await doctor._bounded("routes", doctor._routes(config))
+    assert (said.name, said.state) == ("routes", "failed")
+    assert "default.targets[0]" in said.detail
+
+
+@pytest.mark.parametrize("path", ["ops/compose", "ops/kubernetes", "pipeline/stratarouter_runtime/demo_data"])
+def test_the_tables_that_come_with_it_are_right(path: str) -> None:
+    check_targets(RouteTable.load(ROOT / path / "routes.toml"))
