@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -15,6 +17,7 @@ from stratarouter_runtime.errors import (
     ConfigurationError,
     ExecutionError,
     InvalidRecordError,
+    SchemaViolationError,
     ShuttingDownError,
 )
 from stratarouter_runtime.feedback import Feedback
@@ -24,12 +27,18 @@ from stratarouter_runtime.records import BatchVerdict, CacheCommand, CacheVerdic
 from stratarouter_runtime.room import Room
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.shared_task import SharedTask
+from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.validation import shown
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 T = TypeVar("T")
 
+log = logging.getLogger("stratarouter.bridge")
+
+ONE_LOOP = "one bridge for each event loop, or asyncio.run_coroutine_threadsafe(bridge.execute(...), loop)"
+CLOSE_FIRST = "close the bridge in the event loop that started it, as `async with` does"
 LONGEST_S = 7 * 86_400.0
 """Whoever would wait for ever waits so long."""
 
@@ -110,6 +119,7 @@ class ResponseStream:
 
     def __init__(self, carry: Callable[[Callable[[str], None]], Coroutine[Any, Any, ExecutionResult]]) -> None:
         self._carry = carry
+        self._begun = False
         self._result: ExecutionResult | None = None
 
     @property
@@ -119,8 +129,17 @@ class ResponseStream:
             raise ExecutionError("the stream has no result yet", remedy="iterate over it to its end first")
         return self._result
 
-    async def __aiter__(self) -> AsyncIterator[str]:
-        """The pieces, in order; together they are ``result.response``."""
+    def __aiter__(self) -> AsyncIterator[str]:
+        """The pieces, in order; together they are ``result.response``. Raises ExecutionError the second time."""
+        if self._begun:
+            raise ExecutionError(
+                "the stream was iterated over before",
+                remedy="keep its pieces, or read result; to ask again, and pay again, call stream again",
+            )
+        self._begun = True
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[str]:
         waiting: list[str] = []
         news = asyncio.Event()
 
@@ -167,6 +186,9 @@ class Carrier(Protocol):
     async def stop(self, grace_s: float) -> None:
         """Let what runs end within ``grace_s`` seconds."""
 
+    async def abandon(self) -> None:
+        """Release what can be without the event loop it was started in, which is closed."""
+
     async def carry(self, draft: Draft, bound_s: float, on_text: Callable[[str], None] | None = None) -> Response:
         """Execute the request. Raises InvalidRecordError, ExecutionError, InfrastructureError, and after ``bound_s``
         seconds DeadlineExceededError.
@@ -191,6 +213,9 @@ class CoreRuntimeBridge(Feedback):
         comparer: for ``inline`` and ``cache_max_error_rate``: judges answers, if not the configured one.
 
     Use it as an async context manager, or let the first ``execute`` start it and call ``close`` at the end.
+
+    It belongs to the event loop that starts it, as its connections do. In another one (a second ``asyncio.run``, a
+    thread's own) everything raises ConfigurationError, before anything is sent.
     """
 
     def __init__(
@@ -208,6 +233,9 @@ class CoreRuntimeBridge(Feedback):
         self._starting = SharedTask(self._start, "starting the bridge")
         self._closing = asyncio.Lock()
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Whose it is; None before the first call, and once it is closed."""
+        self._settling = threading.Lock()
         self._room = Room(self.config.max_in_flight)
 
     @property
@@ -263,19 +291,39 @@ class CoreRuntimeBridge(Feedback):
     async def close(self) -> None:
         """Let running executions end within ``drain_timeout_s`` seconds and release everything. Idempotent.
 
-        A start under way is ended.
+        A start under way is ended. Where the event loop that started it is closed, what can be released without it is,
+        with a warning: connections go with the bridge itself, and what was not journaled yet is lost.
+
+        Raises ConfigurationError in another event loop than the one that started it.
         """
+        loop = self._loop
+        if loop is not None and loop is not asyncio.get_running_loop():
+            await self._abandon(loop)
+            return
         self._closed = True
         async with self._closing:
             await self._starting.end()
             carrier, self._carrier = self._carrier, None
-            if carrier is None:
-                return
-            try:
-                await carrier.stop(self.config.drain_s)
-            finally:
-                if self.config.gc_threshold:
-                    SELDOM.let_go()
+            if carrier is not None:
+                await self._let_go(carrier.stop(self.config.drain_s))
+            self._loop = None
+
+    async def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not loop.is_closed():
+            raise _elsewhere(loop)
+        with self._settling:
+            carrier, self._carrier = self._carrier, None
+            self._loop, self._closed = None, True
+        if carrier is not None:
+            event(log, logging.WARNING, "the bridge's event loop was closed before the bridge", remedy=CLOSE_FIRST)
+            await self._let_go(carrier.abandon())
+
+    async def _let_go(self, ending: Awaitable[None]) -> None:
+        try:
+            await ending
+        finally:
+            if self.config.gc_threshold:
+                SELDOM.let_go()
 
     async def execute(
         self,
@@ -310,6 +358,7 @@ class CoreRuntimeBridge(Feedback):
             InvalidRecordError: the request cannot be executed as it is.
             RequestFailedError: it was executed and has no answer; ``.code`` says why.
             InfrastructureError: the journal or the broker is away.
+            ConfigurationError: the first call could not start the bridge, or it belongs to another event loop.
         """
         given = {"query": query, "messages": messages, "embedding": embedding, "params": params, "cache": cache}
         return await self._carry(decision, context, request_id, given, timeout_s)
@@ -348,6 +397,7 @@ class CoreRuntimeBridge(Feedback):
         timeout_s: float | None,
         on_text: Callable[[str], None] | None = None,
     ) -> ExecutionResult:
+        self._belongs_here()
         draft = Draft.of(decision, context, request_id, given)
         bound = _checked(self.config.execution_timeout if timeout_s is None else timeout_s)
         if not self._room.take_now():
@@ -383,8 +433,9 @@ class CoreRuntimeBridge(Feedback):
         """Execute many at once; each is a mapping of ``execute``'s arguments. Results in the same order.
 
         With ``return_exceptions``, a failed one's exception stands in its place; else the first is raised once all
-        have ended.
+        have ended. In another event loop than the bridge's it raises ConfigurationError in any case.
         """
+        self._belongs_here()
         done = await asyncio.gather(*(self.execute(**request) for request in requests), return_exceptions=True)
         if not return_exceptions:
             for item in done:
@@ -392,7 +443,22 @@ class CoreRuntimeBridge(Feedback):
                     raise item
         return list(done)
 
+    def _belongs_here(self) -> None:
+        """Raise ConfigurationError where the running event loop is not the bridge's; of several the first one is."""
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return
+        with self._settling:
+            if self._closed:
+                raise ShuttingDownError("the bridge is closed")
+            before = self._loop
+            # Where a start failed, nothing is left in the loop that it was tried in.
+            if before is not None and not (before.is_closed() and self._carrier is None):
+                raise _elsewhere(before)
+            self._loop = loop
+
     async def _started(self) -> Carrier:
+        self._belongs_here()
         carrier = self._carrier
         if carrier is None and not self._closed:
             carrier = await self._starting.result()
@@ -414,10 +480,20 @@ class CoreRuntimeBridge(Feedback):
         return InlineCarrier(self.config, self._room, self._routes, self._comparer)
 
 
+def _elsewhere(loop: asyncio.AbstractEventLoop) -> ConfigurationError:
+    """The error for a call outside ``loop``, which is the bridge's."""
+    closed = ", which is closed" if loop.is_closed() else ""
+    return ConfigurationError(f"the bridge belongs to another event loop{closed}", remedy=ONE_LOOP)
+
+
 def _checked(timeout_s: float) -> float:
-    if math.isnan(timeout_s):
-        raise InvalidRecordError("timeout_s is not a number")
-    return min(timeout_s, LONGEST_S)
+    try:
+        valid = not math.isnan(timeout_s)
+    except (TypeError, OverflowError):
+        valid = False
+    if not valid:
+        raise SchemaViolationError(f"timeout_s = {shown(timeout_s)} is no number", remedy="pass seconds, as 30 or 0.5")
+    return min(float(timeout_s), LONGEST_S)
 
 
 __all__ = ["CoreRuntimeBridge", "ExecutionResult", "InvalidRecordError", "RequestFailedError", "ResponseStream"]

@@ -15,11 +15,14 @@ from stratarouter_runtime.decisions import to_decision
 from stratarouter_runtime.errors import DeadlineExceededError, SchemaViolationError
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.records import Decision
+from stratarouter_runtime.validation import rfc3339, shown
 
 MAX_WORDS_CHARS = 1_000
 """Of a question and its context. Longer questions hardly come again in the same words."""
 _PLAIN = ("query", "request_id", "decision", "context")
 """The fields of a request that says nothing out of the ordinary."""
+ID_REMEDY = "pass request_id= as a string of 1 to 256 characters, or leave it out for a new one"
+CONTEXT_REMEDY = "pass context= as a mapping, as {'tenant': 'acme', 'user_id': 'u1'}, or leave it out"
 QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context or the decision"
 
 
@@ -49,13 +52,11 @@ class Draft:
     vector: NDArray[np.float32] | None
 
     @classmethod
-    def of(
-        cls, decision: object, context: Mapping[str, Any] | None, request_id: str | None, given: dict[str, Any]
-    ) -> Self:
+    def of(cls, decision: object, context: Mapping[str, Any] | None, request_id: object, given: dict[str, Any]) -> Self:
         """From the arguments of ``execute``. Raises SchemaViolationError, and DecisionError for a decision that is
         none.
         """
-        around = _around(context, given) if context else {}
+        around = {} if context is None else _around(context, given)
         if type(decision) is not str:
             decision = _without_words(decision, given)
         if given["query"] is None and given["messages"] is None:
@@ -65,6 +66,8 @@ class Draft:
         # Text is taken to be the record's own form of a vector already.
         if not isinstance(fields.get("embedding", ""), str):
             vector = _vector(fields.pop("embedding"))
+        if request_id is not None and not isinstance(request_id, str):
+            raise SchemaViolationError(f"request_id = {shown(request_id)}: must be a string", remedy=ID_REMEDY)
         known = request_id or _new_id()
         fields["request_id"] = known
         fields["decision"] = decision if type(decision) is str else _decision(to_decision(decision))
@@ -94,11 +97,17 @@ class Draft:
             return None
         return Words(decision, query, fields["context"].get("tenant", ""), mode)
 
-    def record(self) -> bytes:
-        """The whole request as a record's value. Raises SchemaViolationError."""
-        if self.vector is None:
-            return _json(self.fields)
-        return _json(self.fields | {"embedding": base64.b64encode(self.vector.tobytes()).decode()})
+    def record(self, deadline_ms: int | None = None) -> bytes:
+        """The whole request as a record's value; nothing is done for it after ``deadline_ms`` (epoch milliseconds).
+
+        Raises SchemaViolationError.
+        """
+        more: dict[str, Any] = {}
+        if deadline_ms is not None:
+            more["deadline"] = rfc3339(deadline_ms)
+        if self.vector is not None:
+            more["embedding"] = base64.b64encode(self.vector.tobytes()).decode()
+        return _json(self.fields | more)
 
     def late(self, bound_s: float) -> DeadlineExceededError:
         """The error for a caller that waited ``bound_s`` seconds."""
@@ -111,6 +120,8 @@ class Draft:
 
 def _around(context: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """What is left of ``context`` when the arguments of ``execute`` that stand in it have gone into ``given``."""
+    if type(context) is not dict and not isinstance(context, Mapping):
+        raise SchemaViolationError(f"context = {shown(context)}: must be a mapping", remedy=CONTEXT_REMEDY)
     around = dict(context)
     for name in ("query", "messages", "embedding"):
         found = around.pop(name, None)

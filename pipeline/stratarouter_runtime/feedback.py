@@ -142,18 +142,21 @@ class Feedback:
 
         Raises:
             SchemaViolationError: the answer cannot be told or names no entry; or several tenants have the id.
+            ConfigurationError: the bridge could not be started, or belongs to another event loop.
             InfrastructureError: the broker is away; or, where nobody follows the topic, Redis is, and the answer may be
                 served from it until this is said again.
         """
+        # First: what is remembered belongs to the event loop of the bridge too.
+        commander = await self._started()
         if isinstance(answer, str):
             response: Response | Gist | None = self._recent.get(answer, tenant)
             if response is None:
-                response = await (await self._started()).response_to(answer, tenant)
+                response = await commander.response_to(answer, tenant)
         else:
             response = answer.record
         if response is None:
             raise SchemaViolationError(f"no response to {answer!r} is known here", remedy=ANSWER_PLACES)
-        await (await self._started()).command(wrong_answer(response, by, reason))
+        await commander.command(wrong_answer(response, by, reason))
 
     async def correct(
         self, answer: Answered | str, text: str, *, reason: str, by: str = "bridge", ttl: int | None = None

@@ -94,6 +94,18 @@ class InlineCarrier:
         if self._http is not None:
             await self._http.stop()
 
+    async def abandon(self) -> None:
+        """Release what is not its loop's: the port, the embedder's thread, the export of traces.
+
+        Connections close once nothing refers to them any more.
+        """
+        http, embedder = self._http, self._assembly.embedder
+        endings = [asyncio.to_thread(self._tracing.stop)]
+        endings += [part.stop() for part in (http, embedder) if part is not None]
+        for failure in await asyncio.gather(*endings, return_exceptions=True):
+            if isinstance(failure, BaseException):
+                event(log, logging.WARNING, "not released", cause=repr(failure))
+
     async def carry(self, draft: Draft, bound_s: float, on_text: Callable[[str], None] | None = None) -> Response:
         """Decode like any record, embed, execute."""
         assembly = self._assembly

@@ -25,7 +25,7 @@ class SharedTask(Generic[T]):
     async def result(self) -> T:
         """What ``make`` returns or raises; ShuttingDownError where ``end`` came first."""
         task = self._task
-        if task is None or task.done():
+        if task is None or not _runs(task):
             task = self._task = asyncio.create_task(self._make(), name=self._name)
             task.add_done_callback(_look_at)
         await asyncio.wait([task])
@@ -36,9 +36,14 @@ class SharedTask(Generic[T]):
     async def end(self) -> None:
         """Cancel what runs, and wait for its end."""
         task = self._task
-        if task is not None and not task.done():
+        if task is not None and _runs(task):
             task.cancel()
             await asyncio.wait([task])
+
+
+def _runs(task: asyncio.Task[Any]) -> bool:
+    """Whether ``task`` will end: what a closed event loop left behind never does."""
+    return not task.done() and not task.get_loop().is_closed()
 
 
 def _look_at(task: asyncio.Task[Any]) -> None:

@@ -14,7 +14,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft
-from stratarouter_runtime.errors import BrokerError, DeadlineExceededError, InvalidRecordError, ShuttingDownError
+from stratarouter_runtime.errors import (
+    BrokerError,
+    DeadlineExceededError,
+    ExecutionError,
+    InvalidRecordError,
+    ShuttingDownError,
+)
 from stratarouter_runtime.inline import InlineCarrier
 from stratarouter_runtime.records import CacheCommand, Response
 from stratarouter_runtime.routes import RouteTable
@@ -24,17 +30,22 @@ LATENCY_S = 1.0
 
 
 @pytest.fixture
-async def bridge() -> AsyncIterator[CoreRuntimeBridge]:
-    async with Simulator(SimulatorSettings(latency_ms=1000 * LATENCY_S)) as simulator:
-        table = {
-            "providers": {"sim": {"kind": "simulator", "base_url": simulator.base_url}},
-            "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
-        }
-        config = RuntimeConfig(
-            state_backend="memory", cache_backend="memory", cache_control="off", max_in_flight=1, drain_timeout_s=0.1
-        )
-        async with CoreRuntimeBridge(config, RouteTable.from_dict(table)) as running:
-            yield running
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(SimulatorSettings(latency_ms=1000 * LATENCY_S)) as running:
+        yield running
+
+
+@pytest.fixture
+async def bridge(simulator: Simulator) -> AsyncIterator[CoreRuntimeBridge]:
+    table = {
+        "providers": {"sim": {"kind": "simulator", "base_url": simulator.base_url}},
+        "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
+    }
+    config = RuntimeConfig(
+        state_backend="memory", cache_backend="memory", cache_control="off", max_in_flight=1, drain_timeout_s=0.1
+    )
+    async with CoreRuntimeBridge(config, RouteTable.from_dict(table)) as running:
+        yield running
 
 
 async def test_waiting_for_room_is_within_the_timeout(bridge: CoreRuntimeBridge) -> None:
@@ -65,6 +76,18 @@ async def test_for_ever_is_a_timeout_and_what_is_no_number_is_none(bridge: CoreR
     assert (await bridge.execute("chat", query="one", timeout_s=math.inf)).response
     with pytest.raises(InvalidRecordError, match="timeout_s"):
         await bridge.execute("chat", query="one", timeout_s=math.nan)
+
+
+async def test_a_stream_is_paid_for_once_however_often_it_is_iterated_over(
+    bridge: CoreRuntimeBridge, simulator: Simulator
+) -> None:
+    stream = bridge.stream("chat", query="one", cache={"mode": "bypass"})
+    pieces = [piece async for piece in stream]
+    with pytest.raises(ExecutionError, match="iterated over before") as caught:
+        _ = [piece async for piece in stream]
+    assert "keep its pieces" in caught.value.remedy
+    assert "".join(pieces) == stream.result.response
+    assert len(simulator.paid_calls) == 1
 
 
 async def test_who_waits_when_the_bridge_is_closed_is_told_so(bridge: CoreRuntimeBridge) -> None:
@@ -116,6 +139,9 @@ class Slow:
 
     async def stop(self, grace_s: float) -> None:
         del grace_s
+        self.ended = True
+
+    async def abandon(self) -> None:
         self.ended = True
 
     async def carry(self, draft: Draft, bound_s: float, on_text: object) -> Response:

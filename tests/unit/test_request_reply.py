@@ -54,6 +54,7 @@ class Broker:
         self.tells = True
         self.failure: Exception | None = None
         self.headers: list[list[tuple[str, bytes]]] = []
+        self.values: list[bytes] = []
 
     async def start(self) -> None:
         """Nothing to do."""
@@ -64,7 +65,7 @@ class Broker:
     async def send_and_wait(
         self,
         topic: str,
-        value: bytes,  # noqa: ARG002
+        value: bytes,
         key: bytes,  # noqa: ARG002
         partition: int | None,  # noqa: ARG002
         headers: list[tuple[str, bytes]],
@@ -72,6 +73,7 @@ class Broker:
         # As aiokafka has it, whose builder of records takes no tuple.
         assert type(headers) is list
         self.headers.append(headers)
+        self.values.append(value)
         offset, self.offset = self.offset, self.offset + 1
         await self.held.wait()
         if self.failure is not None:
@@ -89,7 +91,7 @@ class Asking:
         self.tasks: list[asyncio.Task[Response]] = []
 
     async def ask(
-        self, request_id: str, query: str = "q", *, tenant: str | None = "acme", bound_s: float = LONG_S
+        self, request_id: str | None, query: str = "q", *, tenant: str | None = "acme", bound_s: float = LONG_S
     ) -> Any:
         given = {"query": query, "messages": None, "embedding": None, "params": None, "cache": None}
         draft = Draft.of("chat", {} if tenant is None else {"tenant": tenant}, request_id, given)
@@ -402,3 +404,20 @@ async def test_a_request_goes_on_in_its_callers_trace(asking: Asking) -> None:
     for number, waiting in enumerate((traced, plain)):
         asking.hear(f"r{number + 1}", "yes", at=number)
         assert (await waiting).text == "yes"
+
+
+# --- what nobody can ask for again -----------------------------------------------------------------------------
+
+
+async def test_a_request_that_nobody_can_ask_for_again_says_until_when_its_answer_is_worth_paying_for(
+    asking: Asking,
+) -> None:
+    """A worker that came minutes later paid for what its caller had given up, and could not ask for any more."""
+    before_ms = int(time.time() * 1000)
+    await asking.ask(None, bound_s=5.0)
+    await asking.ask("known", bound_s=5.0)
+    made_up, known = (wire.decode_request(value) for value in asking.broker.values)
+    assert made_up.deadline_ms is not None
+    late_ms = made_up.deadline_ms - before_ms - 5_000
+    assert 0 <= late_ms - request_reply.DEADLINE_MARGIN_S * 1000 < 1_000
+    assert known.deadline_ms is None

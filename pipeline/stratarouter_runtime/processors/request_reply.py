@@ -17,7 +17,14 @@ from stratarouter_runtime import validation as check
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft
-from stratarouter_runtime.errors import BrokerError, InvalidRecordError, RecordTooLargeError, ShuttingDownError
+from stratarouter_runtime.errors import (
+    BrokerError,
+    InvalidRecordError,
+    RecordTooLargeError,
+    ShuttingDownError,
+    TopicContractError,
+)
+from stratarouter_runtime.processors.admin_client import connected
 from stratarouter_runtime.processors.answers import Answers
 from stratarouter_runtime.processors.cache_control import ControlWriter
 from stratarouter_runtime.processors.find_response import find_response
@@ -32,6 +39,16 @@ from stratarouter_runtime.wire_results import OWN_MAX_DEPTH, coordinates
 log = logging.getLogger("stratarouter.request_reply")
 
 START_TIMEOUT_S = 30.0
+LOOK_AGAIN_S = 0.5
+"""Before a topic that was not found is looked for once more: a broker may hear of a new one a moment later."""
+DEADLINE_MARGIN_S = 60.0
+"""Seconds between the end of a caller's wait and the deadline its request carries where nobody can ask for the answer
+again: as far as a worker's clock may be ahead of ours. Smaller, such a worker refuses what is waited for; larger,
+workers that come late pay longer for what nobody hears."""
+TOPICS_REMEDY = (
+    "run `stratarouter-runtime topics apply`; where it is there, check topic_prefix, and that this user may see it "
+    "(`stratarouter-runtime topics acls`)"
+)
 MAX_EARLY = 1_000
 MAX_EARLY_BYTES = 64 * 1024**2
 """Answers that are held because they came before their request's offset did: a few milliseconds' worth, and only those
@@ -234,9 +251,13 @@ class KafkaCarrier:
         )
 
     async def start(self) -> None:
-        """Connect, and stand at the end of the answers before the first request goes out."""
+        """Connect, and stand at the end of the answers before the first request goes out.
+
+        Raises TopicContractError where a topic is missing, BrokerError.
+        """
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
+                await self._check_topics()
                 await self._producer.start()
                 await self._answers.start()
         except CLIENT_ERRORS as exc:
@@ -245,6 +266,20 @@ class KafkaCarrier:
         except BaseException:
             await self.stop(0.0)
             raise
+
+    async def _check_topics(self) -> None:
+        """The clients wait for a topic that is not there until their timeout, and may have the broker make it."""
+        config = self._config
+        names = (config.requests_topic, config.responses_topic, config.dead_letter_topic)
+        missing = {config.topic(name) for name in names}
+        async with connected(config, "looking for the bridge's topics", START_TIMEOUT_S) as client:
+            missing -= set(await client.list_topics())
+            if missing:
+                await asyncio.sleep(LOOK_AGAIN_S)
+                missing -= set(await client.list_topics())
+        if missing:
+            said = ", ".join(map(repr, sorted(missing)))
+            raise TopicContractError(f"missing at {config.bootstrap_servers}: topic {said}", remedy=TOPICS_REMEDY)
 
     async def stop(self, grace_s: float) -> None:
         """Wait for answers that are due, then disconnect."""
@@ -258,6 +293,9 @@ class KafkaCarrier:
         await self._writer.stop()
         await self._producer.stop()
 
+    async def abandon(self) -> None:
+        """Nothing: its connections close once nothing refers to them any more."""
+
     async def carry(
         self,
         draft: Draft,
@@ -267,12 +305,14 @@ class KafkaCarrier:
         """Produce and wait."""
         try:
             async with asyncio.timeout(bound_s):
-                return await self._request(draft)
+                return await self._request(draft, bound_s)
         except TimeoutError as exc:
             raise draft.late(bound_s) from exc
 
-    async def _request(self, draft: Draft) -> Response:
-        value, request_id = draft.record(), draft.request_id
+    async def _request(self, draft: Draft, bound_s: float) -> Response:
+        # An id that its caller knows can be asked for again: its answer is worth paying for later too.
+        until_ms = int((time.time() + bound_s + DEADLINE_MARGIN_S) * 1000) if draft.made_up else None
+        value, request_id = draft.record(until_ms), draft.request_id
         limit = self._config.max_request_bytes
         if len(value) > limit:
             raise RecordTooLargeError(f"the request has {len(value)} bytes, more than {limit}")
