@@ -41,6 +41,7 @@ kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:str
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-observers --operation Describe --group stratarouter-execute
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-observers --operation Describe --group stratarouter-usage
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-observers --operation Describe --group stratarouter.dead-letters
+kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-observers --operation Describe --group stratarouter.replay. --resource-pattern-type prefixed
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-observers --operation DescribeConfigs --topic cache-control
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-observers --operation Read --topic cache-control
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-observers --operation DescribeConfigs --topic dead-letter
@@ -73,6 +74,7 @@ kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:str
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-operators --operation Write --topic requests
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-operators --operation DescribeConfigs --topic responses
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-operators --operation Read --topic responses
+kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-operators --operation Read --topic responses --resource-pattern-type prefixed
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-operators --operation Write --topic responses
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-operators --operation Write --topic responses --resource-pattern-type prefixed
 kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:stratarouter-operators --operation DescribeConfigs --topic usage

@@ -45,6 +45,15 @@ class Acl:
         return shlex.join(words)
 
 
+def check_principal(principal: str) -> None:
+    """Raises ConfigurationError for one without its type: Kafka's own script would refuse it line by line."""
+    kind, colon, name = principal.partition(":")
+    if not (kind and colon and name):
+        raise ConfigurationError(
+            f"--principal {principal!r} has no type before its name", remedy=f"write User:{name or kind or 'NAME'}"
+        )
+
+
 def required(config: RuntimeConfig, parts: Sequence[str]) -> list[Acl]:
     """What ``parts`` (``enrich``, ``execute``, ``clients``, ... as the contract names them) need together, sorted.
 
@@ -81,13 +90,15 @@ def _beside_topics(config: RuntimeConfig, parts: Sequence[str]) -> Iterable[Acl]
             yield from _transactions(f"{group}.")
         if part in REPLIES:
             yield Acl("topic", config.topic(config.reply_topic_prefix), "Write", prefixed=True)
+        if part in REPLIES & SENDS:  # what a replay has written there, it does not write again
+            yield Acl("topic", config.topic(config.reply_topic_prefix), "Read", prefixed=True)
         if part in LOOKS:
             yield from (Acl("group", f"{config.group_id}-{name}", "Describe") for name in GROUPS)
             # Committing under a group asks for Read, which brings Describe with it.
             yield Acl("group", f"{config.group_id}.dead-letters", "Read" if part in SENDS else "Describe")
-        if part in SENDS:
             # Each replay has a group of its own.
-            yield Acl("group", f"{config.group_id}.replay.", "Read", prefixed=True)
+            yield Acl("group", f"{config.group_id}.replay.", "Read" if part in SENDS else "Describe", prefixed=True)
+        if part in SENDS:
             yield from _transactions(f"{config.group_id}.dead-letters.")
             yield from _transactions(f"{config.group_id}.replay.")
 

@@ -23,6 +23,7 @@ CONTROL_FIELDS = frozenset(
 MAX_CONTROL_BYTES = 4 * 1024 * 1024
 """A corrected answer and two questions; what the topic takes."""
 MAX_DEPTH = 8
+REMEDY = "correct the field named in the reason; schemas/cache-control.v1.json is the contract"
 
 
 def encode_command(command: CacheCommand) -> bytes:
@@ -37,6 +38,16 @@ def encode_command(command: CacheCommand) -> bytes:
 
 def decode_command(value: bytes | None) -> CacheCommand:
     """A command from its record. Raises the subclasses of InvalidRecordError."""
+    try:
+        return _decoded(value)
+    except SchemaViolationError as exc:
+        # The checks are those of requests, whose contract they name.
+        if exc.remedy == SchemaViolationError.default_remedy:
+            exc.remedy = REMEDY
+        raise
+
+
+def _decoded(value: bytes | None) -> CacheCommand:
     found = check.json_object(value, MAX_CONTROL_BYTES, MAX_DEPTH)
     check.refuse_unknown(found, CONTROL_FIELDS, "$")
     get = found.get

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from stratarouter_runtime import CoreRuntimeBridge, RuntimeConfig, topics
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
-from support.fleet import WorkerProcess, write_routes
+from support.fleet import WorkerProcess, free_port, write_routes
 
 pytestmark = pytest.mark.stack
 
@@ -156,6 +156,35 @@ async def test_explain_says_what_would_happen_and_why(place: Place) -> None:
     again = await place.json("explain", *pair)
     assert (again["would"], again["reason"], again["counter_example"]) == ("miss", "guard:marked_wrong", True)
     assert "guard:marked_wrong" in await place.type("explain", *pair)
+
+
+async def _metrics(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    body = b"stratarouter_cache_control_position 7\n"
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    await writer.drain()
+    writer.close()
+
+
+async def test_what_is_written_is_said_and_a_worker_that_starts_is_waited_for(place: Place) -> None:
+    """It ended with "gives no metrics" at once, after the record was written, and nobody knew where."""
+    address = f"http://127.0.0.1:{free_port()}"
+    words = ("invalidate", "--tag", "doc-7", "--reason", "changed")
+    said = await place.type(*words, "--wait", address, "--wait", place.url, "--timeout-s", "1", code=3)
+    assert "offset 0 is written" in said
+    assert f"{address} gives no metrics" in said
+    assert place.url not in said
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stratarouter_runtime.cli", "cache", *words, "--wait", address, "--timeout-s", "60"),
+        env={**os.environ, **place.environment},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        assert process.stdout is not None
+        assert b"at offset 1" in await process.stdout.readline()
+        async with await asyncio.start_server(_metrics, "127.0.0.1", int(address.rpartition(":")[2])):
+            assert f"applied by {address}" in (await process.stdout.read()).decode()
+            assert await process.wait() == 0
 
 
 async def test_wrong_input_is_said(place: Place) -> None:

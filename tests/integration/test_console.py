@@ -33,6 +33,7 @@ class Served:
     url: str
     watch: Watch
     run: str
+    config: RuntimeConfig
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ async def served(config: RuntimeConfig, tmp_path: Path) -> AsyncIterator[Served]
         )
         await watch.until(10, 60)
         assert len(watch.seen.responses) == 9
-        yield Served(f"http://127.0.0.1:{worker.port}", watch, run)
+        yield Served(f"http://127.0.0.1:{worker.port}", watch, run, config)
         assert await worker.stop() == 0
 
 
@@ -272,10 +273,22 @@ async def test_who_may_do_what(served: Served) -> None:
         assert (await client.get(guarded[0][1], headers=right)).json()["text"]
         # A name that was pointed at this machine from elsewhere reads nothing.
         assert (await client.get("/api/pipeline", headers={"host": "attacker.example"})).status_code == 403
+        # A reason shows the record's own words, which are texts.
+        await produce(served.config, [f"{{no json, {HOSTILE}".encode()])
+        await served.watch.until(11, 60)
+        listed = "/api/dead-letters?code=undecodable"
+        [shown] = (await client.get(listed)).json()["letters"]
+        assert "no json" not in str(shown)
+        assert shown["reason"]
+        [shown] = (await client.get(listed, headers=right)).json()["letters"]
+        assert "{no json, <img" in shown["reason"]
         for path, status in (
             ("/api/search?state=nosuch", 400),
             ("/api/search?limit=many", 400),
             ("/api/search?before=noon", 400),
+            ("/api/search?id=%00", 400),
+            ("/api/search?tenant=%00", 400),
+            ("/api/execution?id=%00", 400),
             ("/api/money?window=year", 400),
             ("/api/execution", 400),
             ("/api/nothing", 404),

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import orjson
 import pytest
+from aiokafka import TopicPartition
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.journal.migrations import migrate
+from stratarouter_runtime.processors.publisher import TransactionalPublisher
+from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.testing.simulator import Simulator
 from stratarouter_runtime.tools.doctor import examine
 from stratarouter_runtime.tools.status import LaneStatus, look
@@ -113,11 +116,28 @@ async def test_status_shows_lag_checkpoints_workers_and_letters(config: RuntimeC
         assert await worker.stop() == 0
         lanes = {(lane.processor, lane.partition): lane for lane in (await look(config)).lanes}
         assert {lane.unfinished for lane in lanes.values()} == {0}
-        assert sum(lane.lag for (name, _), lane in lanes.items() if name == "enrich") == 0
+        assert sum(lane.lag for (name, _), lane in lanes.items() if name != "usage") == 0
         code, out, err = await command(config, "status")
         assert (code, err) == (0, "")
         assert "no worker is registered" in out
         assert " s old" in out
+
+
+async def test_markers_behind_the_last_record_are_no_lag(config: RuntimeConfig) -> None:
+    """All deltas were counted, and the status said "usage 5 behind" for ever: a transaction ends with a marker."""
+    await topics.apply(config, partitions=1)
+    deltas = config.topic(config.usage_deltas_topic)
+    writer = TransactionalPublisher(config, f"{config.group_id}-usage", TopicPartition(deltas, 0))
+    try:
+        await writer.open()
+        await writer.publish([Outbound(deltas, b"k", b"{}")], 1, "")
+        [lane] = await _lanes(config, "usage")
+        assert (lane.committed, lane.end, lane.lag) == (1, 2, 0)
+        await writer.publish([Outbound(deltas, b"k", b"{}")], 1, "")
+        [lane] = await _lanes(config, "usage")
+        assert (lane.committed, lane.end, lane.lag) == (1, 4, 2)
+    finally:
+        await writer.close()
 
 
 async def test_doctor_exits_by_what_it_found(config: RuntimeConfig, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,16 @@ import orjson
 import pytest
 from aiokafka.admin import NewTopic
 
-from stratarouter_runtime import topics
+from stratarouter_runtime import topics, wire
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.engine import respond
+from stratarouter_runtime.engine.respond import Story
 from stratarouter_runtime.errors import ConfigurationError
 from stratarouter_runtime.journal.migrations import migrate
+from stratarouter_runtime.ports import Recorded
+from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.tail import Tail
+from stratarouter_runtime.records import Answer, Coordinates, Execution, Usage
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
 from stratarouter_runtime.tools.dead_letters import DeadLetters, Wish, parse_change
 from stratarouter_runtime.tools.ranges import RangeReader, Span, Wanted
@@ -158,8 +165,98 @@ async def test_only_what_was_answered_with_an_error_or_not_at_all_is_executed_ag
     assert len(simulator.paid_calls) == paid + FAILED
     again = await Replay(config, plan, go=True).run()
     assert (again.published, again.before) == (0, FAILED + BAD - 1)
+    # The range has grown by what the replay has written; looked at, too, it says what is paid for already.
+    moved = replace(plan, spans=(await _plan(config)).spans)
+    assert moved.spans != plan.spans
+    for go in (False, True):
+        again = await Replay(config, moved, go=go).run()
+        assert (again.re_executed, again.published, again.before) == (FAILED + BAD - 1, 0, FAILED + BAD - 1)
     with pytest.raises(ConfigurationError, match="chooses what to execute again"):
         await Replay(config, await _plan(config, only_errors=True), go=True).run()
+
+
+async def test_the_same_words_pay_once_while_their_bounds_move_on(answered: Answered) -> None:
+    """The id was made of the offsets that "20m" stood for, which are others at each start: typed twice, paid twice."""
+    config, watch, simulator = answered.config, answered.watch, answered.simulator
+    paid = len(simulator.paid_calls)
+    words = ("replay", "--re-execute", "--from", "1h", "--request-id", "r3")
+    code, out, err = await command(config, *words, "--go", "--json")
+    assert code == 0, err
+    first = orjson.loads(out)
+    assert (first["published"], first["before"]) == (1, 0)
+    await watch.until(ASKED + AGAIN + BAD + 1, 60)
+    code, out, _ = await command(config, *words, "--go")
+    assert (code, "0 written, 1 by an earlier run" in out) == (0, True), out
+    code, out, _ = await command(config, *words)
+    assert (code, "0 to be executed again, and paid for" in out, "1 by an earlier run" in out) == (0, True, True), out
+    assert first["continue"] in err
+    # Over just its offsets, as it was said: the same replay. Under a name of one's own it is another one.
+    code, out, err = await command(config, *shlex.split(first["continue"])[1:])
+    assert (code, "0 written, 1 by an earlier run" in out) == (0, True), (out, err)
+    assert len(simulator.paid_calls) == paid + 1
+    code, out, err = await command(config, *words, "--replay-id", "once-more", "--go")
+    assert (code, "1 written, 0 by an earlier run" in out) == (0, True), (out, err)
+    seen = await watch.until(ASKED + AGAIN + BAD + 2, 60)
+    assert seen.responses[-1].request_id == "r3.replay-once-more"
+    assert len(simulator.paid_calls) == paid + 2
+
+
+async def test_a_replay_whose_bounds_move_answers_each_request_once(answered: Answered) -> None:
+    """What came since is answered too, hits among them, which stand on the responses topic in an order of their own."""
+    config, watch = answered.config, answered.watch
+    plan = await _plan(config, asked=("1h",))
+    assert (await Replay(config, plan, go=True).run()).published == ASKED + AGAIN
+    late = {f"late{n}" for n in range(6)}
+    await produce(config, [request(f"late{n}", f"what is {n} and {n}" if n % 2 else f"new {n}") for n in range(6)])
+    await watch.until(2 * (ASKED + AGAIN) + BAD + 6, 60)
+    moved = await _plan(config, asked=("1h",))
+    assert (moved.name, moved.spans != plan.spans) == (plan.name, True)
+    report = await Replay(config, moved, go=True).run()
+    assert (report.published, report.before) == (6, ASKED + AGAIN)
+    # Earlier offsets than were ever looked at, under the same name, are gone through as well.
+    part = [Span(span.partition, span.end - 1, span.end) for span in plan.spans]
+    named = [await _plan(config, replay_id="mine"), replace(await _plan(config, replay_id="mine"), spans=tuple(part))]
+    ends = await Replay(config, named[1], go=True).run()
+    assert (await Replay(config, named[0], go=True).run()).before == ends.published
+    await watch.until(4 * (ASKED + AGAIN + 6) - 6 - (ASKED + AGAIN) + BAD, 60)
+    seen = await watch.settle(1.0)
+    for name in (plan.name, "mine"):
+        mine = Counter(response.request_id for response in seen.responses if response.replay_id == name)
+        assert mine == dict.fromkeys(answered.ids | late, 1)
+
+
+async def test_a_hit_is_found_though_the_clock_of_who_asked_is_ahead(config: RuntimeConfig) -> None:
+    await topics.apply(config, partitions=1)
+    await migrate(config.database_url)
+    asked_on, now_ms = config.topic(config.requests_topic), int(time.time() * 1000)
+    value, ahead_ms = request("r1", "what is 1"), now_ms + 120_000
+    producer = kafka_client.producer(config)
+    await producer.start()
+    sent = await producer.send_and_wait(asked_on, value, key=b"r1", timestamp_ms=ahead_ms, partition=0)
+    at = Coordinates(asked_on, 0, sent.offset, ahead_ms)
+    asked = wire.decode_request(value, headers=(), limits=wire.Limits.of(config), source=at)
+    hit = Recorded(Answer("hit", "openai", "m", Usage(1, 1)), None)
+    response = respond.from_outcome(Execution(asked, (), None, "", "", "", source=at), hit, Story())
+    responses = config.topic(config.responses_topic)
+    await producer.send_and_wait(responses, wire.encode_response(response), timestamp_ms=now_ms, partition=0)
+    await producer.stop()
+    plan = Plan(tuple(await find_spans(config, [], None, None)), re_execute=True, only_errors=True)
+    report = await Replay(config, plan, go=False).run()
+    assert (report.left_out, report.re_executed) == (1, 0)
+
+
+async def test_two_ranges_of_one_partition_are_both_gone_through(answered: Answered) -> None:
+    config = answered.config
+    [span] = [max(await find_spans(config, [], None, None), key=lambda span: span.width)]
+    ranges = (Span(span.partition, span.begin, span.begin + 2), Span(span.partition, span.begin + 4, span.begin + 5))
+    assert (await Replay(config, Plan(ranges), go=False).run()).read == 3
+
+
+async def test_a_topic_that_is_not_there_is_named_before_anything_is_written(answered: Answered) -> None:
+    config = answered.config
+    target = config.topic("nosuch")
+    with pytest.raises(ConfigurationError, match=f"--to-topic {target}: there is no such topic"):
+        await Replay(config, await _plan(config, to_topic=target), go=True).run()
 
 
 async def test_responses_go_to_another_topic_with_the_mark(answered: Answered) -> None:

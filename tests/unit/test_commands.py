@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from stratarouter_runtime import errors
 from stratarouter_runtime.cli import EXIT_CODES, MEANINGS, app, main
@@ -72,6 +73,36 @@ def test_an_error_of_ours_is_a_message_and_an_exit_code(
     assert code in MEANINGS
     assert f"({error.code})" in capsys.readouterr().err
     assert all(known in MEANINGS for _, known in EXIT_CODES)
+
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("topics acls --principal bob", "write User:bob"),
+        ("topics acls --principal User:", "has no type before its name"),
+        ("cache correct right --key not-a-key --reason x", "'not-a-key' is no key of the cache"),
+        ("cache invalidate --key not-a-key --reason x", "'not-a-key' is no key of the cache"),
+        (f"cache mark-wrong --key {KEY} --answered-by r-1 --reason x", "--answered-by 'r-1' is no key"),
+        (f"cache correct right --key {KEY} --request-id r-1 --reason x", "--key and --request-id both say"),
+        ("cache invalidate --tag a --reason x --wait 127.0.0.1:9090", "is no HTTP address; nothing was written"),
+        ("cache invalidate --tag a --reason x --wait http://", "is no HTTP address; nothing was written"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_written(words: str, expected: str) -> None:
+    done = CliRunner().invoke(app, [*words.split(), "--bootstrap-servers", "127.0.0.1:1"])
+    assert isinstance(done.exception, errors.InvalidRecordError | errors.ConfigurationError), done.exception
+    assert expected in f"{done.exception.message} {done.exception.remedy}"
+    assert done.stdout == ""
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    """It was taken modulo 65536: the simulator listened at 34463."""
+    done = CliRunner().invoke(app, ["simulator", "--port", "99999"])
+    assert done.exit_code == 2
+    assert "less than or equal to 65535" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(

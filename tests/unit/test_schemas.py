@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 from stratarouter_runtime import contracts, records, usage_deltas, wire, wire_control
-from stratarouter_runtime.errors import InvalidRecordError
+from stratarouter_runtime.errors import InvalidRecordError, SchemaViolationError
 from stratarouter_runtime.records import (
     Attempt,
     BatchVerdict,
@@ -411,6 +411,12 @@ def test_an_encoded_command_is_valid_and_comes_back_the_same(command: CacheComma
     value = wire_control.encode_command(command)
     assert_valid("cache-control", value)
     assert wire_control.decode_command(value) == command
+
+
+def test_what_is_wrong_with_a_command_names_the_contract_of_commands():
+    with pytest.raises(SchemaViolationError, match="names none") as caught:
+        wire_control.encode_command(CacheCommand("invalidate", "ann", "why", 1))
+    assert "schemas/cache-control.v1.json" in caught.value.remedy
 
 
 WHOLE = orjson.loads((EXAMPLES / "request" / "valid" / "whole.json").read_bytes())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
@@ -18,6 +20,10 @@ from stratarouter_runtime.records import CacheCommand, Response
 
 WORKER_POLL_S = 0.2
 POSITION = "stratarouter_cache_control_position"
+LOOK_TIMEOUT_S = 5.0
+"""For one look at a worker's metrics."""
+_KEY = re.compile(r"[0-9a-f]{32}")
+"""As ``cache.key`` of a response is: a digest of 128 bits."""
 
 BootstrapOption = typer.Option(None, help="Kafka's bootstrap servers.")
 ReasonOption = typer.Option(..., help="Why; it stands in the audit.")
@@ -25,7 +31,7 @@ ByOption = typer.Option(None, help="Who asks for it; by default the user of this
 WaitOption = typer.Option(
     None, "--wait", help="A worker's HTTP address (http://127.0.0.1:9090) to wait for; may be given several times."
 )
-TimeoutOption = typer.Option(60.0, min=0.0, help="Seconds to wait for the workers.")
+TimeoutOption = typer.Option(60.0, min=0.0, help="Seconds to wait for the workers, those that are down too.")
 JsonOption = typer.Option(False, "--json", help="Print the result as JSON.")
 
 
@@ -52,6 +58,7 @@ def invalidate(
     as_json: bool = JsonOption,
 ) -> None:
     """Serve no kept answer any more that is named: by one of key, request id, tag, route, tenant, everything."""
+    _check_keys(key=key)
     named = {"key": key, "request_id": request_id, "tag": tag, "route_id": route, "tenant": tenant}
     wanted = command("invalidate", _who(by), reason, everything=everything, **named)
     _carry_out(configure(config, bootstrap_servers=bootstrap_servers), wanted, wait or [], timeout_s, as_json=as_json)
@@ -73,6 +80,9 @@ def correct(
 ) -> None:
     """Serve a text in place of the answer that is kept."""
     settings = configure(config, bootstrap_servers=bootstrap_servers)
+    if key is not None and request_id is not None:
+        raise InvalidRecordError("--key and --request-id both say which answer", remedy="give one of them")
+    _check_keys(key=key)
     route_id = None
     if key is None:
         response = _response(settings, request_id, tenant)
@@ -98,6 +108,7 @@ def mark_wrong(
 ) -> None:
     """Say that an answer was wrong: it goes, and the question is never answered from that entry again."""
     settings = configure(config, bootstrap_servers=bootstrap_servers)
+    _check_keys(key=key, answered_by=answered_by)
     if key is None:
         wanted = wrong_answer(_response(settings, request_id, tenant), _who(by), reason)
     else:
@@ -105,6 +116,17 @@ def mark_wrong(
             "mark_wrong", _who(by), reason, key=key, answered_by=answered_by, request_id=request_id, tenant=tenant
         )
     _carry_out(settings, wanted, wait or [], timeout_s, as_json=as_json)
+
+
+def _check_keys(**keys: str | None) -> None:
+    """Raises InvalidRecordError for what no answer can be kept under: a typo would be done, and change nothing."""
+    for name, key in keys.items():
+        if key is not None and not _KEY.fullmatch(key):
+            option = name.replace("_", "-")
+            raise InvalidRecordError(
+                f"--{option} {key!r} is no key of the cache: 32 digits, 0 to f",
+                remedy="take it from cache.key of a response, or from `cache find`",
+            )
 
 
 def _who(by: str | None) -> str:
@@ -133,17 +155,40 @@ def _response(settings: RuntimeConfig, request_id: str | None, tenant: str | Non
 def _carry_out(
     settings: RuntimeConfig, wanted: CacheCommand, workers: list[str], timeout_s: float, *, as_json: bool
 ) -> None:
-    offset = run(_send(settings, wanted))
     for worker in workers:
-        run(_wait_for(worker, offset, timeout_s))
-    if as_json:
-        typer.echo(orjson.dumps({"offset": offset, "applied_by": workers, "command": wanted}))
-        return
+        _check_address(worker)
+    offset = run(_send(settings, wanted))
     console = Console(soft_wrap=True)
-    topic = settings.topic(settings.cache_control_topic)
-    console.print(f"{wanted.action}: written to {topic} at offset {offset}", highlight=False)
-    if workers:
-        console.print(f"applied by {', '.join(workers)}", highlight=False)
+    if not as_json:
+        topic = settings.topic(settings.cache_control_topic)
+        console.print(f"{wanted.action}: written to {topic} at offset {offset}", highlight=False)
+    late = run(_wait_for(workers, offset, timeout_s))
+    applied = [worker for worker in workers if worker not in late]
+    if as_json:
+        typer.echo(orjson.dumps({"offset": offset, "applied_by": applied, "command": wanted}))
+    elif applied:
+        console.print(f"applied by {', '.join(applied)}", highlight=False)
+    if late:
+        why = "; ".join(f"{worker} {said}" for worker, said in late.items())
+        raise BrokerError(
+            f"offset {offset} is written, and not applied everywhere within {timeout_s:g} s: {why}",
+            remedy="a worker applies it as soon as it reaches the topic, and before it serves; look at its log",
+        )
+
+
+def _check_address(worker: str) -> None:
+    """Raises InvalidRecordError: before anything is written, as nobody could be waited for then."""
+    import httpx
+
+    try:
+        url = httpx.URL(worker)
+        known = url.scheme in {"http", "https"} and bool(url.host)
+    except httpx.InvalidURL:
+        known = False
+    if not known:
+        raise InvalidRecordError(
+            f"--wait {worker!r} is no HTTP address; nothing was written", remedy="write http://HOST:PORT"
+        )
 
 
 async def _send(settings: RuntimeConfig, wanted: CacheCommand) -> int:
@@ -156,21 +201,31 @@ async def _send(settings: RuntimeConfig, wanted: CacheCommand) -> int:
         await writer.stop()
 
 
-async def _wait_for(worker: str, offset: int, timeout_s: float) -> None:
-    """Until ``worker`` has applied ``offset``. Raises BrokerError after ``timeout_s`` seconds."""
+async def _wait_for(workers: Sequence[str], offset: int, timeout_s: float) -> dict[str, str]:
+    """Until ``workers`` have applied ``offset``; those that had not within ``timeout_s`` seconds, and why."""
     import asyncio
 
     deadline = time.monotonic() + timeout_s
+    found = await asyncio.gather(*(_is_late(worker, offset, deadline) for worker in workers))
+    return {worker: said for worker, said in zip(workers, found, strict=True) if said is not None}
+
+
+async def _is_late(worker: str, offset: int, deadline: float) -> str | None:
+    """None as soon as ``worker`` has applied ``offset``; past ``deadline``, why it has not. It may be starting."""
+    import asyncio
+
     while True:
-        position = (await samples(worker)).get(POSITION, -1.0)
-        if position >= offset:
-            return
+        try:
+            position = (await samples(worker)).get(POSITION, -1.0)
+        except BrokerError as exc:
+            said = f"gives no metrics ({exc.__cause__!r})"
+        else:
+            if position >= offset:
+                return None
+            said = f"is at {position:g}"
         if time.monotonic() >= deadline:
-            raise BrokerError(
-                f"{worker} has not applied offset {offset} within {timeout_s:g} s (it is at {position:g})",
-                remedy="it does as soon as it reaches the topic; until then look at its log",
-            )
-        await asyncio.sleep(WORKER_POLL_S)
+            return said
+        await asyncio.sleep(min(WORKER_POLL_S, max(0.0, deadline - time.monotonic())))
 
 
 async def samples(worker: str) -> dict[str, float]:
@@ -179,7 +234,7 @@ async def samples(worker: str) -> dict[str, float]:
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
-        async with httpx.AsyncClient(timeout=5.0) as client:
+        async with httpx.AsyncClient(timeout=LOOK_TIMEOUT_S) as client:
             reply = await client.get(f"{worker.rstrip('/')}/metrics")
             reply.raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as exc:

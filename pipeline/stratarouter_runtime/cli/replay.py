@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import shlex
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from stratarouter_runtime.tools.ranges import Span
+    from stratarouter_runtime.tools.ranges import Wanted
     from stratarouter_runtime.tools.replay import Plan, Report
 
 UNANSWERED = 1
@@ -39,7 +40,9 @@ def replay(
     tenant: str | None = typer.Option(None, help="Only this tenant's."),
     route: str | None = typer.Option(None, help="Only this route's."),
     to_topic: str | None = typer.Option(None, help="Where responses go; by default the responses topic."),
-    replay_id: str | None = typer.Option(None, help="Its name; by default made of the range, so that it continues."),
+    replay_id: str | None = typer.Option(
+        None, help="Its name; by default made of what is asked, so that it continues."
+    ),
     rate: float | None = typer.Option(None, min=0.1, help="Records a second at most."),
     bootstrap_servers: str | None = typer.Option(None, help="Kafka's bootstrap servers."),
     database_url: str | None = typer.Option(None, help="PostgreSQL's URL."),
@@ -53,6 +56,9 @@ def replay(
 ) -> None:
     """Answer requests of a range again, out of the journal and the responses topic. Started again, it continues.
 
+    Bounds that move, as --from 20m does, are part of its name as they are written: the same command takes what has come
+    since, and leaves out what it has written before.
+
     Exits 1 where some requests have no answer to repeat, or records of the range were refused for their form.
     """
     from stratarouter_runtime.tools.replay import Plan
@@ -61,26 +67,26 @@ def replay(
     if dead_letter is not None:
         send_again(settings, [dead_letter], go=go, as_json=as_json)
         return
-    spans = run(_spans(settings, offsets, since, until, request_id, tenant))
-    plan = Plan(tuple(spans), to_topic, re_execute, only_errors, tenant, route, request_id, replay_id)
+    plan = Plan((), to_topic, re_execute, only_errors, tenant, route, request_id, replay_id)
+    plan = run(_with_range(settings, plan, offsets, since, until))
     console = Console(stderr=True, soft_wrap=True)
+    if go and plan.asked is not None:
+        # Before anything is written: it may be broken off, and the bounds have moved on then.
+        console.print(f"to go on over just this range: {_continued(plan)}", markup=False, highlight=False)
     report = run(_replay(settings, plan, console, go=go, rate=rate))
     if as_json:
-        typer.echo(orjson.dumps(asdict(report) | {"spans": [asdict(span) for span in spans]}).decode())
+        said = {"spans": [asdict(span) for span in plan.spans], "continue": _continued(plan)}
+        typer.echo(orjson.dumps(asdict(report) | said).decode())
     else:
         _print(report, plan)
     if report.unanswered or report.unread:
         raise typer.Exit(UNANSWERED)
 
 
-async def _spans(
-    settings: RuntimeConfig,
-    offsets: list[str],
-    since: str | None,
-    until: str | None,
-    request_id: str | None,
-    tenant: str | None,
-) -> list[Span]:
+async def _with_range(
+    settings: RuntimeConfig, plan: Plan, offsets: list[str], since: str | None, until: str | None
+) -> Plan:
+    """``plan`` with its spans, and what was asked for where that may be others tomorrow."""
     from stratarouter_runtime.processors.find_response import find_response
     from stratarouter_runtime.tools.ranges import Wanted, parse_offsets, parse_time
     from stratarouter_runtime.tools.replay import find_spans
@@ -89,19 +95,48 @@ async def _spans(
     since_ms = None if since is None else parse_time(since, "--from")
     until_ms = None if until is None else parse_time(until, "--to")
     if not wanted and since_ms is None and until_ms is None:
-        if request_id is None:
+        if plan.request_id is None:
             raise ConfigurationError("no range", remedy="give --offsets, --from and --to, or --request-id")
-        response = await find_response(settings, request_id, tenant)
+        response = await find_response(settings, plan.request_id, plan.tenant)
         if response is None or response.source is None:
             raise ConfigurationError(
-                f"the responses topic knows no response to {request_id!r}", remedy="name the range it was sent in"
+                f"the responses topic knows no response to {plan.request_id!r}",
+                remedy="name the range it was sent in",
             )
         at = response.source
         wanted = [Wanted(at.partition, at.offset, at.offset + 1)]
     spans = await find_spans(settings, wanted, since_ms, until_ms)
     if not spans:
         raise ConfigurationError("the requests topic holds nothing of that range")
-    return spans
+    return replace(plan, spans=tuple(spans), asked=_asked(wanted, _bound(since, since_ms), _bound(until, until_ms)))
+
+
+def _bound(text: str | None, at_ms: int | None) -> str | int | None:
+    """A time as it names a replay: how long ago as it is written, as that moves; else the moment, however written."""
+    ago = text is not None and text.strip()[:-1].isdecimal()
+    return text.strip() if text is not None and ago else at_ms
+
+
+def _asked(wanted: list[Wanted], since: str | int | None, until: str | int | None) -> tuple[object, ...] | None:
+    """None where offsets name all bounds: the spans are these, today and tomorrow."""
+    whole = all(one.begin is not None and one.end is not None for one in wanted)
+    if wanted and whole and since is None and until is None:
+        return None
+    ordered = sorted(([one.partition, one.begin, one.end] for one in wanted), key=repr)
+    return ordered, since, until
+
+
+def _continued(plan: Plan) -> str:
+    """The command that goes on with this replay over the very offsets of this run."""
+    words = ["stratarouter-runtime", "replay", "--replay-id", plan.name]
+    for span in plan.spans:
+        words += ["--offsets", f"{span.partition}:{span.begin}..{span.end}"]
+    named = {"tenant": plan.tenant, "route": plan.route, "request-id": plan.request_id, "to-topic": plan.to_topic}
+    for name, value in named.items():
+        words += [] if value is None else [f"--{name}", value]
+    words += ["--re-execute"] if plan.re_execute else []
+    words += ["--only-errors"] if plan.only_errors else []
+    return shlex.join([*words, "--go"])
 
 
 async def _replay(settings: RuntimeConfig, plan: Plan, console: Console, *, go: bool, rate: float | None) -> Report:
@@ -122,7 +157,10 @@ def _print(report: Report, plan: Plan) -> None:
     if report.replays:
         console.print(f"  {report.replays} that a replay had written, left out")
     if plan.re_execute:
-        console.print(f"  {report.re_executed} to be executed again, and paid for")
+        to_be = "to be executed again, and paid for" if report.dry_run else "sent to be executed again, and paid for"
+        console.print(f"  {report.re_executed - report.before} {to_be}")
+        if report.before:
+            console.print(f"  {report.before} by an earlier run of this replay, left out; --replay-id pays once more")
         if plan.only_errors:
             console.print(f"  {report.left_out} answered then, left out")
     else:
@@ -133,6 +171,8 @@ def _print(report: Report, plan: Plan) -> None:
         console.print(f"    {line}", markup=False)
     if named:
         console.print("    refused, or older than what is kept; `dead-letters list` has those that were refused")
+    if plan.asked is not None:
+        console.print(f"to go on over just this range: {_continued(plan)}", markup=False, highlight=False)
     if report.dry_run:
         console.print("nothing was written; --go writes")
     else:

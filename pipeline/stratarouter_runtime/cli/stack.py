@@ -82,7 +82,7 @@ def demo(
 
 
 def simulator(
-    port: int = typer.Option(8080, help="Port; 0 for a free one."),
+    port: int = typer.Option(8080, min=0, max=65535, help="Port; 0 for a free one."),
     host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 lets other machines in."),
     latency_ms: float = typer.Option(200.0, min=0.0, help="How long each answer takes."),
     log_path: Path | None = typer.Option(None, help="Append each paid call to this file, as JSON lines."),

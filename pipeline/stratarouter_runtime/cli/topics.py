@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from stratarouter_runtime import topics
-from stratarouter_runtime.acls import required
+from stratarouter_runtime.acls import check_principal, required
 from stratarouter_runtime.cli.common import ConfigOption, configure, run
 
 app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
@@ -71,6 +71,7 @@ def acls(
 ) -> None:
     """Print the least that a principal must be allowed on the broker. Changes nothing."""
     settings = configure(config, bootstrap_servers=bootstrap_servers)
+    check_principal(principal)
     for acl in required(settings, part):
         if as_json:
             typer.echo(orjson.dumps({"principal": principal, **asdict(acl)}).decode())

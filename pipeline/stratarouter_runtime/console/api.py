@@ -39,20 +39,22 @@ SECRET_ANSWER = ("text", "tool_calls")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request's parameters: of its query, and of its body."""
+    """A request's parameters: of its query, and of its body. ``texts``: its sender may see what was asked."""
 
     query: Mapping[str, str]
     body: Mapping[str, Any] = field(default_factory=dict)
+    texts: bool = False
 
     def text(self, name: str) -> str | None:
-        """A parameter of the query; None where it is not there or empty."""
-        return self.query.get(name) or None
+        """A parameter of the query; None where it is not there or empty. Raises ConfigurationError for a NUL in it."""
+        return _without_nul(name, self.query.get(name)) or None
 
     def required(self, name: str) -> str:
         """A parameter that must be there. Raises ConfigurationError."""
         found = self.body.get(name) if self.body else self.query.get(name)
         if not isinstance(found, str) or not found:
             raise ConfigurationError(f"{name} is missing", remedy=f"send {name} as text")
+        _without_nul(name, found)
         return found
 
     def number(self, name: str, usual: int, most: int) -> int:
@@ -61,6 +63,13 @@ class Asked:
         if not text.isascii() or not text.isdigit():
             raise ConfigurationError(f"{name} = {text!r} is no number", remedy=f"send 1 to {most}")
         return max(1, min(int(text), most))
+
+
+def _without_nul(name: str, found: str | None) -> str | None:
+    """``found``. Nothing that is searched for holds a NUL, and PostgreSQL refuses one as if it were away."""
+    if found is not None and "\x00" in found:
+        raise ConfigurationError(f"{name} holds a NUL character", remedy=f"send {name} without it")
+    return found
 
 
 class Sources:
@@ -249,12 +258,15 @@ def _plain(response: Any) -> dict[str, Any]:
 
 
 async def dead_letters(sources: Sources, asked: Asked) -> dict[str, Any]:
-    """The newest letters of the last hours, without the records in them."""
+    """The newest letters of the last hours, without the records in them. Reasons show parts of these: they are for who
+    may see texts, and others are told what the code means.
+    """
     wish = letters.Wish(code=asked.text("code"), request_id=asked.text("id"))
     since_ms = int((time.time() - asked.number("hours", 24, 24 * 31) * 3600) * 1000)
     limit = asked.number("limit", 50, MAX_LETTERS)
     listing = await letters.DeadLetters(sources.config).find(wish, since_ms=since_ms, limit=limit)
-    return {"letters": [found.summary() for found in reversed(listing.letters)], "matched": listing.matched}
+    shown = [found.summary() if asked.texts else found.outline() for found in reversed(listing.letters)]
+    return {"letters": shown, "matched": listing.matched}
 
 
 async def dead_letter_record(sources: Sources, asked: Asked) -> dict[str, Any]:

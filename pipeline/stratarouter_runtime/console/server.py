@@ -101,11 +101,11 @@ class Console:
         refusal = self._access.refuses(request, need)
         if refusal is not None:
             return problem(refusal.status, refusal.message)
-        return await self._page(page, request)
+        return await self._page(page, request, texts=self._access.refuses(request, "texts") is None)
 
-    async def _page(self, page: Page, request: HttpRequest) -> Reply:
+    async def _page(self, page: Page, request: HttpRequest, *, texts: bool) -> Reply:
         try:
-            found = await page(self._sources, Asked(_query(request), _body(request)))
+            found = await page(self._sources, Asked(_query(request), _body(request), texts))
         except RuntimeSystemError as exc:
             status = next((status for kind, status in STATUSES if isinstance(exc, kind)), 500)
             said = {"error": exc.message, "code": exc.code, "remedy": exc.remedy}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,11 @@ MAX_METADATA_CHARS = 4_000
 """Below the broker's usual limit (4,096) on what is committed beside an offset."""
 MAX_SENT = 100
 """Letters in one transaction."""
+
+KINDS: dict[str, type[InvalidRecordError]] = {InvalidRecordError.code: InvalidRecordError} | {
+    kind.code: kind for kind in InvalidRecordError.__subclasses__()
+}
+"""Why a record is refused, by the code in its letter."""
 
 _ADDRESS = re.compile(r"(\d{1,9})@(\d{1,18})")
 
@@ -69,6 +75,15 @@ class Found:
             "source": f"{letter.source.topic}-{letter.source.partition}@{letter.source.offset}",
             "resent": self.resent,
         }
+
+    def outline(self) -> dict[str, Any]:
+        """The letter without a word of the record in it but its id: a reason shows what the record says, so what its
+        code means stands in its place, and nothing is cut out of what the client could have written.
+        """
+        kind = KINDS.get(self.letter.code)
+        said = (kind.__doc__ or "") if kind is not None else "a code of another version"
+        remedy = kind.default_remedy if kind is not None else ""
+        return self.summary() | {"reason": said, "remedy": remedy}
 
     def whole(self) -> dict[str, Any]:
         """With the record; bytes that are no UTF-8 as escapes."""
@@ -234,7 +249,10 @@ class DeadLetters:
         mended = changed(letter.value if value is None else value, changes)
         if mended is None:
             raise UndecodableRecordError("the record has no value", remedy="give --value FILE")
-        wire.decode_request(mended, headers=letter.headers, limits=self._limits, source=letter.source)
+        asked = wire.decode_request(mended, headers=letter.headers, limits=self._limits, source=letter.source)
+        if asked.deadline_ms is not None and asked.deadline_ms <= time.time() * 1000:
+            # It was for those who waited then; who sends it again wants it executed.
+            mended = changed(mended, [(("deadline",), None)]) or mended
         headers = [(name, content) for name, content in letter.headers if name != HEADER]
         mark = (HEADER, f"{self._topic}-{found.partition}@{found.offset}".encode())
         topic = self._config.topic(self._config.requests_topic)
@@ -260,7 +278,9 @@ def mark(state: OffsetMap, first: int, sent: set[int]) -> OffsetMap:
 
 
 def changed(value: bytes | None, changes: Sequence[tuple[tuple[str, ...], Any]]) -> bytes | None:
-    """``value`` with its fields set. Raises SchemaViolationError where it has no fields."""
+    """``value`` with its fields set. A decision that is a route id alone is an object with it from then on, and what is
+    null is an empty one. Raises SchemaViolationError where it has no fields.
+    """
     if not changes:
         return value
     try:
@@ -272,9 +292,15 @@ def changed(value: bytes | None, changes: Sequence[tuple[tuple[str, ...], Any]])
     for names, content in changes:
         inner = found
         for name in names[:-1]:
-            inner = inner.setdefault(name, {})
-            if not isinstance(inner, dict):
+            within = inner.get(name)
+            if within is None:
+                within = {}
+            elif inner is found and name == "decision" and isinstance(within, str):
+                within = {"route_id": within}
+            if not isinstance(within, dict):
                 raise SchemaViolationError(f"{'.'.join(names)} cannot be set: {name!r} is no object")
+            inner[name] = within
+            inner = within
         inner[names[-1]] = content
     return orjson.dumps(found)
 

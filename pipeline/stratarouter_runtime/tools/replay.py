@@ -1,8 +1,8 @@
 """Answers requests of a range again: from the journal and the responses topic without paying, or by paying again.
 
 One transaction publishes some responses and commits how far the replay is, under a group of its own. So each request
-is answered once for each replay, however often the replay is started again; two processes at the same one fence each
-other.
+is answered once for each replay, however often the replay is started again, also where its bounds have moved on in the
+meantime; two processes at the same one fence each other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -26,19 +27,23 @@ from stratarouter_runtime.engine.respond import Story
 from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
 from stratarouter_runtime.journal.postgres import PostgresJournal
 from stratarouter_runtime.ports import JournalKey, Recorded
+from stratarouter_runtime.processors import admin_client
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publish import coordinates
-from stratarouter_runtime.processors.publisher import TransactionalPublisher
 from stratarouter_runtime.records import Coordinates, Execution, Outbound, Request, Response
-from stratarouter_runtime.state.offsets import VERSION_TAG
 from stratarouter_runtime.telemetry.tracing import TRACEPARENT
 from stratarouter_runtime.tools.ranges import BATCH, RangeReader, Span, Wanted
+from stratarouter_runtime.tools.replay_progress import Gone, ProgressWriter, rounds
 from stratarouter_runtime.validation import MAX_ID_CHARS
 
 HEADER = "stratarouter-replay"
 """On every record that a replay writes: the replay's id."""
 MAX_MISSING = 1_000_000
 """Requests without a result in the journal that one replay looks for on the responses topic; about 200 MB."""
+CLOCKS_APART_MS = 3_600_000
+"""So far ahead a producer's clock may be of the worker's that answered: a broker takes no record from further in the
+future. An answer from before would be taken for none, and paid for again."""
+LOOK_TIMEOUT_S = 30.0
 SHOWN = 20
 """Requests without an answer that a report names, and refused records likewise."""
 
@@ -54,6 +59,8 @@ class Plan:
         only_errors: of these, only those that were answered with an error, or not at all.
         tenant, route, request_id: only requests of these.
         replay_id: None: made of the rest, so that the same plan is the same replay.
+        asked: how the range was asked for, where its bounds move: it stands for the spans in the replay's id then, so
+            that the same words are the same replay whenever they are said. None: the spans are what was asked for.
     """
 
     spans: tuple[Span, ...]
@@ -64,14 +71,23 @@ class Plan:
     route: str | None = None
     request_id: str | None = None
     replay_id: str | None = None
+    asked: tuple[object, ...] | None = None
 
     @property
     def digest(self) -> str:
         """Of everything that decides which records are written where."""
         spans = [[span.partition, span.begin, span.end] for span in sorted(self.spans)]
-        said = [spans, self.to_topic, self.re_execute, self.tenant, self.route, self.request_id]
-        said += ["only errors"] if self.only_errors else []
-        return hashlib.blake2b(orjson.dumps(said), digest_size=5).hexdigest()
+        return _digest([spans if self.asked is None else self.asked, *self._kind])
+
+    @property
+    def group(self) -> str:
+        """What the replay's group ends in. Not of the range: how far it is says what of a range was gone through."""
+        return f"{self.name}.{_digest(self._kind)}"
+
+    @property
+    def _kind(self) -> list[object]:
+        said: list[object] = [self.to_topic, self.re_execute, self.tenant, self.route, self.request_id]
+        return [*said, "only errors"] if self.only_errors else said
 
     @property
     def name(self) -> str:
@@ -109,7 +125,8 @@ class Report:
         unanswered: neither the journal nor the responses topic knows an answer.
         without: the first of those, as ``topic-partition@offset request_id``.
         published: records written by this run.
-        before: records written by an earlier run of the same replay.
+        before: records written by an earlier run of the same replay; without ``go`` known of what is to be paid for
+            alone.
     """
 
     replay_id: str
@@ -179,14 +196,17 @@ class Replay:
         self._pace = _Pace(rate)
         self._chunk = BATCH if rate is None else max(1, min(BATCH, int(rate)))
         self._limits = wire.Limits.of(config)
-        self._group = f"{config.group_id}.replay.{plan.name}.{plan.digest}"
+        self._group = f"{config.group_id}.replay.{plan.group}"
         self._missing: dict[tuple[str, int, int], _Missing] = {}
-        self._writers: dict[TopicPartition, tuple[TransactionalPublisher, int]] = {}
+        self._writers: dict[TopicPartition, ProgressWriter] = {}
+        self._first: dict[int, int] = {}
         self.report = Report(plan.name, dry_run=not go)
 
     async def run(self) -> Report:
         """Go through the range. Raises ConfigurationError, BrokerError, JournalUnavailableError; run it again then."""
         self._check_plan()
+        if self._go and self._plan.to_topic is not None:
+            await self._require(self._plan.to_topic)
         journal = PostgresJournal(self._config.database_url, owner=str(uuid.uuid4()))
         await journal.start()
         try:
@@ -197,7 +217,7 @@ class Replay:
                 await self._execute_missing()
         finally:
             await journal.stop()
-            for writer, _ in self._writers.values():
+            for writer in self._writers.values():
                 await writer.close()
         self.report.unanswered = len(self._missing)
         self.report.without = [
@@ -219,15 +239,35 @@ class Replay:
                 f"--to-topic {target}: its readers expect other records", remedy="name a topic for responses"
             )
 
+    async def _require(self, topic: str) -> None:
+        """Raises ConfigurationError where ``topic`` is not there: what is written to it names only where it is from."""
+        async with admin_client.connected(self._config, f"looking for {topic}", LOOK_TIMEOUT_S) as client:
+            known = await client.list_topics()
+        if topic not in known:
+            raise ConfigurationError(
+                f"--to-topic {topic}: there is no such topic, or this user may not see it",
+                remedy="create it first, or write its whole name",
+            )
+
+    async def _requests(self) -> AsyncGenerator[tuple[Span, list[Record]]]:
+        """The records of the range, each list with the span that it is of."""
+        topic = self._config.topic(self._config.requests_topic)
+        async with RangeReader(self._config, topic) as reader:
+            self._first = {span.partition: span.begin for span in await reader.spans()}
+            for spans in rounds(self._plan.spans):
+                of = {span.partition: span for span in spans}
+                async for records in reader.read(spans, chunk=self._chunk):
+                    yield of[records[0].partition], records
+
     # -- 1. what the journal holds -----------------------------------------------------------------------------
 
     async def _answer_from_journal(self, journal: PostgresJournal) -> None:
-        topic = self._config.topic(self._config.requests_topic)
-        async with RangeReader(self._config, topic) as reader:
-            async for records in reader.read(self._plan.spans, chunk=self._chunk):
+        async with aclosing(self._requests()) as found:
+            async for span, records in found:
                 self.report.read += len(records)
                 outbounds = await self._for_requests(journal, records)
-                await self._publish(records, outbounds)
+                if not self._plan.only_errors:
+                    await self._publish(span, records, outbounds)
                 self._heard(self.report.read)
 
     async def _for_requests(self, journal: PostgresJournal, records: Sequence[Record]) -> list[tuple[int, Outbound]]:
@@ -306,19 +346,40 @@ class Replay:
 
     async def _answer_from_responses(self) -> None:
         """Hits are in no journal: their responses are taken from the topic they went to."""
-        since = max(0, min(missing.timestamp_ms for missing in self._missing.values()))
+        asked = min(missing.timestamp_ms for missing in self._missing.values())
+        since = max(0, asked - CLOCKS_APART_MS)
         topic = self._config.topic(self._config.responses_topic)
+        writer = None
+        if self._go and not self._plan.re_execute:
+            # Requests come back in another order than they were asked in, so no offset says which of them an earlier
+            # run has answered: what it wrote says so. Opened first: nobody else writes more of them from here on.
+            writer = await self._writer(TopicPartition(topic, 0))
+            if writer.begun:
+                await self._leave_out_written(since)
+        if not self._missing:
+            return
         async with RangeReader(self._config, topic) as reader:
             async for records in reader.read(await reader.spans(since_ms=since), chunk=self._chunk):
-                outbounds = []
+                found = [answer for record in records if (answer := self._answer_to_missing(record)) is not None]
+                if self._plan.only_errors:
+                    self.report.left_out += len(found)
+                    continue
+                self.report.from_responses += len(found)
+                if writer is not None and found:
+                    await self._pace.take(len(found))
+                    await writer.go_on([self._response(answer) for answer in found], Gone())
+                    self.report.published += len(found)
+
+    async def _leave_out_written(self, since_ms: int) -> None:
+        """What an earlier run has written out of the responses topic is missing no more."""
+        topic = self._plan.to_topic or self._config.topic(self._config.responses_topic)
+        async with RangeReader(self._config, topic) as reader:
+            async for records in reader.read(await reader.spans(since_ms=since_ms)):
                 for record in records:
-                    response = self._answer_to_missing(record)
-                    if response is not None and self._plan.only_errors:
-                        self.report.left_out += 1
-                    elif response is not None:
+                    source = _answered(record) if _mark(record) == self._plan.name.encode() else None
+                    if source is not None and self._missing.pop(_place(source), None) is not None:
                         self.report.from_responses += 1
-                        outbounds.append((record.offset, self._response(response)))
-                await self._publish(records, outbounds)
+                        self.report.before += 1
 
     def _answer_to_missing(self, record: Record) -> Response | None:
         if _mark(record) is not None:
@@ -341,16 +402,16 @@ class Replay:
     # -- 3. what nobody answered, where only that is to be executed again ---------------------------------------
 
     async def _execute_missing(self) -> None:
-        topic = self._config.topic(self._config.requests_topic)
-        async with RangeReader(self._config, topic) as reader:
-            async for records in reader.read(self._plan.spans, chunk=self._chunk):
+        async with aclosing(self._requests()) as found:
+            async for span, records in found:
                 outbounds = [
                     (record.offset, self._once_more(record, self._decoded(record)))
                     for record in records
                     if self._missing.pop(_place(coordinates(record)), None) is not None
                 ]
                 self.report.re_executed += len(outbounds)
-                await self._publish(records, outbounds)
+                if outbounds:
+                    await self._publish(span, records, outbounds)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -362,19 +423,28 @@ class Replay:
     def _marked(self) -> tuple[str, bytes]:
         return HEADER, self._plan.name.encode()
 
-    async def _publish(self, records: Sequence[Record], outbounds: Sequence[tuple[int, Outbound]]) -> None:
-        if not (self._go and outbounds):
-            return
-        place = TopicPartition(records[0].topic, records[0].partition)
+    async def _writer(self, place: TopicPartition) -> ProgressWriter:
+        """Knows how far the replay is in ``place``; where this run writes, nobody else does from here on."""
         if place not in self._writers:
-            writer = TransactionalPublisher(self._config, self._group, place)
-            self._writers[place] = (writer, (await writer.open()).watermark)
-        writer, done = self._writers[place]
-        left = [outbound for offset, outbound in outbounds if offset >= done]
+            writer = ProgressWriter(self._config, self._group, place)
+            self._writers[place] = writer
+            await (writer.open() if self._go else writer.read_committed())
+        return self._writers[place]
+
+    async def _publish(self, span: Span, records: Sequence[Record], outbounds: Sequence[tuple[int, Outbound]]) -> None:
+        """Write what no earlier run has, and that ``span`` is gone through as far as ``records``.
+
+        So also where there is nothing to write: what has no answer yet would get a second one of another run else.
+        """
+        if not (self._go or self._plan.re_execute):
+            return
+        writer = await self._writer(TopicPartition(records[0].topic, records[0].partition))
+        left = [outbound for offset, outbound in outbounds if not writer.gone.holds(offset)]
         self.report.before += len(outbounds) - len(left)
-        if left:
+        gone = writer.gone.joined(span.begin, records[-1].offset + 1).since(self._first.get(span.partition, 0))
+        if self._go and (left or gone != writer.gone):
             await self._pace.take(len(left))
-            await writer.publish(left, records[-1].offset + 1, VERSION_TAG)
+            await writer.go_on(left, gone)
             self.report.published += len(left)
 
 
@@ -395,8 +465,20 @@ def _rebuilt(request: Request, at: Coordinates, recorded: Recorded) -> Response:
     return respond.from_outcome(bare, recorded, Story(from_journal=True))
 
 
+def _digest(said: Sequence[object]) -> str:
+    return hashlib.blake2b(orjson.dumps(said), digest_size=5).hexdigest()
+
+
 def _mark(record: Record) -> bytes | None:
     return next((value for name, value in record.headers if name == HEADER), None)
+
+
+def _answered(record: Record) -> Coordinates | None:
+    """Which request the response in ``record`` is to; None for what is no response."""
+    try:
+        return wire.decode_response(record.value).source
+    except InvalidRecordError:
+        return None  # a foreign record on the topic, with our header on it
 
 
 def _place(at: Coordinates) -> tuple[str, int, int]:

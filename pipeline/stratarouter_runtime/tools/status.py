@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import OffsetMetadataError, RuntimeSystemError
@@ -13,9 +16,15 @@ from stratarouter_runtime.journal.reader import JournalReader
 from stratarouter_runtime.processors import admin_client, kafka_client
 from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.state.offsets import decode
+from stratarouter_runtime.telemetry.logs import event
+
+log = logging.getLogger("stratarouter.status")
 
 TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 5.0
+PEEK_TIMEOUT_S = 5.0
+"""For the first record behind each lane; what is not seen by then counts as if it were records."""
+POLL_MS = 200
 USAGE = "usage"
 
 
@@ -28,7 +37,9 @@ class LaneStatus:
         topic, partition: what it reads.
         committed: offset below which everything is finished; None where nothing was committed yet.
         end: the offset that the next record gets.
-        lag: offsets from ``committed`` to ``end``; transaction markers count among them.
+        lag: offsets from the first record that was not taken to ``end``; 0 where nothing but markers of transactions
+            is left. Markers between records count among them, and those behind the last where this user may not read
+            the topic.
         unfinished: records taken and not finished, between ``committed`` and the highest finished one.
         finished_ahead: offsets beyond ``committed`` that are finished.
         problem: what the committed metadata says wrong, or empty.
@@ -99,6 +110,7 @@ async def _from_broker(config: RuntimeConfig) -> tuple[list[LaneStatus], tuple[i
             for processor, (group, topic) in read.items():
                 committed = await admin_client.committed_offsets(admin, group)
                 lanes += [_lane(processor, place, committed, first, end) for place in places if place.topic == topic]
+            lanes = await _without_markers(consumer, lanes)
     finally:
         await closed(consumer.stop(), CLOSE_TIMEOUT_S)
     held = [sum(end[place] - first[place] for place in places if place.topic == topic) for topic in outputs]
@@ -130,6 +142,40 @@ def _lane(
     return LaneStatus(
         processor, place.topic, place.partition, found.offset, end[place], lag, unfinished, ahead, problem
     )
+
+
+async def _without_markers(consumer: AIOKafkaConsumer, lanes: list[LaneStatus]) -> list[LaneStatus]:
+    """``lanes`` with the lag from their first waiting record on: behind the last record of a transaction its marker
+    stands, which nobody takes.
+    """
+    behind = {
+        TopicPartition(lane.topic, lane.partition): lane
+        for lane in lanes
+        if lane.committed is not None and lane.lag and not (lane.unfinished or lane.finished_ahead or lane.problem)
+    }
+    if not behind:
+        return lanes
+    consumer.pause(*consumer.assignment())
+    found: dict[TopicPartition, LaneStatus] = {}
+    try:
+        async with asyncio.timeout(PEEK_TIMEOUT_S):
+            for place, lane in behind.items():
+                consumer.seek(place, lane.committed)
+            consumer.resume(*behind)
+            while found.keys() < behind.keys():
+                left = [place for place in behind if place not in found]
+                polled = await consumer.getmany(*left, timeout_ms=POLL_MS, max_records=len(left))
+                for place in left:
+                    records, lane = polled.get(place), behind[place]
+                    if records:
+                        found[place] = replace(lane, lag=max(0, lane.end - records[0].offset))
+                    elif await consumer.position(place) >= lane.end:
+                        found[place] = replace(lane, lag=0)
+                consumer.pause(*found)
+    except (TopicAuthorizationFailedError, TimeoutError) as exc:
+        # What was not seen keeps its markers, as ``lag`` says: a look needs no right to read.
+        event(log, logging.DEBUG, "markers count as lag", cause=repr(exc))
+    return [found.get(TopicPartition(lane.topic, lane.partition), lane) for lane in lanes]
 
 
 Checkpoints = dict[tuple[str, str, int], dict[str, Any]]
