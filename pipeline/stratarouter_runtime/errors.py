@@ -341,13 +341,22 @@ class LaneFencedError(BrokerError):
 
 
 class OutputRefusedError(BrokerError):
-    """The broker will never take one of these outputs: it is too large for its topic, or the topic is closed to us."""
+    """The broker will never take one of these outputs: it is too large for its topic, or the topic is closed to us or
+    gone.
+
+    ``topics``: the ones that are gone; empty: which of the outputs it was is not known.
+    """
 
     code = "output_refused"
     retryable = False
     default_remedy = (
         "raise the topic's max.message.bytes, or grant this user the right to it (`stratarouter-runtime topics acls`)"
     )
+
+    def __init__(self, message: str, *, remedy: str | None = None, topics: frozenset[str] = frozenset()) -> None:
+        """Build from ``message``, and the topics that are gone."""
+        super().__init__(message, remedy=remedy)
+        self.topics = topics
 
 
 class OffsetMetadataError(BrokerError):

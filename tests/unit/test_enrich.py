@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -11,6 +12,7 @@ import pytest
 
 from stratarouter_runtime.assembly import Assembly
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.processors.enrich import TOPICS_TRUSTED_S
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.routes import RouteTable
 from unit.enrich_bench import enrich_of, records
@@ -71,3 +73,11 @@ async def test_a_batch_that_fails_gives_its_room_back_once(monkeypatch: pytest.M
         await lane.fenced.wait()
     assert lane.finished == [1, 2], "refused before the rest failed"
     assert enrich.in_flight == 0
+
+
+def test_a_reply_topic_is_looked_for_again_after_a_while() -> None:
+    enrich = enrich_of(Assembly(CONFIG, RouteTable.from_dict(TABLE)))
+    enrich._topics, enrich._listed_at = frozenset({"responses.mine"}), time.monotonic()
+    assert [enrich._is_unknown(name) for name in ("responses.mine", "responses.other", None)] == [False, True, False]
+    enrich._listed_at -= TOPICS_TRUSTED_S + 1
+    assert [enrich._is_unknown(name) for name in ("responses.mine", "responses.other", None)] == [True, True, False]

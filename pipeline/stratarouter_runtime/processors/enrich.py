@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from stratarouter_runtime.errors import (
     BrokerError,
     ExecutionError,
     InvalidRecordError,
+    OutputRefusedError,
     PoisonRecordError,
     ReplyTopicNotAllowedError,
 )
@@ -27,7 +29,7 @@ from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.lane import Instead, Lane
 from stratarouter_runtime.processors.own_executions import OwnExecutions
 from stratarouter_runtime.processors.publish import Outputs, coordinates
-from stratarouter_runtime.records import Execution, Outbound
+from stratarouter_runtime.records import Execution, Outbound, Request, Response
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
 from stratarouter_runtime.telemetry.spans import Spans
@@ -35,6 +37,8 @@ from stratarouter_runtime.telemetry.spans import Spans
 log = logging.getLogger("stratarouter.enrich")
 
 TOPICS_RETRY_S = 0.5
+TOPICS_TRUSTED_S = 30.0
+"""A reply topic may be deleted at any time: what is asked for after so long is refused before it is paid for."""
 CREATE_TOPIC = "create the topic, then resend the record; topics are never created by themselves"
 FAILED = CacheMiss(reason="unavailable", bypassed=True)
 """The cache was asked and broke."""
@@ -73,6 +77,7 @@ class Enrich:
         self._own = own
         self._list_topics = list_topics
         self._topics: frozenset[str] = frozenset()
+        self._listed_at = -math.inf
         self._config = config
         self._acceptor = acceptor
         self._cache = cache
@@ -144,10 +149,46 @@ class Enrich:
         except ExecutionError as exc:
             refused = replace(respond.refused(request, respond.error_info(exc)), source=place)
             trace = self._spans.enriched(request, place, time.perf_counter() - began, "refused", error=exc.code)
-            outbound = self._outputs.answer(request, refused, traceparent=trace)
-            self._finish(lane, record, outbound)
+            self._answer_refused(lane, record, request, refused, trace)
             return None
         return Accepted(record, execution, began)
+
+    def _answer_refused(
+        self, lane: Lane, record: Record, request: Request, refused: Response, trace: str | None
+    ) -> None:
+        """At once, unless it names a topic that is to be looked for first: a client's choice too."""
+
+        def answer() -> None:
+            outbound = self._outputs.answer(request, refused, traceparent=trace)
+            self._finish(lane, record, outbound, self._instead(refused))
+
+        async def look() -> None:
+            await self._learn_topics([request.reply_to])
+            try:
+                if self._is_unknown(request.reply_to):
+                    self._finish(lane, record, self._outputs.dead_letter(_no_topic(request), record))
+                else:
+                    answer()
+            except Exception:
+                self.in_flight -= 1
+                raise
+
+        if not self._is_unknown(request.reply_to):
+            answer()
+            return
+        task = asyncio.create_task(look(), name="answer refused")
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._batch_ended(task, lane, []))
+
+    def _instead(self, response: Response) -> Instead:
+        """What is published where the topic that its request names does not take ``response``."""
+
+        def instead(refusal: OutputRefusedError) -> tuple[Outbound, ...]:
+            # It may be gone: whoever names it next has it looked for again.
+            self._topics -= refusal.topics
+            return (self._outputs.refused_response(refusal, response),)
+
+        return instead
 
     # -- a batch -----------------------------------------------------------------------------------------------
 
@@ -178,26 +219,32 @@ class Enrich:
             log.exception("embedding failed")
 
     def _is_unknown(self, reply_to: str | None) -> bool:
-        return reply_to is not None and reply_to not in self._topics
+        if reply_to is None:
+            return False
+        return reply_to not in self._topics or time.monotonic() - self._listed_at > TOPICS_TRUSTED_S
 
     async def _with_reply_topics(self, lane: Lane, accepted: list[Accepted]) -> list[Accepted]:
         """Refuse what names a reply topic that does not exist: a transaction that writes to it could never commit."""
-        while any(self._is_unknown(a.execution.request.reply_to) for a in accepted):
+        await self._learn_topics([a.execution.request.reply_to for a in accepted])
+        kept = []
+        for item in accepted:
+            request = item.execution.request
+            if self._is_unknown(request.reply_to):
+                self._done(lane, item, self._outputs.dead_letter(_no_topic(request), item.record))
+            else:
+                kept.append(item)
+        return kept
+
+    async def _learn_topics(self, named: Sequence[str | None]) -> None:
+        """Have the topics listed where one of those ``named`` is unknown."""
+        while any(self._is_unknown(name) for name in named):
             try:
                 self._topics = await self._list_topics()
+                self._listed_at = time.monotonic()
                 break
             except BrokerError as exc:
                 event(log, logging.WARNING, "topics unknown", cause=str(exc))
                 await asyncio.sleep(TOPICS_RETRY_S)
-        kept = []
-        for item in accepted:
-            reply_to = item.execution.request.reply_to
-            if self._is_unknown(reply_to):
-                missing = ReplyTopicNotAllowedError(f"$.reply_to = {reply_to!r} does not exist", remedy=CREATE_TOPIC)
-                self._done(lane, item, self._outputs.dead_letter(missing, item.record))
-            else:
-                kept.append(item)
-        return kept
 
     def _look_up_now(self, accepted: list[Accepted]) -> list[CacheHit | CacheMiss] | None:
         """What the cache says of each, without waiting; None where it needs a round trip."""
@@ -274,9 +321,7 @@ class Enrich:
         outbound = self._outputs.answer(request, response, traceparent=trace)
         shadow = self._trials.shadow_of(item.execution, hit)
         check = () if shadow is None else (self._outputs.execution(shadow),)
-        self._done(
-            lane, item, outbound, *check, instead=lambda refusal: (self._outputs.refused_response(refusal, response),)
-        )
+        self._done(lane, item, outbound, *check, instead=self._instead(response))
 
     def _pass_on(self, lane: Lane, item: Accepted) -> None:
         execution, took_s = item.execution, time.perf_counter() - item.began
@@ -294,9 +339,13 @@ class Enrich:
         item.done = True
         self.in_flight -= 1
 
-    def _finish(self, lane: Lane, record: Record, outbound: Outbound) -> None:
+    def _finish(self, lane: Lane, record: Record, outbound: Outbound, instead: Instead | None = None) -> None:
         self.in_flight -= 1
-        lane.finish(record.offset, (outbound,))
+        lane.finish(record.offset, (outbound,), instead)
+
+
+def _no_topic(request: Request) -> ReplyTopicNotAllowedError:
+    return ReplyTopicNotAllowedError(f"$.reply_to = {request.reply_to!r} does not exist", remedy=CREATE_TOPIC)
 
 
 def _queries(accepted: list[Accepted]) -> list[CacheQuery]:

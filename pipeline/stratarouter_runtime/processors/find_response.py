@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import InvalidRecordError
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.closing import closed
-from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped
+from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
 from stratarouter_runtime.processors.partitioner import partitions_of
 from stratarouter_runtime.records import Response
+from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.validation import traceparent
+
+log = logging.getLogger("stratarouter.find_response")
 
 WINDOW = 20_000
 """Records looked through at once, from the end backwards: about a second."""
@@ -80,7 +85,19 @@ async def _last(
         polled = await consumer.getmany(place, timeout_ms=500)
         for record in polled.get(place, ()):
             if record.key == key and record.offset < end:
-                response = wire.decode_response(record.value)
-                if tenant in {None, response.tenant}:
+                response = _decoded(record)
+                if response is not None and tenant in {None, response.tenant}:
                     found = response, traceparent(record.headers)
     return found
+
+
+def _decoded(record: Record) -> Response | None:
+    try:
+        return wire.decode_response(record.value)
+    except InvalidRecordError as exc:
+        # Whoever wrote it, a good response beside it is the one that is looked for.
+        event(
+            log, logging.WARNING, "response not understood",
+            topic=record.topic, partition=record.partition, offset=record.offset, cause=exc.message,
+        )  # fmt: skip
+        return None

@@ -405,15 +405,15 @@ class Lane:
         self._failures += 1
 
     def _without_refused(self, lost: list[Finished], cause: OutputRefusedError) -> list[Finished]:
-        """Find the refused one by committing singly; once it is alone, put what it has instead in its place."""
+        """Put in the place of what was refused what it has instead; which it was, commits of one record tell."""
+        if cause.topics:
+            return [
+                _instead(one, cause) if any(o.topic in cause.topics for o in one.outbounds) else one for one in lost
+            ]
         if len(lost) != 1:
             self._singly = len(lost)
             return lost
-        [refused] = lost
-        if refused.instead is None:
-            raise cause
-        outbounds = refused.instead(cause)
-        return [Finished(refused.offset, outbounds, sum(len(o.value) for o in outbounds))]
+        return [_instead(lost[0], cause)]
 
     async def _open_publisher(self) -> OffsetMap:
         backoff = FIRST_BACKOFF_S
@@ -468,6 +468,14 @@ class Lane:
         if state != "running":
             self._settled.set()
         self._on_change()
+
+
+def _instead(refused: Finished, cause: OutputRefusedError) -> Finished:
+    """What is published for ``refused``; raises ``cause`` where there is nothing."""
+    if refused.instead is None:
+        raise cause
+    outbounds = refused.instead(cause)
+    return Finished(refused.offset, outbounds, sum(len(o.value) for o in outbounds))
 
 
 def _first_batch(ready: list[Finished], most: int) -> tuple[list[Finished], list[Finished]]:

@@ -12,7 +12,13 @@ from stratarouter_runtime import wire
 from stratarouter_runtime.config import MAX_REQUEST_BYTES, RuntimeConfig
 from stratarouter_runtime.engine import respond
 from stratarouter_runtime.engine.spread import meeting_key
-from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, ResponseTooLargeError
+from stratarouter_runtime.errors import (
+    InvalidRecordError,
+    OutputRefusedError,
+    ReplyTopicNotAllowedError,
+    ResponseTooLargeError,
+    RuntimeSystemError,
+)
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Request, Response, UsageLine
 from stratarouter_runtime.telemetry.logs import event_of, ids
@@ -55,10 +61,8 @@ class Outputs:
         """The response as a record; one too large for its topic becomes an error response that says so."""
         value = wire.encode_response(response)
         if len(value) > self._config.max_response_bytes:
-            response = _too_large(
-                response,
-                f"the response has {len(value)} bytes, more than max_response_bytes={self._config.max_response_bytes}",
-            )
+            said = f"{len(value)} bytes, more than max_response_bytes={self._config.max_response_bytes}"
+            response = _without_answer(response, ResponseTooLargeError(f"the response has {said}"))
             value = wire.encode_response(response)
         if self._tally is None or not self._tally.take(response):
             count_response(self._metrics, response, traceparent)
@@ -76,8 +80,9 @@ class Outputs:
 
     def refused_response(self, refusal: OutputRefusedError, response: Response) -> Outbound:
         """An error response on the responses topic, for one that its own topic will not take."""
-        short = _too_large(response, f"the reply topic refused the response: {refusal.message}", refusal.remedy)
-        return self.response(short, reply_to=None, traceparent=None)
+        kind = ReplyTopicNotAllowedError if refusal.topics else ResponseTooLargeError
+        problem = kind(f"the reply topic refused the response: {refusal.message}", remedy=refusal.remedy)
+        return self.response(_without_answer(response, problem), reply_to=None, traceparent=None)
 
     def execution(self, execution: Execution) -> Outbound:
         """The execution as a record, keyed so that similar requests meet in one partition."""
@@ -133,9 +138,8 @@ class Outputs:
         return Outbound(topic, address.encode(), wire.encode_dead_letter(letter))
 
 
-def _too_large(response: Response, message: str, remedy: str | None = None) -> Response:
-    """``response`` without its answer, as an error that says why."""
-    problem = ResponseTooLargeError(message, remedy=remedy)
+def _without_answer(response: Response, problem: RuntimeSystemError) -> Response:
+    """``response`` as an error that says why its answer is not there."""
     return replace(response, status="error", text=None, tool_calls=(), error=respond.error_info(problem))
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import BrokerError, OutputRefusedError
 from stratarouter_runtime.processors import admin_client, kafka_client
 from stratarouter_runtime.processors.batches import send_all
 from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, mapped, mapped_write
 from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.state.offsets import OffsetMap, decode
+from stratarouter_runtime.telemetry.logs import event
 
 log = logging.getLogger("stratarouter.publisher")
 
@@ -23,7 +26,12 @@ OPEN_TIMEOUT_S = 30.0
 """A transactional start hangs for ever where the transaction topic cannot be created; bound it."""
 READ_TIMEOUT_S = 15.0
 CLOSE_TIMEOUT_S = 5.0
+LOOK_AFTER_S = 2.0
+"""A commit that writes to topics of the clients' choice and takes longer may wait for one that is gone, for 15 s and
+more, and everything behind it."""
+LOOK_TIMEOUT_S = 5.0
 NO_OFFSET = -1
+CREATE_TOPIC = "create the topic that reply_to names, and leave it until its answers have come"
 
 
 class KafkaPublisher:
@@ -35,6 +43,9 @@ class KafkaPublisher:
         self._partition = partition
         self._producer: AIOKafkaProducer | None = None
         self._timeout_s = config.transaction_timeout_ms / 1000
+        fields = (name for name in type(config).model_fields if name.endswith("_topic"))
+        self._own = frozenset(config.topic(getattr(config, name)) for name in fields)
+        self._gone: frozenset[str] = frozenset()
 
     async def open(self) -> OffsetMap:
         """A new producer (which fences older ones), then the committed map: in this order, so that nothing an
@@ -52,6 +63,54 @@ class KafkaPublisher:
             if isinstance(exc, CLIENT_ERRORS):
                 raise mapped(exc, f"opening {self._partition}") from exc
             raise
+
+    async def publish(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
+        """Write ``outbounds`` and commit. After any error the outcome is unknown until ``open``.
+
+        Raises BrokerError; OutputRefusedError where the broker will never take one of them, as of a reply topic that
+        was deleted.
+        """
+        chosen = frozenset(outbound.topic for outbound in outbounds) - self._own
+        doing = f"committing {self._partition} at {offset}"
+        writing = self._write(outbounds, offset, metadata)
+        try:
+            await (self._watched(writing, chosen, doing) if chosen else writing)
+        except CLIENT_ERRORS as exc:
+            raise mapped_write(exc, doing) from exc
+
+    async def _watched(self, write: Coroutine[Any, Any, None], chosen: frozenset[str], doing: str) -> None:
+        """``write``, which waits for no topic that is gone."""
+        writing = asyncio.create_task(write)
+        try:
+            if chosen & self._gone:
+                await self._refuse_gone(chosen & self._gone, doing)
+            if not (await asyncio.wait([writing], timeout=LOOK_AFTER_S))[0]:
+                await self._refuse_gone(chosen, doing)
+            await writing
+        except CLIENT_ERRORS:
+            await self._refuse_gone(chosen, doing)
+            raise
+        finally:
+            writing.cancel()
+            await asyncio.wait([writing])
+
+    async def _write(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
+        raise NotImplementedError
+
+    async def _refuse_gone(self, chosen: Iterable[str], doing: str) -> None:
+        """Raise OutputRefusedError where one of the topics ``chosen`` by clients is not there."""
+        looking = f"looking for topics while {doing}"
+        try:
+            async with admin_client.connected(self._config, looking, LOOK_TIMEOUT_S) as client:
+                known = frozenset(await client.list_topics())
+        except BrokerError as exc:
+            event(log, logging.WARNING, "topics unknown", cause=str(exc))
+            return
+        # A broker that does not name what this very lane reads does not know them all yet.
+        self._gone = frozenset(chosen) - known if self._partition.topic in known else frozenset()
+        if self._gone:
+            said = ", ".join(map(repr, sorted(self._gone)))
+            raise OutputRefusedError(f"no topic {said} while {doing}", remedy=CREATE_TOPIC, topics=self._gone)
 
     async def close(self) -> None:
         """Stop the producer; a broker that is away does not hold this up."""
@@ -82,22 +141,19 @@ class TransactionalPublisher(KafkaPublisher):
         name = f"{self._group}.{partition.topic}.{partition.partition}"
         return kafka_client.producer(self._config, transactional_id=name)
 
-    async def publish(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
-        """One transaction. After any error its outcome is unknown until ``open``."""
+    async def _write(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
+        """One transaction."""
         producer = self._producer
         assert producer is not None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                # 1. Begin; the partitions join the transaction with their first record.
-                await producer.begin_transaction()
-                # 2. The outputs, the input offset and its map, side by side: they are one round trip less to wait for,
-                #    and where one of them fails there is no commit.
-                offsets = {self._partition: OffsetAndMetadata(offset, metadata)}
-                await send_all(producer, outbounds, lambda: producer.send_offsets_to_transaction(offsets, self._group))
-                # 3. All or nothing.
-                await producer.commit_transaction()
-        except CLIENT_ERRORS as exc:
-            raise mapped_write(exc, f"committing {self._partition} at {offset}") from exc
+        async with asyncio.timeout(self._timeout_s):
+            # 1. Begin; the partitions join the transaction with their first record.
+            await producer.begin_transaction()
+            # 2. The outputs, the input offset and its map, side by side: they are one round trip less to wait for,
+            #    and where one of them fails there is no commit.
+            offsets = {self._partition: OffsetAndMetadata(offset, metadata)}
+            await send_all(producer, outbounds, lambda: producer.send_offsets_to_transaction(offsets, self._group))
+            # 3. All or nothing.
+            await producer.commit_transaction()
 
 
 class PlainPublisher(KafkaPublisher):
@@ -109,13 +165,10 @@ class PlainPublisher(KafkaPublisher):
         super().__init__(config, group, partition)
         self._consumer = consumer
 
-    async def publish(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
+    async def _write(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
         """Outputs, then the offset under the group's generation."""
         producer = self._producer
         assert producer is not None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await send_all(producer, outbounds)
-                await self._consumer.commit({self._partition: OffsetAndMetadata(offset, metadata)})
-        except CLIENT_ERRORS as exc:
-            raise mapped_write(exc, f"committing {self._partition} at {offset}") from exc
+        async with asyncio.timeout(self._timeout_s):
+            await send_all(producer, outbounds)
+            await self._consumer.commit({self._partition: OffsetAndMetadata(offset, metadata)})

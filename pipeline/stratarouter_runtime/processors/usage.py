@@ -100,7 +100,7 @@ def due_alerts(
 
 
 def _passes(spent: Spending, budget: Budget, percent: int) -> bool:
-    money = budget.usd is not None and spent.nano_usd * 100 >= budget.usd * 1e9 * percent
+    money = budget.nano_usd is not None and spent.nano_usd * 100 >= budget.nano_usd * percent
     return money or (budget.tokens is not None and spent.tokens * 100 >= budget.tokens * percent)
 
 

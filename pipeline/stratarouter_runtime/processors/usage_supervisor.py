@@ -30,6 +30,7 @@ STEADY_S = 60.0
 """A process that lived so long ended for a new reason: the next wait is the first again."""
 STOP_TIMEOUT_S = 15.0
 MAX_LINE_BYTES = 64 * 1024
+SHOWN_BYTES = 200
 
 
 @dataclass(slots=True)
@@ -46,6 +47,8 @@ class Progress:
     def hear(self, line: bytes, now: float) -> None:
         """Take a line in. Raises ValueError where it is none of ours."""
         found = orjson.loads(line)
+        if not _is_progress(found):
+            raise ValueError(f"{line[:SHOWN_BYTES]!r} is no progress")
         self.waiting = found["waiting"]
         if found["counted"] != self.counted or found["lag"] == 0 or self.waiting is not None:
             # What waits for a server that is away is not helped by a new start.
@@ -60,6 +63,12 @@ class Progress:
         if now - self.moved_at > STALLED_S and self.lag:
             return f"{self.lag} records behind and no progress for {STALLED_S:.0f} s"
         return None
+
+
+def _is_progress(found: object) -> bool:
+    if not isinstance(found, dict) or not isinstance(found.get("waiting", 0), str | None):
+        return False
+    return all(type(found.get(name)) is int for name in ("counted", "lag", "alerts"))
 
 
 class UsageSupervisor:
