@@ -64,15 +64,14 @@ class KafkaPublisher:
                 raise mapped(exc, f"opening {self._partition}") from exc
             raise
 
-    async def publish(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
-        """Write ``outbounds`` and commit. After any error the outcome is unknown until ``open``.
+    async def _commit(self, writing: Coroutine[Any, Any, None], outbounds: Sequence[Outbound], offset: int) -> None:
+        """``writing`` of ``outbounds``. After any error its outcome is unknown until ``open``.
 
         Raises BrokerError; OutputRefusedError where the broker will never take one of them, as of a reply topic that
         was deleted.
         """
         chosen = frozenset(outbound.topic for outbound in outbounds) - self._own
         doing = f"committing {self._partition} at {offset}"
-        writing = self._write(outbounds, offset, metadata)
         try:
             await (self._watched(writing, chosen, doing) if chosen else writing)
         except CLIENT_ERRORS as exc:
@@ -93,9 +92,6 @@ class KafkaPublisher:
         finally:
             writing.cancel()
             await asyncio.wait([writing])
-
-    async def _write(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
-        raise NotImplementedError
 
     async def _refuse_gone(self, chosen: Iterable[str], doing: str) -> None:
         """Raise OutputRefusedError where one of the topics ``chosen`` by clients is not there."""
@@ -141,8 +137,11 @@ class TransactionalPublisher(KafkaPublisher):
         name = f"{self._group}.{partition.topic}.{partition.partition}"
         return kafka_client.producer(self._config, transactional_id=name)
 
+    async def publish(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
+        """One transaction. Errors as ``_commit``'s."""
+        await self._commit(self._write(outbounds, offset, metadata), outbounds, offset)
+
     async def _write(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
-        """One transaction."""
         producer = self._producer
         assert producer is not None
         async with asyncio.timeout(self._timeout_s):
@@ -165,8 +164,11 @@ class PlainPublisher(KafkaPublisher):
         super().__init__(config, group, partition)
         self._consumer = consumer
 
+    async def publish(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
+        """Outputs, then the offset under the group's generation. Errors as ``_commit``'s."""
+        await self._commit(self._write(outbounds, offset, metadata), outbounds, offset)
+
     async def _write(self, outbounds: Sequence[Outbound], offset: int, metadata: str) -> None:
-        """Outputs, then the offset under the group's generation."""
         producer = self._producer
         assert producer is not None
         async with asyncio.timeout(self._timeout_s):
