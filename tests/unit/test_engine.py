@@ -627,3 +627,18 @@ async def test_only_an_error_that_the_same_words_would_meet_again_is_taken_over(
     assert kept.result is not None
     assert (kept.result.answer is None) is shared
     assert len(provider.calls) == 2 - shared
+
+
+async def test_a_repeat_of_an_id_under_way_is_told_at_its_own_deadline() -> None:
+    provider = Provider()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        first = bench.engine.submit(execution("r", "q"))
+        await _until(lambda: bool(provider.calls))
+        soon_ms = SystemClock().wall_ms() + 50
+        repeat = await bench.engine.submit(execution("r", "q", deadline_ms=soon_ms))
+        assert repeat.error is not None
+        assert repeat.error.code == "deadline_exceeded"
+        provider.gate.set()
+        assert (await first).error is None
+    assert len(provider.calls) == 1

@@ -7,6 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.ports import ProviderCall
 from stratarouter_runtime.records import Answer, Target, Usage
 from stratarouter_runtime.route_file import RouteHedge
-from stratarouter_runtime.state.limiter import RateHint, RateWindow
+from stratarouter_runtime.state.limiter import RateHint, RateLimiter, RateWindow
 from stratarouter_runtime.telemetry.metrics import Metrics
 from unit.engine_bench import Bench, Provider, SteppedClock, execution
 
@@ -564,3 +565,62 @@ async def test_a_key_that_is_refused_after_other_failures_leaves_the_next_key_it
         answer = await bench.engine.submit(execution("r", "q", threshold=None, targets=only))
     assert answer.error is None
     assert provider.used_keys[-1] == 1
+
+
+@pytest.mark.parametrize("limit", [-(10**9), 0, True, 1e6, "many", None])
+async def test_a_limit_that_is_none_books_what_is_usual(limit: object) -> None:
+    provider = Uncounting()
+    async with Bench(provider, limits={"openai": Limits(100, tokens_per_minute=100_000)}, clock=Still()) as bench:
+        target = execution("r", "q").targets[0]
+        provider.gate.clear()
+        asked = bench.engine.submit(execution("r", "q", threshold=None, params={"max_tokens": limit}))
+        await _until(lambda: bool(provider.calls))
+        booked_s = bench.gates.room_in_s(target, 3300)
+        asked.cancel()
+        await asyncio.wait([asked])
+    assert 0 < booked_s < 1
+
+
+async def test_a_negative_booking_gives_no_key_room() -> None:
+    limiter = RateLimiter(None, 1000)
+    for _ in range(3):
+        limiter.reserve(0.0, 1000)
+    before = limiter.wait_s(0.0, 100)
+    limiter.reserve(0.0, -(10**6))
+    limiter.settle(-(10**6), 0)
+    limiter.release(-(10**6))
+    assert limiter.wait_s(0.0, 100) == before
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_a_requests_limit_stands_in_place_of_the_tables_under_either_name(name: str) -> None:
+    provider = Provider()
+    async with Bench(provider) as bench:
+        asked = execution("r", "q", threshold=None, params={name: 50, "temperature": 0})
+        table = {"max_tokens": 1000, "max_completion_tokens": 1000, "top_p": 0.5}
+        await bench.engine.submit(replace(asked, targets=(Target("openai", "small", table),)))
+        await bench.engine.submit(replace(execution("s", "r"), targets=(Target("openai", "small", {"max_tokens": 9}),)))
+    assert [call.params for call in provider.calls] == [{"top_p": 0.5, name: 50, "temperature": 0}, {"max_tokens": 9}]
+
+
+async def test_a_hedge_that_answers_in_the_same_turn_costs_its_own_price() -> None:
+    class Both(Models):
+        async def call(self, provider: str, call: ProviderCall, **_: Any) -> Answer:
+            self.calls.append(call)
+            await both.wait()
+            return Answer("a", provider, call.model, Usage(1, 1), cost_usd=0.5 if call.model == "small" else 0.25)
+
+    both, provider = asyncio.Event(), Both()
+    async with Bench(provider, hedge=RouteHedge(after_ms=1, max_share=1.0)) as bench:
+        asked = bench.engine.submit(execution("r", "q", threshold=None))
+        await _until(lambda: len(provider.calls) == 2)
+        both.set()
+        cost_usd = (await asked).cost_usd
+        assert cost_usd is not None
+        assert cost_usd + _value(bench, "hedge_cost_usd_total") == 0.75
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)

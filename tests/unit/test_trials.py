@@ -13,7 +13,7 @@ from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.compare import AnswerComparer, load
-from stratarouter_runtime.engine.trials import OwnEvidence, Trials, shadow_id
+from stratarouter_runtime.engine.trials import MAX_COMPARISONS, OwnEvidence, Trials, shadow_id
 from stratarouter_runtime.errors import ConfigurationError
 from stratarouter_runtime.ports import CacheHit, Comparer, JournalKey
 from stratarouter_runtime.records import Answer, CacheOptions, Coordinates, Execution, Response, Vector
@@ -126,6 +126,43 @@ async def test_without_a_bound_nothing_is_held_back_or_checked() -> None:
         await answer(bench, asked(1, "where is it", bound=None))
         found = await answer(bench, asked(2, "where is it?", bound=None))
     assert (found.cache.kind, judge.asked) == ("semantic", [])
+
+
+async def test_what_a_person_has_corrected_is_served_without_evidence_and_never_checked() -> None:
+    async with Bench(Provider()) as bench:
+        bounded(bench, Judge(), share=1.0)
+        trials, asks = bench.engine._trials, asked(1, "where is it?")
+        kept = CacheHit("semantic", 0.97, "s:where is it", Answer("here", "p", "m"), likeness=0.97)
+        corrected = replace(kept, reason="corrected")
+        assert trials.judged(asks, corrected) == (None, corrected)
+        assert trials.judged(asks, kept)[0] == kept
+    assert trials.shadow_of(asks, corrected) is None
+    assert trials.shadow_of(asks, kept) is not None
+
+
+async def test_a_hit_by_its_own_words_is_never_checked_by_a_paid_call() -> None:
+    provider = Provider()
+    async with Bench(provider) as bench:
+        bounded(bench, Judge(), share=1.0)
+        await answer(bench, asked(1, "where is it"))
+        await answer(bench, asked(2, "where is it"))
+    assert len(provider.calls) == 1
+
+
+async def test_comparisons_that_have_ended_make_room_for_others_and_too_many_at_once_are_let_go() -> None:
+    async with Bench(Provider()) as bench:
+        bounded(bench, judge := Judge())
+        trials, asks, fresh = bench.engine._trials, asked(1, "where is it?"), Answer("there", "p", "m")
+        hit = CacheHit("semantic", 0.97, "s:where is it", Answer("here", "p", "m"), likeness=0.97)
+        for _ in range(MAX_COMPARISONS + 1):
+            await trials.compare(asks, hit, fresh)
+        assert counted(bench, "held_back", "right") == len(judge.asked) == MAX_COMPARISONS + 1
+        gate, judge.same = asyncio.Event(), lambda *_: gate.wait()  # type: ignore[method-assign,assignment]
+        many = [asyncio.create_task(trials.compare(asks, hit, fresh)) for _ in range(MAX_COMPARISONS + 2)]
+        await _until(lambda: sum(task.done() for task in many) == 2)
+        assert counted(bench, "held_back", "unknown") == 2
+        gate.set()
+        await asyncio.gather(*many)
 
 
 async def test_an_alias_is_another_questions_answer_and_stands_under_the_bound() -> None:
@@ -271,6 +308,11 @@ def said(text: str, **more: Any) -> Answer:
         ("Two days.", "That is two days.", False, True),
         ("Take 2 days.", "That takes 3 days.", False, False),
         ("Take 2.", "That takes 2", False, True),
+        ("Take 2 or 3.", "Those 2-3.", False, True),
+        ("The balance is 5.", "The balance is -5.", False, False),
+        ("The balance is -5.", "The balance: \N{MINUS SIGN}5.", False, True),
+        ("Trains from 3 to 5.", "The train: from 5 to 3", False, False),
+        ("Take 2 and 2.", "Those 2.", False, False),
         ("", "", True, True),
     ],
 )

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.engine.gates import Gates, Hold, Passage, circuit_open
@@ -34,6 +35,8 @@ log = logging.getLogger("stratarouter.calls")
 
 GUESSED_OUTPUT_TOKENS = 256
 """Booked for an answer whose length the request does not limit."""
+LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
+"""Of the tokens of an answer: OpenAI has renamed it, and both are in use."""
 PATIENCE_S = 0.25
 """A call whose own time ends so soon after its last waiter's is not watched: its timeout is the waiter's."""
 UNKNOWN_POLL_S = 0.25
@@ -191,15 +194,20 @@ class Caller:
                     won = next((task for task in done if task.exception() is None), None)
                     if won is not None:
                         self._metrics.hedges_total.labels("first" if won is first else "second").inc()
-                        if running and (cost := won.result().cost_usd) is not None:
-                            # The loser's own usage is never known: the winner's stands for it.
-                            self._metrics.hedge_cost_usd_total.inc(cost)
+                        lost = next((one for one in done if one is not won and one.exception() is None), None)
+                        if lost is not None or running:
+                            # A loser under way is given up: its usage is never known, and the winner's stands for it.
+                            self._count_hedge((lost or won).result())
                         return won.result()
                 self._metrics.hedges_total.labels("neither").inc()
                 return first.result()
             finally:
                 second.cancel()
                 await asyncio.wait([second])
+
+    def _count_hedge(self, answer: Answer) -> None:
+        if answer.cost_usd is not None:
+            self._metrics.hedge_cost_usd_total.inc(answer.cost_usd)
 
     def _hedge_after_s(self, hedge: RouteHedge, target: Target) -> float | None:
         return self._gates.p95_s(target) if hedge.after_ms is None else hedge.after_ms / 1000
@@ -208,7 +216,7 @@ class Caller:
         """Only where nobody has to wait for the second call, and few enough are made."""
         other = self._second_target(work, target)
         free = self._gates.has_slot(other.provider) and self._gates.open_in_s(other) == 0
-        now = free and self._gates.room_in_s(other, _tokens(work)) == 0
+        now = free and self._gates.room_in_s(other, _tokens(work, other)) == 0
         return now and self._gates.may_hedge(target, hedge.max_share)
 
     def _second_target(self, work: Work, target: Target) -> Target:
@@ -216,7 +224,7 @@ class Caller:
         return next((other for other in work.execution.targets if other is not target), target)
 
     async def _call_once(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
-        passage = await self._gates.enter(target, _tokens(work), remaining_s)
+        passage = await self._gates.enter(target, _tokens(work, target), remaining_s)
         ended: Answer | ProviderError | None = None
         code, status = "given_up", None
         try:
@@ -250,7 +258,7 @@ class Caller:
 
             def ask(timeout_s: float) -> Awaitable[Answer]:
                 call = _provider_call(work, target, timeout_s)
-                prompts.append(self._together.prompt(target, call, _tokens(work), lambda: work.deadline))
+                prompts.append(self._together.prompt(target, call, _tokens(work, target), lambda: work.deadline))
                 return self._together.answer(prompts[0])
 
             answer = await self._while_waited_for(work, target, ask, is_sent=lambda: prompts[0].sent)
@@ -312,11 +320,23 @@ def _attempt(target: Target, code: str, took_s: float, status: int | None, waite
     return Attempt(target.provider, target.model, code, milliseconds(took_s), status, milliseconds(waited_s))
 
 
-def _tokens(work: Work) -> int:
-    """About how many tokens the call will take, to book them under a limit."""
-    params = work.execution.request.params
-    limit = params.get("max_tokens") or params.get("max_completion_tokens") or GUESSED_OUTPUT_TOKENS
-    return guessed_input(work.execution) + (limit if isinstance(limit, int) else GUESSED_OUTPUT_TOKENS)
+def _tokens(work: Work, target: Target) -> int:
+    """About how many tokens the call will take, to book them under a limit.
+
+    A limit that is none is the provider's to refuse, and books what is usual.
+    """
+    params = _params(work, target)
+    limits = (params.get(name) for name in LIMIT_NAMES)
+    limit = next((limit for limit in limits if type(limit) is int and limit > 0), GUESSED_OUTPUT_TOKENS)
+    return guessed_input(work.execution) + limit
+
+
+def _params(work: Work, target: Target) -> dict[str, Any]:
+    """What is asked of ``target``: the request's own parameters before the table's. A limit goes by two names."""
+    own, given = target.params, work.execution.request.params
+    if any(given.get(name) is not None for name in LIMIT_NAMES):
+        own = {name: value for name, value in own.items() if name not in LIMIT_NAMES}
+    return {**own, **given}
 
 
 def _provider_call(work: Work, target: Target, timeout_s: float) -> ProviderCall:
@@ -324,5 +344,4 @@ def _provider_call(work: Work, target: Target, timeout_s: float) -> ProviderCall
     messages = execution.request.messages
     if execution.system_prompt:
         messages = ({"role": "system", "content": execution.system_prompt}, *messages)
-    params = {**target.params, **execution.request.params}
-    return ProviderCall(target.model, messages, params, work.key.request_id, timeout_s)
+    return ProviderCall(target.model, messages, _params(work, target), work.key.request_id, timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import reduce
 from importlib import import_module
 from typing import Any
@@ -17,6 +18,10 @@ from stratarouter_runtime.records import Answer
 LEAST_COSINE = 0.9
 """Of two answers. Above it all-MiniLM-L6-v2 has next to no two texts that say different things at length; numbers it
 blurs, so these are compared by themselves."""
+
+
+FIGURE = re.compile(r"(?:(?<!\w)[-\N{MINUS SIGN}])?\d[\d.,]*")
+"""A number; what stands before it is its sign, unless that is a dash between two."""
 
 
 class AnswerComparer:
@@ -64,6 +69,6 @@ def _words(answer: Answer) -> str:
     return normalise_messages([{"role": "assistant", "content": answer.text}])
 
 
-def _figures(text: str) -> set[str]:
-    digits = "".join(character if character.isdecimal() or character in ".," else " " for character in text)
-    return {word.strip(".,") for word in digits.split()} - {""}
+def _figures(text: str) -> list[str]:
+    """In their order and with their signs: from 3 to 5 is not from 5 to 3, and -5 not 5."""
+    return [found[0].replace("\N{MINUS SIGN}", "-").rstrip(".,") for found in FIGURE.finditer(text)]

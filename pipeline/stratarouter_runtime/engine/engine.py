@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -32,10 +31,9 @@ from stratarouter_runtime.engine.work import (
     Work,
     again,
     as_exception,
-    before,
-    check_same_payload,
     due,
-    remaining_s,
+    in_time,
+    same_id,
     shutting_down,
 )
 from stratarouter_runtime.errors import ShuttingDownError
@@ -219,7 +217,8 @@ class Engine:
         manner = Manner(check_journal, deferred, on_text, looked, ended, self._performer.told)
         running = self._running.get(key)
         if running is not None:
-            repeat = self._spawn(self._same_id(running, execution), f"repeat {key.request_id}")
+            repeated = in_time(same_id(running, execution), execution, self._clock, new_story(execution))
+            repeat = self._spawn(repeated, f"repeat {key.request_id}")
             repeat.add_done_callback(manner.tell)
             return repeat
         task = asyncio.create_task(self._execute(execution, key, manner), name=key.request_id)
@@ -231,14 +230,6 @@ class Engine:
         del self._running[key]
         manner.tell(task)
 
-    async def _same_id(self, running: Running, execution: Execution) -> Response:
-        """The same request id, while the first is under way: one call, a response each."""
-        check_same_payload(execution, running.payload_hash)
-        response = await asyncio.shield(running.task)
-        # As the journal would say it from here on: what a call cost was paid once.
-        known = response.from_journal or bool(response.attempts)
-        return replace(response, source=execution.source, from_journal=known)
-
     async def _execute(self, execution: Execution, key: JournalKey, manner: Manner) -> Response:
         about(execution.request)
         await manner.told.give_way()
@@ -247,8 +238,7 @@ class Engine:
         story = new_story(execution) if looked is None else looked.story
         own = self._leading.get(key)
         finding = self._find_or_lead(execution, key, story, manner) if own is None else again(own, execution, story)
-        within_s = remaining_s(execution, self._clock)
-        response = await (finding if within_s is None else before(within_s, finding, execution, story))
+        response = await in_time(finding, execution, self._clock, story)
         response.timings_ms["execute"] = milliseconds(self._clock.monotonic() - began)
         manner.tell()
         return response

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from stratarouter_runtime.engine import lookup, respond
@@ -202,10 +202,20 @@ async def again(own: Leader, execution: Execution, story: Story) -> Response:
     return respond.from_outcome(execution, await asyncio.shield(own.outcome), story)
 
 
-async def before(
-    within_s: float, finding: Coroutine[Any, Any, Response], execution: Execution, story: Story
-) -> Response:
-    """``finding``'s response, or one that says that it came too late."""
+async def same_id(running: Running, execution: Execution) -> Response:
+    """The same request id, while the first is under way: one call, a response each."""
+    check_same_payload(execution, running.payload_hash)
+    response = await asyncio.shield(running.task)
+    # As the journal would say it from here on: what a call cost was paid once.
+    known = response.from_journal or bool(response.attempts)
+    return replace(response, source=execution.source, from_journal=known)
+
+
+async def in_time(finding: Coroutine[Any, Any, Response], execution: Execution, clock: Clock, story: Story) -> Response:
+    """``finding``'s response, or one that says that it came after the request's own deadline."""
+    within_s = remaining_s(execution, clock)
+    if within_s is None:
+        return await finding
     try:
         async with asyncio.timeout(within_s):
             return await finding

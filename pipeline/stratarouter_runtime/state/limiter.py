@@ -64,7 +64,7 @@ class _Schedule:
 
     def bounded(self, units: float, minutes: float = 1) -> float:
         """What a call of ``units`` books: so many minutes of the limit at most, whatever it says that it may take."""
-        return units if self.per_minute is None else min(units, minutes * self.per_minute)
+        return units if self.per_minute is None else min(max(0, units), minutes * self.per_minute)
 
     def give_back(self, units: float) -> None:
         """What was booked and not used (or, negative, used and not booked)."""
