@@ -218,6 +218,14 @@ async def test_what_comes_unasked_is_nobodys_reply(transport: DirectTransport) -
     assert script.opened == 2
 
 
+async def test_headers_of_what_nobody_asked_for_stand_in_no_reply(transport: DirectTransport) -> None:
+    asked_for = OK.replace(b"\r\n\r\n", b"\r\nx-id: one\r\n\r\n")
+    unasked = b"HTTP/1.1 429 Oh\r\ncontent-length: 0\r\nx-id: two\r\nretry-after: 9\r\n\r\n"
+    async with serving(Script([asked_for + unasked])) as url:
+        reply = await transport.send(call(url))
+    assert (reply.status, reply.headers) == (200, {"content-length": "2", "x-id": "one"})
+
+
 async def test_an_idle_connection_is_closed_before_the_other_side_does(
     transport: DirectTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +275,53 @@ async def test_no_more_connections_than_allowed_are_open_whoever_they_lead_to() 
         assert (await transport.send(call(c))).body == b"ok"
         await transport.stop()
         assert sum(len(script.requests) for script in scripts) == 61
+
+
+async def test_room_is_made_by_closing_what_is_open_not_what_died_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call to another server stood and waited, with an idle connection there to be closed for it."""
+    monkeypatch.setattr(http_direct, "KEEPALIVE_S", 60.0)  # else that makes the room, late
+    transport = DirectTransport(max_connections=2)
+    await transport.start()
+    a, b = Script([OK]), Script([OK], delay_s=30)
+    async with serving(a) as to_a, serving(b) as to_b:
+        await asyncio.gather(transport.send(call(to_a)), transport.send(call(to_a)))
+        [idle] = transport._idle.values()
+        idle[0].abort()
+        await until(lambda: transport._room == 1)
+        assert len(idle) == 2
+        tasks = [asyncio.create_task(transport.send(call(to_b, timeout_s=20))) for _ in range(2)]
+        await until(lambda: len(b.requests) == 2)
+        await until(lambda: a.open_now == 0)
+        assert (len(transport._open), transport._room) == (2, 0)
+        await transport.stop()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(one) for one in ended] == [ProviderInterruptedError] * 2
+
+
+async def test_room_of_a_connection_that_dies_as_it_is_handed_on_is_given_away_once() -> None:
+    transport = DirectTransport(max_connections=1)
+    await transport.start()
+    async with serving(Script([OK])) as url:
+        await transport.send(call(url))
+        [connection] = transport._open
+        [idle] = transport._idle.values()
+        idle.clear()
+        deadline = asyncio.get_running_loop().time() + 5.0
+        first, second, third = (asyncio.create_task(transport._wait(connection.server, deadline)) for _ in range(3))
+        await until(lambda: len(transport._waiting) == 3)
+        transport._hand_on(connection)
+        connection.connection_lost(None)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert await second is None
+        assert len(transport._waiting) == 1, "the one room was the second's"
+        transport._hand_room_on()
+        assert await third is None
+        transport._hand_room_on()
+        assert (len(transport._open), transport._room) == (0, 1)
+        connection.abort()
+        await transport.stop()
 
 
 @pytest.mark.parametrize("exact_below_s", [deadlines.EXACT_BELOW_S, 0.0], ids=["own timer", "shared timer"])

@@ -261,6 +261,18 @@ def _ended(stop: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {}}, {"type": "message_stop"}
 
 
+def test_a_stream_ends_with_its_reason_and_its_last_event_and_only_words_are_heard() -> None:
+    blocks = (_begun({"type": "text", "text": "Wait."}), _begun(_use("t1", a=1), 1))
+    reason, last = _ended("tool_use")
+    for end in ((reason,), (last,)):
+        cut = ADAPTER.read_stream(_call())
+        assert [cut.feed(_event(event)) for event in (*blocks, *end)] == ["Wait.", "", ""]
+        with pytest.raises(ProviderBadReplyError, match="broke off"):
+            cut.answer()
+    with pytest.raises(ProviderBadReplyError, match="without text"):
+        ADAPTER.from_http(_reply(stop="tool_use"), _call())
+
+
 def test_a_call_that_the_limit_cut_is_kept_as_far_as_it_came() -> None:
     stream = ADAPTER.read_stream(_call())
     piece = {"type": "input_json_delta", "partial_json": '{"a": "b'}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stratarouter_runtime.errors import ProviderBadReplyError, UnsupportedParameterError
+from stratarouter_runtime.errors import ProviderBadReplyError, ProviderUnavailableError, UnsupportedParameterError
 from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.openai_completions import OpenAICompletionsAdapter, _shares
 from stratarouter_runtime.records import Usage
@@ -85,3 +85,40 @@ def test_an_empty_completion_is_an_answer_and_takes_nothing_from_the_others() ->
     reader = ADAPTER.read_stream(_call())
     reader.feed(ServerSentEvent('{"choices": [{"text": "", "finish_reason": "stop"}]}'))
     assert reader.answer().text == ""
+
+
+@pytest.mark.parametrize("choices", [{}, {"choices": None}, {"choices": []}])
+def test_usage_without_choices_loses_no_paid_answer(choices: dict[str, object]) -> None:
+    reader = ADAPTER.read_stream(_call())
+    assert reader.feed(ServerSentEvent('{"choices": [{"text": "Hi", "finish_reason": "stop"}]}')) == "Hi"
+    counted = {**choices, "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    assert reader.feed(ServerSentEvent(orjson.dumps(counted).decode())) == ""
+    assert (reader.answer().text, reader.answer().usage) == ("Hi", Usage(3, 2))
+
+
+@pytest.mark.parametrize("choices", ["none", {}, 0, [5]])
+def test_choices_that_are_none_are_unreadable(choices: object) -> None:
+    with pytest.raises(ProviderBadReplyError, match="choices are none"):
+        ADAPTER.read_stream(_call()).feed(ServerSentEvent(orjson.dumps({"choices": choices}).decode()))
+
+
+def test_a_streamed_completion_asks_for_its_usage_and_one_that_breaks_off_or_fails_is_no_answer() -> None:
+    body = orjson.loads(ADAPTER.to_http(_call(), stream=True).body)
+    assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
+    reader = ADAPTER.read_stream(_call())
+    assert reader.feed(ServerSentEvent('{"choices": [{"text": "half", "finish_reason": null}]}')) == "half"
+    with pytest.raises(ProviderBadReplyError, match="broke off"):
+        reader.answer()
+    for data, name in (
+        ('{"error": {"message": "m"}}', None),
+        ('{"object": "error"}', None),
+        ('{"message": "m"}', "error"),
+    ):
+        with pytest.raises(ProviderUnavailableError) as caught:
+            reader.feed(ServerSentEvent(data, name))
+        assert caught.value.maybe_paid
+    counted = {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    for one in ({"text": "", "finish_reason": "length"}, {"text": "", "finish_reason": None}):
+        reader.feed(ServerSentEvent(orjson.dumps({"choices": [one], **counted}).decode()))
+        counted = {}
+    assert (reader.answer().usage, reader.answer().finish_reason) == (Usage(3, 2), "length")

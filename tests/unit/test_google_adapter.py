@@ -568,6 +568,15 @@ def test_usage_after_the_end_is_counted():
     assert stream.answer().usage == Usage(100, 28, 64, 8)
 
 
+def test_what_a_stream_has_said_stands_whatever_comes_after_it():
+    cut = parts({"functionCall": {"name": "f", "args": {}}}, finish="MAX_TOKENS", usageMetadata=COUNTED)
+    stream, _ = fed(cut, parts(finish="FINISH_REASON_UNSPECIFIED"))
+    answer = stream.answer()
+    assert (answer.finish_reason, answer.usage) == ("length", Usage(100, 28, 64, 8))
+    blocked, _ = fed({"promptFeedback": {"blockReason": "OTHER"}}, {"usageMetadata": COUNTED})
+    assert (blocked.answer().finish_reason, blocked.answer().usage) == ("content_filter", Usage(100, 28, 64, 8))
+
+
 def test_stream_of_a_blocked_prompt_says_so():
     stream, texts = fed({"promptFeedback": {"blockReason": "OTHER"}})
     assert (texts, stream.answer().finish_reason) == ([""], "content_filter")

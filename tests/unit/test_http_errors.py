@@ -124,6 +124,14 @@ def test_no_body_is_too_strange_for_an_error(body, status):
     assert isinstance(error_of_event(orjson.dumps(body), "p"), ProviderError)
 
 
+@pytest.mark.parametrize("empty", [None, {}, ""])
+def test_error_that_is_empty_hides_nothing_of_what_stands_beside_it(empty):
+    error = error_of(429, {"error": empty, "message": "the reason", "code": "insufficient_quota"})
+    assert type(error) is ProviderQuotaError
+    assert str(error).endswith(": the reason")
+    assert str(error_of(503, {"error": empty})).endswith(": no reason given")
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>no</html>", b"\xff"])
 def test_body_that_is_no_json_is_its_own_reason(body):
     assert reason_of(body).text == body.decode("utf-8", "replace")

@@ -168,6 +168,18 @@ def test_refusal_is_an_answer_that_says_so():
     assert (answer.text, answer.finish_reason) == ("I cannot help.", "content_filter")
 
 
+def test_text_beside_a_refusal_is_the_answer_heard_and_read():
+    answer = read(reply_with({"content": "Half of it.", "refusal": "I cannot go on."}))
+    assert (answer.text, answer.finish_reason) == ("Half of it.", "stop")
+    added, stream = feed(chunk({"content": "Half of it."}), chunk({"refusal": "I cannot go on."}), chunk({}, "stop"))
+    assert "".join(added) == stream.answer().text == "Half of it."
+
+
+def test_tool_call_cut_by_the_limit_is_told_from_a_whole_one():
+    cut = {"content": None, "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": '{"a'}}]}
+    assert read(reply_with(cut, "length")).finish_reason == "length"
+
+
 def test_text_in_parts_is_joined():
     assert read(reply_with({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]})).text == "ab"
 
@@ -228,10 +240,18 @@ def test_x_should_retry_overrules_the_status(status, told, retryable):
     assert error_of(error_reply(status, headers={"x-should-retry": told})).retryable is retryable
 
 
+@pytest.mark.parametrize(("status", "told", "kind"), [(429, "true", ProviderRateLimitedError),
+                                                     (401, "false", ProviderAuthError)])  # fmt: skip
+def test_x_should_retry_that_says_what_the_status_says_changes_nothing(status, told, kind):
+    """Else a rate limit would close no key, and a key that is refused would be asked again and again."""
+    assert type(error_of(error_reply(status, headers={"x-should-retry": told}))) is kind
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
         ({"retry-after": "2"}, 2.0),
+        ({"retry-after": "0"}, 0.0),
         ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
         ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
         ({"retry-after": formatdate(NOW + 30, usegmt=True)}, 30.0),
@@ -383,6 +403,11 @@ def test_usage_may_come_with_the_last_choice_and_no_done():
     assert stream.answer().usage == Usage(3, 2)
 
 
+def test_usage_and_end_once_said_stand_whatever_comes_after_them():
+    _, stream = feed(chunk({"content": "Hi"}), chunk({}, "length", usage=USAGE["usage"]), chunk({"content": ""}), DONE)
+    assert (stream.answer().usage, stream.answer().finish_reason) == (Usage(3, 2), "length")
+
+
 def piece(function, **extra):
     return {"tool_calls": [{"function": function, **extra}]}
 
@@ -405,6 +430,20 @@ def test_tool_calls_are_put_together_from_their_pieces(second_index):
         {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
         {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
     )
+
+
+@pytest.mark.parametrize("says_all", [False, True])
+def test_pieces_of_several_tool_calls_may_come_by_turns_with_id_and_name_or_without(says_all):
+    named = [({"name": name}, {"id": call_id, "index": index}) for index, (name, call_id) in enumerate(("fx", "gy"))]
+    brief = named if says_all else [({}, {"index": 0}), ({}, {"index": 1})]
+    texts = [("", ""), ('{"a"', '{"b"'), (":1}", ":2}")]
+    _, stream = feed(*(
+        chunk(piece({**function, "arguments": text}, **extra))
+        for number, pair in enumerate(texts)
+        for text, (function, extra) in zip(pair, brief if number else named, strict=True)
+    ), DONE)  # fmt: skip
+    calls = [(each["id"], each["function"]) for each in stream.answer().tool_calls]
+    assert calls == [("x", {"name": "f", "arguments": '{"a":1}'}), ("y", {"name": "g", "arguments": '{"b":2}'})]
 
 
 def test_id_that_changes_within_a_call_begins_no_other():

@@ -62,6 +62,12 @@ def test_skewed_clock_does_no_harm_where_the_reply_is_dated():
     assert hint(headers) == RateHint(RateWindow(100, 99, 30.0), NOTHING)
 
 
+@pytest.mark.parametrize(("hours", "name"), [(2, "+02:00"), (-7, "-07:00")])
+def test_time_of_reset_is_read_in_the_zone_it_names(hours, name):
+    there = datetime.fromtimestamp(NOW + 30 + hours * 3600, UTC).isoformat().replace("+00:00", name)
+    assert hint(anthropic("requests", reset=there)).requests.reset_s == 30.0
+
+
 def test_time_of_reset_that_has_passed_is_now():
     assert hint(anthropic("requests", reset=at(-5))).requests.reset_s == 0.0
 

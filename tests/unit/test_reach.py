@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
+from stratarouter_runtime.ports import HttpCall
 from stratarouter_runtime.providers import create_adapter
-from stratarouter_runtime.providers.reach import Reached
+from stratarouter_runtime.providers.reach import Reached, reach
 from stratarouter_runtime.route_file import VENDORS, ProviderSpec
 
 AZURE = "https://mine.openai.azure.com/openai/v1?api-version=preview"
@@ -42,3 +43,17 @@ def test_models_are_asked_for_where_the_vendor_lists_them(
 def test_only_a_list_of_models_is_well(status: int | None, is_well: bool, is_refused: bool) -> None:
     reached = Reached(status, "said")
     assert (reached.is_well, reached.key_refused) == (is_well, is_refused)
+
+
+@pytest.mark.parametrize(
+    ("url", "headers", "said"),
+    [
+        ("http://127.0.0.1:99999/v1/models", {}, "OverflowError"),
+        ("http://[::1/models", {}, "InvalidURL"),
+        ("ftp://127.0.0.1/models", {}, "UnsupportedProtocol"),
+        ("http://127.0.0.1:1/models", {"x-api-key": "ü"}, "UnicodeEncodeError"),
+    ],
+    ids=["port", "address", "scheme", "key"],
+)
+async def test_what_can_be_sent_nowhere_is_a_finding(url: str, headers: dict[str, str], said: str) -> None:
+    assert await reach(HttpCall("GET", url, headers, b"")) == Reached(None, said)

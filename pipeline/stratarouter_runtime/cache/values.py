@@ -156,14 +156,16 @@ def _loads(raw: bytes) -> dict[str, Any]:
 
 def _answer(fields: dict[str, Any]) -> Answer:
     cost = fields["cost_usd"]
-    calls = fields["tool_calls"]
+    calls, usage = fields["tool_calls"], fields["usage"]
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise TypeError("tool_calls")
+    if not isinstance(usage, dict):
+        raise TypeError("usage")
     return Answer(
         text=_text(fields["text"]),
         provider=_text(fields["provider"]),
         model=_text(fields["model"]),
-        usage=Usage(**{name: int(count) for name, count in fields["usage"].items()}),
+        usage=Usage(**{name: int(count) for name, count in usage.items()}),
         finish_reason=_text(fields["finish_reason"]),
         cost_usd=None if cost is None else float(cost),
         tool_calls=tuple(calls),

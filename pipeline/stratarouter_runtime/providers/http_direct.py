@@ -203,6 +203,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self.whole = False  # more than was asked for
+        self._headers = {}  # those of the reply before are its caller's
 
     def _end(self, problem: Exception | None) -> None:
         waiter, self._waiter = self._waiter, None
@@ -318,12 +319,15 @@ class DirectTransport:
         return None
 
     def _close_an_idle_one(self) -> None:
-        """Make room for another server."""
-        idle = next((connections for connections in self._idle.values() if connections), None)
-        if idle is not None:
-            connection = idle.popleft()
-            connection.abort()
-            self.lost(connection)
+        """Make room for another server. One that died before gave its room back then: it makes none."""
+        for idle in self._idle.values():
+            while idle:
+                connection = idle.popleft()
+                held_room = connection in self._open
+                connection.abort()
+                self.lost(connection)
+                if held_room:
+                    return
 
     async def _wait(self, server: tuple[str, str, int], deadline: float) -> Handed:
         loop = asyncio.get_running_loop()
@@ -337,7 +341,7 @@ class DirectTransport:
                 handed = turn.result()
                 if handed is None:
                     self._hand_room_on()
-                else:
+                elif handed in self._open:  # else it died since, and its room went to another
                     self._hand_on(handed)
             raise
 

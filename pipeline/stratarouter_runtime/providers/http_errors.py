@@ -175,7 +175,7 @@ def reason_of(body: bytes) -> Reason:
         return Reason(body[: MAX_REASON_CHARACTERS * 4].decode("utf-8", "replace").strip())
     if isinstance(parsed, list) and len(parsed) == 1:
         parsed = parsed[0]
-    found = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
+    found = (parsed.get("error") or parsed) if isinstance(parsed, dict) else parsed
     if not isinstance(found, dict):
         return Reason(str(found))
     text = next((found[key] for key in ("message", "detail", "error") if found.get(key)), "")

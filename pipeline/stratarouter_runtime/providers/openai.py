@@ -295,7 +295,7 @@ def _answer(server: OpenAIServer, call: ProviderCall, message: Json, finish: obj
         text=text or "",
         provider=server.name,
         model=call.model,
-        usage=_usage(usage),
+        usage=usage_of(usage),
         finish_reason="tool_calls" if tool_calls and ours == "stop" else ours,
         tool_calls=tool_calls,
     )
@@ -330,9 +330,14 @@ def _arguments(found: object) -> str:
     return found if isinstance(found, str) else "" if found is None else orjson.dumps(found).decode()
 
 
-def _usage(found: object) -> Usage:
+def usage_of(found: object) -> Usage:
+    """What a server counted. OpenAI counts reasoning within the completion's tokens, xAI and others beside them; the
+    total tells which: https://docs.x.ai/docs/key-information/consumption-and-rate-limits.
+    """
     used, made = count(found, "prompt_tokens"), count(found, "completion_tokens")
     details: Json = found if isinstance(found, dict) else {}
     cached = count(details.get("prompt_tokens_details"), "cached_tokens")
     reasoning = count(details.get("completion_tokens_details"), "reasoning_tokens")
+    if reasoning and count(found, "total_tokens") >= used + made + reasoning:
+        made += reasoning
     return Usage(used, made, min(cached, used), min(reasoning, made))

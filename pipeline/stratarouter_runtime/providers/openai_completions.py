@@ -14,9 +14,9 @@ from pydantic import SecretStr
 
 from stratarouter_runtime.errors import UnsupportedParameterError
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
-from stratarouter_runtime.providers.openai import FINISH_REASONS, OpenAIServer
+from stratarouter_runtime.providers.openai import FINISH_REASONS, OpenAIServer, usage_of
 from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, SYSTEM_ROLES, CallCheck
-from stratarouter_runtime.providers.server import Json, count
+from stratarouter_runtime.providers.server import Json
 from stratarouter_runtime.records import Answer, Usage
 
 PASSED_ON = frozenset({
@@ -113,9 +113,9 @@ class OpenAICompletionsAdapter:
         if set(by_index) != set(range(len(calls))):
             raise self._server.bad(f"{len(by_index)} choices for {len(calls)} prompts", reply.status)
         read = [self._read(by_index[index]) for index in range(len(calls))]
-        usage = body.get("usage")
-        used = _shares(count(usage, "prompt_tokens"), [len(self._prompt(call)) for call in calls])
-        made = _shares(count(usage, "completion_tokens"), [len(text) for text, _ in read])
+        usage = usage_of(body.get("usage"))
+        used = _shares(usage.input_tokens, [len(self._prompt(call)) for call in calls])
+        made = _shares(usage.output_tokens, [len(text) for text, _ in read])
         return [
             Answer(text, self._server.name, call.model, Usage(tokens_in, tokens_out), finish_reason=finish)
             for call, (text, finish), tokens_in, tokens_out in zip(calls, read, used, made, strict=True)
@@ -171,7 +171,8 @@ class CompletionStream:
         if event.event == "error" or body.get("error") or body.get("object") == "error":
             raise self._server.error_of_event(body)
         self._usage = body.get("usage") or self._usage
-        choices = body.get("choices")
+        # Some servers count in an event that leaves the choices out, or says null.
+        choices = [] if body.get("choices") is None else body["choices"]
         if not isinstance(choices, list) or (choices and not isinstance(choices[0], dict)):
             raise self._server.bad("an event whose choices are none")
         if not choices:
@@ -190,8 +191,9 @@ class CompletionStream:
             raise self._server.bad("a stream that broke off before its end")
         finish = _finish_reason(self._finish)
         text = "".join(self._texts)
-        usage = Usage(count(self._usage, "prompt_tokens"), count(self._usage, "completion_tokens"))
-        return Answer(text, self._server.name, self._call.model, usage, finish_reason=finish)
+        usage = usage_of(self._usage)
+        counted = Usage(usage.input_tokens, usage.output_tokens)
+        return Answer(text, self._server.name, self._call.model, counted, finish_reason=finish)
 
 
 def _finish_reason(found: object) -> str:

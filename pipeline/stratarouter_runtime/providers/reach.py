@@ -34,7 +34,12 @@ async def reach(call: HttpCall) -> Reached:
     try:
         async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
             reply = await client.request(call.method, call.url, headers=dict(call.headers))
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ExceptionGroup) as exc:
         # The type alone: a message may quote the URL with what stands in it.
-        return Reached(None, type(exc).__name__)
+        return Reached(None, type(_first(exc)).__name__)
     return Reached(reply.status_code, reply.reason_phrase, reply.headers.get("date", ""))
+
+
+def _first(failure: Exception) -> Exception:
+    """Itself, or the first within: what breaks as httpx connects, a port beyond 65535 say, comes in a group."""
+    return _first(failure.exceptions[0]) if isinstance(failure, ExceptionGroup) else failure
