@@ -314,6 +314,7 @@ class CoreRuntimeBridge(Feedback):
         with self._settling:
             carrier, self._carrier = self._carrier, None
             self._loop, self._closed = None, True
+            self._starting = SharedTask(self._start, "none")  # the other remembers the carrier, and its connections
         if carrier is not None:
             event(log, logging.WARNING, "the bridge's event loop was closed before the bridge", remedy=CLOSE_FIRST)
             await self._let_go(carrier.abandon())

@@ -33,6 +33,8 @@ MAX_RESPONSE_BYTES = 4 * MIB
 """Upper bound of ``max_response_bytes``: what the responses topic takes."""
 MAX_EMBEDDING_DIMENSION = 4096
 """The largest vector taken; today's embedding models stop at 3,072 or 4,096."""
+MAX_TTL_S = 315_360_000
+"""Ten years: the longest time to live, far inside what Redis's millisecond clock takes."""
 ENVIRONMENT_PREFIX = "STRATAROUTER_"
 OWN_ENVIRONMENT_NAMES = {
     "config_file": "STRATAROUTER_CONFIG",
@@ -149,7 +151,7 @@ class RuntimeConfig(BaseSettings):
     # cache
     cache_enabled: bool = True
     cache_backend: Literal["redis", "memory"] = "redis"
-    cache_ttl: int = Field(3600, ge=1)
+    cache_ttl: int = Field(3600, ge=1, le=MAX_TTL_S)
     cache_similarity_threshold: Similarity = 0.95
     cache_max_error_rate: float | None = Field(None, ge=0.001, le=0.5)
     """At most this share of the hits by likeness may be wrong: the runtime learns per scope how alike is alike enough,

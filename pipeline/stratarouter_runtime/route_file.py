@@ -31,7 +31,7 @@
 
     [budgets.acme]                     # refused with budget_exhausted once spent, across all workers
     tenant = "acme"                    # default "*": each tenant by itself
-    route = "*"                        # default "*": all routes together
+    route = "*"                        # default "*": all routes together; "default": what [default] serves
     window = "1d"                      # "1h" | "1d" | any number with s, m, h or d; aligned to the epoch
     usd = 50.0
     tokens = 10_000_000
@@ -46,13 +46,15 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from stratarouter_runtime.config import MAX_TTL_S
 from stratarouter_runtime.errors import RouteTableError
 from stratarouter_runtime.records import Target
 from stratarouter_runtime.toml_table import NAME, Path, TomlTable, located
+from stratarouter_runtime.usage_deltas import nano
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
@@ -68,6 +70,8 @@ PROVIDER_KINDS = (*VENDORS, "simulator")
 WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MAX_SPREAD = 1024
 MAX_WINDOW_S = 31 * 86_400
+MAX_BUDGET_USD = 9e9
+"""The journal counts nano-dollars in 64 bits: no more can be spent, so a budget beyond is one that never ends."""
 MAX_TAG_CHARS = 256
 """As for the tags of a request."""
 _WINDOW = re.compile(r"(\d{1,7})\s*([smhd])")
@@ -139,7 +143,8 @@ class RouteHedge:
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What may be spent within a window of ``window_s`` seconds, aligned to the epoch. ``*`` stands for every one:
-    each tenant by itself, all routes together.
+    each tenant by itself, all routes together. ``named`` is set where ``route`` is ``[default]``: the routes of the
+    table, whose requests that one does not serve.
     """
 
     name: str
@@ -148,6 +153,17 @@ class Budget:
     window_s: int = 86_400
     usd: float | None = None
     tokens: int | None = None
+    named: frozenset[str] | None = None
+
+    @property
+    def nano_usd(self) -> int | None:
+        """``usd`` in whole nano-dollars, one at least: spending is counted in them."""
+        return None if self.usd is None else nano(min(self.usd, MAX_BUDGET_USD)) or 1
+
+    def covers(self, tenant: str, route_id: str) -> bool:
+        """Whether requests of ``tenant`` whose decision says ``route_id`` are charged to it."""
+        served = self.route in {"*", route_id} or (self.named is not None and route_id not in self.named)
+        return served and self.tenant in {"*", tenant}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +196,8 @@ def parse_toml(text: str, source: str) -> ParsedTable:
     """Parse ``text``; ``source`` names it in messages. Raises RouteTableError."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
+    except ValueError as exc:
+        # A TOMLDecodeError, or an integer of more digits than Python reads.
         raise RouteTableError(f"{source} is not TOML: {exc}") from exc
     return parse_mapping(data, source, text)
 
@@ -200,7 +217,12 @@ def parse_mapping(data: Mapping[str, Any], source: str = "route table", text: st
     _cross_check(table, problems)
     if problems:
         raise RouteTableError("\n".join(located(source, text, path, rule) for path, rule in problems))
-    return table
+    if table.default is None:
+        return table
+    named = frozenset(table.routes)
+    return replace(
+        table, budgets=tuple(replace(b, named=named) if b.route == DEFAULT_ROUTE_ID else b for b in table.budgets)
+    )
 
 
 def _provider(name: str, section: TomlTable) -> ProviderSpec:
@@ -210,7 +232,7 @@ def _provider(name: str, section: TomlTable) -> ProviderSpec:
     if kind not in PROVIDER_KINDS:
         section.problem("kind", f"= {kind!r} must be one of {', '.join(PROVIDER_KINDS)}")
     own_url, own_key = VENDORS.get(kind, (OPENAI_BASE_URL, OPENAI_KEY))
-    base_url = section.text("base_url", own_url, required=kind == "simulator") or own_url
+    base_url = (section.text("base_url", own_url, required=kind == "simulator") or own_url).rstrip("/")
     if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).netloc:
         section.problem("base_url", f"= {base_url!r} must be an http:// or https:// URL")
     key_env = section.texts("api_key_env", (own_key,) if base_url == own_url else ())
@@ -219,7 +241,7 @@ def _provider(name: str, section: TomlTable) -> ProviderSpec:
     spec = ProviderSpec(
         name,
         kind,
-        base_url.rstrip("/"),
+        base_url,
         () if kind == "simulator" else key_env,
         section.count("max_concurrency"),
         section.count("requests_per_minute"),
@@ -263,7 +285,7 @@ def _target(section: TomlTable) -> Target:
 def _cache(section: TomlTable) -> RouteCache:
     cache = RouteCache(
         enabled=section.flag("enabled", default=True),
-        ttl=section.count("ttl"),
+        ttl=section.count("ttl", MAX_TTL_S),
         threshold=section.number("threshold", "a number above 0, at most 1", 0, 1, open_low=True),
         share_across_tenants=section.flag("share_across_tenants", default=False),
         tags=section.texts("tags", ()),
@@ -342,10 +364,11 @@ def _cross_check(table: ParsedTable, problems: list[tuple[Path, str]]) -> None:
                 known = ", ".join(table.providers) or "none"
                 rule = f"= {target.provider!r} is no configured provider (there are: {known})"
                 problems.append(((*path, "targets", index, "provider"), rule))
+    served = {"*", *table.routes, *(() if table.default is None else (DEFAULT_ROUTE_ID,))}
     problems += [
         (("budgets", budget.name, "route"), f"= {budget.route!r} is no route of this table")
         for budget in table.budgets
-        if budget.route not in {"*", *table.routes}
+        if budget.route not in served
     ]
     for provider, model in table.prices:
         if provider and provider not in table.providers:

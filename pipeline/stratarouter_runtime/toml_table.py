@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -71,18 +71,22 @@ class TomlTable:
         value = self.data.get(key)
         if value is None:
             return None
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        # Compared as it is: an integer beyond the largest float cannot be made one.
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         if not number or not (low < value if open_low else low <= value) or value > high:
             self.problem(key, f"= {_short(value)} must be {rule}")
             return None
         return float(value)
 
-    def count(self, key: str) -> int | None:
-        """A whole number above 0."""
+    def count(self, key: str, high: int | None = None) -> int | None:
+        """A whole number above 0, at most ``high``."""
         self._read.add(key)
         value = self.data.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            self.problem(key, f"= {_short(value)} must be a whole number above 0")
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1 or (high is not None and value > high):
+            rule = "above 0" if high is None else f"from 1 to {high}"
+            self.problem(key, f"= {_short(value)} must be a whole number {rule}")
             return None
         return value
 
@@ -192,5 +196,9 @@ def _parts(dotted: str) -> Path:
 
 
 def _short(value: object) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except ValueError:
+        # Python writes none of more than 4,300 digits.
+        return "an integer too long to show"
     return shown if len(shown) <= 60 else shown[:57] + "..."

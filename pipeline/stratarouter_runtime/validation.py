@@ -7,6 +7,7 @@ import difflib
 import math
 import re
 import reprlib
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -17,6 +18,7 @@ import orjson
 import pybase64
 
 from stratarouter_runtime.config import MAX_EMBEDDING_DIMENSION
+from stratarouter_runtime.config import MAX_TTL_S as MAX_TTL_S  # noqa: PLC0414  # for those who check by it
 from stratarouter_runtime.errors import (
     InvalidEmbeddingError,
     RecordTooLargeError,
@@ -29,8 +31,6 @@ T = TypeVar("T")
 
 MAX_ID_CHARS = 256
 """Length of request ids, tenants and other names, in characters; the journal's key columns take 512."""
-MAX_TTL_S = 315_360_000
-"""Ten years: the longest time to live, far inside what Redis's millisecond clock takes."""
 UNIT_TOLERANCE = 1e-6
 """A float32 vector this near to length 1 is left as it is, so that passing it on never changes it."""
 KEPT_VECTORS, KEPT_CHARS = 1_024, 8_192
@@ -55,7 +55,11 @@ _repr.maxlevel = 2
 
 def shown(value: object) -> str:
     """``value`` as a message shows it: at most some 100 characters, without walking all of a large value."""
-    text = _repr.repr(value)
+    try:
+        text = _repr.repr(value)
+    except ValueError:
+        # Python writes none of more than 4,300 digits.
+        return "an integer too long to show"
     return text if len(text) <= 120 else text[:117] + "..."
 
 
@@ -173,7 +177,8 @@ def number(value: object, path: str) -> float:
     """A finite number."""
     if type(value) is float and math.isfinite(value):
         return value
-    if type(value) not in _NUMERIC or not math.isfinite(value):  # type: ignore[arg-type]  # the type is just checked
+    # Compared as it is: an integer beyond the largest float cannot be made one.
+    if type(value) not in _NUMERIC or not abs(value) <= sys.float_info.max:  # type: ignore[arg-type]  # just checked
         raise violation(path, value, "must be a finite number")
     return float(value)  # type: ignore[arg-type]
 
@@ -296,7 +301,8 @@ def time_ms(value: object, path: str) -> int:
     if type(value) is not str or not _RFC3339.fullmatch(value):
         raise violation(path, value, rule)
     try:
-        return (datetime.fromisoformat(value.upper()) - _EPOCH) // _MILLISECOND
+        # In UTC, whose calendar ends too: what lies beyond could be written by nobody.
+        return (datetime.fromisoformat(value.upper()).astimezone(UTC) - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError) as exc:
         raise violation(path, value, f"{rule} ({exc})") from exc
 
@@ -344,7 +350,10 @@ def _number_array(value: object, path: str) -> np.ndarray[Any, Any]:
     if not _NUMERIC.issuperset(map(type, items)):
         wrong = next(index for index, item in enumerate(items) if type(item) not in _NUMERIC)
         raise violation(f"{path}[{wrong}]", items[wrong], "must be a number")
-    return np.array(items, dtype=np.float64)
+    try:
+        return np.array(items, dtype=np.float64)
+    except OverflowError as exc:
+        raise InvalidEmbeddingError(f"{path} holds an integer that is too large for a float") from exc
 
 
 def _unit(raw: np.ndarray[Any, Any], path: str) -> Vector:

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import ssl
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -624,6 +625,15 @@ async def test_purge_deletes_old_calls_whose_worker_is_no_more_and_their_followe
         *("granted", "granted"),
         *("conflict", "conflict"),
     ]
+
+
+async def test_purge_forgets_what_was_spent_in_windows_long_over(world: World) -> None:
+    me = await world.worker()
+    present = BudgetWindow("team", "acme", int(time.time()), 86_400)
+    await me.finish([Finish(A, ANSWER, None, charges=((WINDOW, Spent(1, 2)), (present, Spent(3, 4))))])
+    assert await me.spent([WINDOW, present]) == [Spent(1, 2), Spent(3, 4)]
+    assert await me.purge(50) == 0
+    assert await me.spent([WINDOW, present]) == [Spent(), Spent(3, 4)]
 
 
 async def test_purges_find_every_old_call_of_a_table_that_none_looks_through_whole(

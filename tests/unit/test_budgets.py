@@ -135,6 +135,22 @@ async def test_a_spent_window_refuses_until_its_end_and_the_next_one_is_whole() 
     assert refused == [False, True, True, False]
 
 
+@pytest.mark.parametrize(("left_nano", "refused"), [(0, True), (1, False)])
+async def test_a_budget_is_spent_with_its_last_nano_dollar(left_nano: int, refused: bool) -> None:
+    """1.07 * 1e9 is more than 1,070,000,000 in floats: one call more was made."""
+    store, clock = MemoryStore(), Wall(7_200_000)
+    store.spending[BudgetWindow("hour", "acme", 7200, 3600)] = Spent(1_070_000_000 - left_nano, 0)
+    async with Bench(Provider(), store=store) as bench:
+        refusal = await _at(bench, clock, Budget("hour", window_s=3600, usd=1.07)).refusal(execution("r", "q"))
+    assert (refusal is not None) is refused
+
+
+@pytest.mark.parametrize("usd", [1e-300, 1e300])
+async def test_a_budget_of_next_to_nothing_and_one_without_end_still_let_a_first_call_through(usd: float) -> None:
+    async with Bench(Provider()) as bench:
+        assert await _at(bench, Wall(0), Budget("odd", usd=usd)).refusal(execution("r", "q")) is None
+
+
 async def test_each_tenant_and_each_budget_is_counted_by_itself() -> None:
     store, clock = MemoryStore(), Wall(7_200_000)
     store.spending[BudgetWindow("one", "acme", 7200, 3600)] = Spent(0, 29)

@@ -132,6 +132,7 @@ def test_every_wrong_field_is_named_at_once_with_its_origin(monkeypatch, tmp_pat
         ("cache_backend", "memcached"),
         ("max_response_bytes", 4 * 1024 * 1024 + 1),
         ("embedding_dimension", 4097),
+        ("cache_ttl", 315_360_001),
         ("bootstrap_servers", "localhost"),
         ("bootstrap_servers", "a:1,b"),
         ("database_url", "mysql://x"),

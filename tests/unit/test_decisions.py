@@ -76,9 +76,14 @@ def test_anything_else_is_refused_with_what_is_accepted(found: object):
         ({}, "decision.route_id is missing"),
         ("", "decision = ''"),
         ({"route_id": "a", "confidence": 1.5}, "decision.confidence = 1.5"),
+        ({"route_id": "a", "confidence": 10**400}, "decision.confidence = 1000"),
+        ({"route_id": "a", "confidence": 10**5000}, "decision.confidence = an integer"),
+        ({"name": "a", "score": 10**400, "threshold": 0.5}, "decision.score = 1000"),
+        ({"route_id": "a", "scores": {"x": -(10**400)}}, "decision.scores.x = -1000"),
         ({"route_id": "a", "scores": {"x": None}}, "decision.scores.x = None"),
         ({"route_id": "a", "provider": "openai"}, "must be named together"),
         ({"route": "a"}, "did you mean 'route_id'"),
+        ({"name": "a", "score": "0.9", "threshold": 0.8}, "decision.score = '0.9'"),
     ],
 )
 def test_a_wrong_decision_names_its_field(found: object, path: str):

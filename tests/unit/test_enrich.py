@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import orjson
 import pytest
 
+from stratarouter_runtime import wire
 from stratarouter_runtime.assembly import Assembly
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors.enrich import TOPICS_TRUSTED_S
@@ -36,10 +37,12 @@ class Noting:
 
     def __init__(self) -> None:
         self.finished: list[int] = []
+        self.written: dict[int, Sequence[Outbound]] = {}
         self.fenced = asyncio.Event()
 
-    def finish(self, offset: int, _outbounds: Sequence[Outbound], _instead: object = None) -> None:
+    def finish(self, offset: int, outbounds: Sequence[Outbound], _instead: object = None) -> None:
         self.finished.append(offset)
+        self.written[offset] = outbounds
 
     def fence(self, _problem: Exception) -> None:
         self.fenced.set()
@@ -49,6 +52,20 @@ def _failing(config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch) -> Enrich:
     enrich = enrich_of(Assembly(config, RouteTable.from_dict(TABLE)))
     monkeypatch.setattr(enrich, "_settle", lambda *_: 1 / 0)
     return enrich
+
+
+async def test_a_record_that_no_step_foresaw_is_a_dead_letter_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enrich = enrich_of(Assembly(CONFIG, RouteTable.from_dict(TABLE)))
+    accept = enrich._acceptor.accept
+    monkeypatch.setattr(enrich._acceptor, "accept", lambda *got: 1 / 0 if got[0].request_id == "r-1" else accept(*got))
+    asked = [{"request_id": f"r-{number}", "decision": "chat", "query": "hi"} for number in range(3)]
+    lane = Noting()
+    enrich.handle(cast("Lane", lane), records([orjson.dumps(one) for one in asked]))
+    assert sorted(lane.finished) == [0, 1, 2]
+    assert [wire.decode_dead_letter(one.value).code for one in lane.written[1]] == ["poison"]
+    assert enrich.in_flight == 0
 
 
 async def test_a_batch_that_fails_at_once_gives_its_room_back(monkeypatch: pytest.MonkeyPatch) -> None:

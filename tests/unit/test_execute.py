@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
+import pytest
 from aiokafka import ConsumerRecord
 
 from stratarouter_runtime import wire
@@ -14,6 +15,7 @@ from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.errors import IdempotencyConflictError, OutputRefusedError, ShuttingDownError
 from stratarouter_runtime.processors.execute import Execute
 from stratarouter_runtime.processors.lane import Instead, Lane
+from stratarouter_runtime.processors.publish import Outputs
 from stratarouter_runtime.records import (
     Attempt,
     Coordinates,
@@ -102,6 +104,14 @@ async def test_poison_becomes_a_dead_letter_after_bounded_tries_and_the_lane_liv
     assert wire.decode_request(letter.value).request_id == "r1"
     after = await _run(engine, _value("r2"))
     assert wire.decode_response(after[0].value).request_id == "r2"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_accounts_hear_of_a_response_and_of_a_checked_hit_where_they_are_kept(enabled: bool) -> None:
+    outputs = Outputs(RuntimeConfig(usage_enabled=enabled), "execute", Metrics())
+    response = Response("r1", "ok", text="a", model="m", attempts=ATTEMPTS, source=Coordinates("requests", 3, 77, 5))
+    written = outputs.response(response, reply_to=None, traceparent=None).usage
+    assert (written is not None, len(outputs.shadow_usage(response))) == (enabled, enabled)
 
 
 async def test_a_foreign_record_among_executions_is_a_dead_letter_beside_answers() -> None:

@@ -23,3 +23,14 @@ def test_an_invalidation_holds_where_the_correction_before_it_goes_for_want_of_r
     control.apply(_said("correct", "other", "right"), 60, 0, 100)
     assert control.is_stale(between)
     assert not control.is_stale(Origin(50, (label("key", "k"),)))
+
+
+@pytest.mark.parametrize("what", ["key", "tag", "route_id", "tenant"])
+def test_a_correction_lasts_as_long_as_it_says_and_goes_with_all_that_it_was_made_for(what: str) -> None:
+    control = CacheControl()
+    made_for = {"key": "k", "tag": "t", "route_id": "r", "tenant": "a"}
+    control.apply(CacheCommand("correct", "ann", "because", 0, text="right", ttl=5, **made_for), 10, 1_000, 100)  # type: ignore[arg-type]
+    assert control.correction(["k"], 5_999) is not None
+    assert control.correction(["k"], 6_000) is None, "its own time, not the default"
+    control.apply(CacheCommand("invalidate", "ann", "because", 0, **{what: made_for[what]}), 11, 2_000, 100)  # type: ignore[arg-type]
+    assert control.correction(["k"], 2_000) is None

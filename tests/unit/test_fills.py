@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from stratarouter_runtime.cache.keys import Keys
+from stratarouter_runtime.cache.leases import LEASE_S, PEXPIRE, UNLINK, Leases
 from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.errors import ShuttingDownError
 from stratarouter_runtime.ports import CacheHit, CacheMiss
@@ -115,3 +118,69 @@ async def test_one_broken_off_in_its_last_look_gives_its_lease_back() -> None:
         await _wait(fills)
     assert cache.released == [("s", "c")]
     assert not fills.holds(EXECUTION)
+
+
+class LeaseKeys:
+    """What a Redis does with leases: keys with an owner and an end. ``away``: it does not answer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.away = False
+        self._kept: dict[str, tuple[str, float]] = {}
+
+    @property
+    def names(self) -> set[str]:
+        return {name for name, (_, until) in self._kept.items() if until > self._clock.now}
+
+    async def ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any] | None:
+        return None if self.away else [self._do(*command) for command in commands]
+
+    def _do(self, verb: str, *arguments: Any) -> Any:
+        if verb == "SET":
+            name, owner, _, _, ms = arguments
+            if name in self.names:
+                return None
+            self._kept[name] = (owner, self._clock.now + ms / 1000)
+            return b"OK"
+        script, _, name, owner, *rest = arguments
+        if name not in self.names or self._kept[name][0] != owner:
+            return 0
+        if script == UNLINK:
+            del self._kept[name]
+        else:
+            assert script == PEXPIRE
+            self._kept[name] = (owner, self._clock.now + rest[0] / 1000)
+        return 1
+
+
+async def _pass(clock: Clock, until: float) -> None:
+    """Let the refreshing, which alone moves the clock, come to that time."""
+    async with asyncio.timeout(5):
+        while clock.now < until:
+            await asyncio.sleep(0)
+
+
+async def test_a_lease_is_one_processs_until_it_gives_it_back_however_long_that_takes() -> None:
+    redis = LeaseKeys(clock := Clock())
+    one, other = (Leases(redis.ask, Keys("p"), clock) for _ in range(2))
+    assert await one.claim(("s", "c"))
+    assert not await one.claim(("s", "c"))
+    await _pass(clock, 3 * LEASE_S)
+    assert not await other.claim(("s", "c"))
+    await other.release(("s", "c"))
+    assert redis.names, "what another holds is not given back"
+    await one.release(("s", "c"))
+    assert await other.claim(("s", "c"))
+    await one.stop()
+    assert len(redis.names) == len(other) == 1
+    await other.stop()
+    assert (redis.names, len(other)) == (set(), 0)
+
+
+async def test_a_redis_that_is_away_leases_to_everybody() -> None:
+    redis = LeaseKeys(clock := Clock())
+    one, other = (Leases(redis.ask, Keys("p"), clock) for _ in range(2))
+    redis.away = True
+    assert [await each.claim(("s", "c")) for each in (one, other)] == [True, True]
+    assert not await one.claim(("s", "c")), "one process's own calls still wait for each other"
+    await asyncio.gather(one.stop(), other.stop())

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, LowConfidenceError, RouteTableError, UnknownRouteError
 from stratarouter_runtime.records import Decision, Target
+from stratarouter_runtime.route_file import VENDORS
 from stratarouter_runtime.routes import (
     Budget,
     Price,
@@ -92,6 +93,7 @@ def test_a_table_from_python_has_the_files_shape():
         ('"Be brief."', '" "', 16, "must be a non-empty string"),
         ("min_confidence = 0.5", "min_confidence = 2", 18, "must be a number from 0 to 1"),
         ("ttl = 60", "ttl = 0", 19, "routes.billing.cache.ttl = 0 must be"),
+        ("ttl = 60", "ttl = 315_360_001", 19, "cache.ttl = 315360001 must be a whole number from 1 to 315360000"),
         ("enabled = true", 'enabled = "yes"', 19, "must be true or false"),
         ("batch = {", "batsch = {", 20, "is unknown; did you mean 'batch'?"),
         ('[{ provider = "openai", model = "gpt-4o" }]', "[]", 23, "a list of at least one table"),
@@ -124,6 +126,17 @@ def test_a_vendor_needs_no_more_than_its_kind(kind: str, base_url: str, key: str
     assert RouteTable.from_dict({**SMALL, "providers": {"openai": elsewhere}}).providers["openai"].api_key_env == ()
 
 
+@pytest.mark.parametrize(("kind", "base_url"), [(kind, url) for kind, (url, _) in VENDORS.items()])
+def test_a_vendors_own_url_keeps_its_key_with_a_slash_at_its_end(kind: str, base_url: str):
+    """It went out without a key, and every call was refused."""
+    plain, slashed = (
+        RouteTable.from_dict({**SMALL, "providers": {"openai": {"kind": kind, "base_url": url}}}).providers["openai"]
+        for url in (base_url, f"{base_url}/")
+    )
+    assert slashed == plain
+    assert slashed.api_key_env
+
+
 def test_limits_hedging_and_budgets_are_read():
     data = {
         "providers": {"openai": {"requests_per_minute": 60, "tokens_per_minute": 9000}},
@@ -146,12 +159,50 @@ def test_limits_hedging_and_budgets_are_read():
         ({"budgets": {"b": {"usd": 1, "window": "soon"}}}, "must be a whole number with s, m, h or d"),
         ({"budgets": {"b": {"usd": 1, "window": "40d"}}}, "at most 31d"),
         ({"budgets": {"b": {"usd": 1, "route": "z"}}}, "is no route of this table"),
+        ({"budgets": {"b": {"usd": 1, "route": "default"}}}, "is no route of this table"),
+        ({"budgets": {"b": {"usd": 10**400}}}, "must be a finite number of US dollars"),
         ({"providers": {"openai": {"api_key_env": []}}}, "or a list of them"),
         ({"providers": {"openai": {"api_key_env": ["A", "A"]}}}, "names one twice"),
         ({"routes": {"a": {**SMALL["routes"]["a"], "hedge": {"max_share": 2}}}}, "at most 1"),
     ],
 )
 def test_a_mistake_in_limits_keys_and_budgets_is_named(section: dict[str, object], rule: str):
+    with pytest.raises(RouteTableError, match=rule):
+        RouteTable.from_dict({**SMALL, **section})
+
+
+@pytest.mark.parametrize("usd", ["1" + "0" * 400, "1" + "0" * 5000, "0x1" + "0" * 5000])
+def test_an_integer_that_no_float_holds_is_a_mistake_of_the_table(usd: str):
+    with pytest.raises(RouteTableError):
+        RouteTable.from_toml(f"{WHOLE}\n[budgets.b]\nusd = {usd}\n")
+
+
+def test_a_budget_may_be_the_default_routes_and_covers_what_that_one_serves():
+    table = RouteTable.from_toml(f'{WHOLE}\n[budgets.rest]\nroute = "default"\nusd = 1\n')
+    [budget] = table.budgets
+    covered = [budget.covers("acme", route_id) for route_id in ("default", "named nowhere", "billing")]
+    assert covered == [True, True, False]
+    data = {**SMALL, "routes": {"default": SMALL["routes"]["a"]}, "budgets": {"b": {"usd": 1, "route": "default"}}}
+    [budget] = RouteTable.from_dict(data).budgets
+    assert [budget.covers("acme", route_id) for route_id in ("default", "named nowhere")] == [True, False]
+
+
+STRAY = {"targets": [{"provider": "azure", "model": "m"}]}
+
+
+@pytest.mark.parametrize(
+    ("section", "rule"),
+    [
+        ({"default": STRAY}, r"default\.targets\[0\]\.provider = 'azure' is no configured provider"),
+        ({"routes": {"default": SMALL["routes"]["a"]}, "default": SMALL["routes"]["a"]}, "stands beside"),
+        ({"routes": {"a": {**SMALL["routes"]["a"], "cache": {"tll": 60}}}}, "did you mean 'ttl'"),
+        ({"routes": {"a": {**SMALL["routes"]["a"], "batch": {"spread": 1025}}}}, "spread = 1025 must be at most 1024"),
+        ({"pricess": {}}, "pricess is unknown; did you mean 'prices'"),
+        ({"prices": {"openai/": {"input": 1, "output": 1}}}, 'must be named "provider/model"'),
+        ({"providers": {"openai": {"base_url": "ftp://10.0.0.1/v1"}}}, "must be an http:// or https:// URL"),
+    ],
+)
+def test_a_mistake_in_any_part_of_a_table_is_named(section: dict[str, object], rule: str):
     with pytest.raises(RouteTableError, match=rule):
         RouteTable.from_dict({**SMALL, **section})
 

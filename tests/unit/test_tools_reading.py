@@ -20,6 +20,12 @@ from stratarouter_runtime.tools.ranges import Span
 
 CONFIG = RuntimeConfig()
 REQUESTS, RESPONSES = CONFIG.topic(CONFIG.requests_topic), CONFIG.topic(CONFIG.responses_topic)
+TABLE = RouteTable.from_dict(
+    {
+        "providers": {"sim": {"kind": "simulator", "base_url": "http://127.0.0.1:1/v1"}},
+        "default": {"targets": [{"provider": "sim", "model": "m"}]},
+    }
+)
 NO_TIME = -1
 """A client that writes Kafka's first formats, or none, leaves it out."""
 NOW_MS = 1_900_000_000_000
@@ -103,13 +109,41 @@ async def test_a_request_without_a_time_fails_no_what_if(
         responses.append(record(RESPONSES, 0, offset, NOW_MS, wire.encode_response(answer)))
     reader = Reader({REQUESTS: requests, RESPONSES: responses})
     monkeypatch.setattr(what_if, "RangeReader", reader)
-    table = RouteTable.from_dict(
-        {
-            "providers": {"sim": {"kind": "simulator", "base_url": "http://127.0.0.1:1/v1"}},
-            "default": {"targets": [{"provider": "sim", "model": "m"}]},
-        }
-    )
-    monkeypatch.setattr(RouteTable, "for_config", lambda _: table)
-    report = await what_if.compare(CONFIG, (CONFIG, table), [Span(0, 0, 100)])
+    monkeypatch.setattr(RouteTable, "for_config", lambda _: TABLE)
+    report = await what_if.compare(CONFIG, (CONFIG, TABLE), [Span(0, 0, 100)])
     assert (report.unknown, report.refused, report.was.requests) == (0, 0, len(times))
     assert reader.asked == [asked]
+
+
+PLACE = {"topic": REQUESTS, "partition": 0, "offset": 0}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"source": "elsewhere"},
+        {"source": [1]},
+        {"source": PLACE | {"partition": [0]}},
+        {"source": PLACE, "status": "ok", "attempts": [{"provider": "p"}]},
+        {"source": PLACE, "status": "ok", "attempts": ["p"]},
+        {"source": PLACE, "status": "ok", "usage": 7},
+        {"source": PLACE, "status": "ok", "usage": {"input_tokens": [1]}},
+        {"source": PLACE, "status": "ok", "cost_usd": "much", "attempts": [{"duration_ms": 1}]},
+        {"source": PLACE, "status": "ok", "cache": "hit"},
+        {"source": PLACE, "status": "ok", "cache": {"kind": []}},
+    ],
+)
+@pytest.mark.parametrize("answered", [False, True])
+async def test_what_is_no_response_of_ours_fails_no_what_if(
+    monkeypatch: pytest.MonkeyPatch, foreign: dict[str, object], answered: bool
+) -> None:
+    """One foreign record on the responses topic ended it with an AttributeError or a KeyError."""
+    value = orjson.dumps({"request_id": "r0", "query": "question", "decision": "support"})
+    answer = wire.encode_response(Response("r0", "ok", text="a", source=Coordinates(REQUESTS, 0, 0, NOW_MS)))
+    values = [orjson.dumps(foreign), *([answer] if answered else [])]
+    responses = [record(RESPONSES, 0, offset, NOW_MS, one) for offset, one in enumerate(values)]
+    reader = Reader({REQUESTS: [record(REQUESTS, 0, 0, NOW_MS, value)], RESPONSES: responses})
+    monkeypatch.setattr(what_if, "RangeReader", reader)
+    monkeypatch.setattr(RouteTable, "for_config", lambda _: TABLE)
+    report = await what_if.compare(CONFIG, (CONFIG, TABLE), [Span(0, 0, 100)])
+    assert (report.unknown, report.was.requests) == ((0, 1) if answered else (1, 0))

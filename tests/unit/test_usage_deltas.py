@@ -138,6 +138,27 @@ def test_no_two_deltas_share_an_id_and_none_grows_without_a_bound() -> None:
     assert max(len(delta.receipts) for delta in deltas) == MAX_RECEIPTS
 
 
+def test_a_delta_says_from_which_offset_to_which_and_adds_each_response_to_its_own_sums() -> None:
+    paid = UsageLine("acme", "x", "m", "paid", None, 100, 10, 5)
+    hit = UsageLine("acme", "x", "m", "exact", "r0", 40, 10, 5)
+    free = UsageLine("acme", "x", "m", "semantic", None, None, 3, 4)
+    lost = UsageLine("acme", "x", "m", "error", None, None, code="timeout")
+    [delta] = _writer(singly=False).sum_up([(7, paid), (5, hit), (9, paid), (6, free), (8, lost)], AT_MS)
+    assert (delta.first_offset, delta.last_offset, delta.errors) == (5, 9, {"timeout": 1})
+    answers = {"requests": 5, "ok": 4, "errors": 1, "paid": 2, "exact": 1, "semantic": 1, "unpriced": 1}
+    money = {"paid_nano": 200, "exact_nano": 40, "input_tokens": 20, "output_tokens": 10, "saved_tokens": 22}
+    assert delta.sums == answers | money
+
+
+def test_a_request_id_paid_again_is_replayed_and_one_that_fails_again_is_an_error() -> None:
+    paid = UsageLine("acme", "x", "m", "paid", "r1", 100, 10, 5)
+    lost = UsageLine("acme", "x", "m", "error", "r2", None, code="timeout")
+    deltas = _writer(singly=False).sum_up(list(enumerate([paid, paid, lost, lost])), AT_MS)
+    total = fold(deltas, {("acme", "r1")})[window_keys(deltas[0])[0]]
+    assert (total["paid"], total["paid_nano"], total["replayed"], total["replayed_nano"]) == (1, 100, 1, 100)
+    assert (total["requests"], total["ok"], total["errors"]) == (4, 2, 2)
+
+
 def test_without_transactions_a_repeated_response_has_the_id_of_its_first() -> None:
     line = line_of(_answer(source=Coordinates("requests", 3, 77, 5)), "execute")
     first, again = (_writer(singly=True).sum_up([(offset, line)], AT_MS + offset) for offset in (41, 42))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +42,15 @@ def _spent(budget: str, *, usd: float = 0.0, tokens: int = 0) -> Spending:
 )
 def test_an_alert_is_due_from_80_and_from_100_percent(spent: Spending, percents: list[int]) -> None:
     assert [percent for _, percent in due_alerts([spent], [MONEY, TOKENS], set())] == percents
+
+
+@pytest.mark.parametrize("usd", [1.07, 2.14, 4.03])
+def test_the_last_nano_dollar_of_a_budget_raises_the_last_alert(usd: float) -> None:
+    """1.07 * 1e9 is more than 1,070,000,000 in floats: a budget spent to the end was never said to be."""
+    budget, spent = Budget("money", usd=usd), _spent("money", usd=usd)
+    assert [percent for _, percent in due_alerts([spent], [budget], set())] == [80, 100]
+    just_below = replace(spent, nano_usd=spent.nano_usd - 1)
+    assert [percent for _, percent in due_alerts([just_below], [budget], set())] == [80]
 
 
 def test_an_alert_is_raised_once_in_a_window() -> None:
@@ -82,6 +92,21 @@ def test_a_silent_process_is_ended() -> None:
     progress.hear(_line(lag=0), 1.0)
     assert progress.problem(SILENT_S) is None
     assert "no word" in (progress.problem(SILENT_S + 2) or "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"", b"x\n", b"1\n", b"null\n", b"[]\n", b"{}\n",
+        _line(counted="5"), _line(lag=None), _line(alerts=1.5), _line(counted=True), _line(waiting=7),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_progress_is_said_and_changes_nothing(line: bytes) -> None:
+    """A stray line of JSON ended the supervisor for good, without a word."""
+    progress = Progress(0.0, 0.0)
+    with pytest.raises(ValueError, match=r"is no progress|unexpected|empty"):
+        progress.hear(line, 1.0)
+    assert progress == Progress(0.0, 0.0)
 
 
 def test_the_process_gets_every_setting_with_its_secrets() -> None:

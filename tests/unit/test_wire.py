@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from stratarouter_runtime import validation, wire
-from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.config import MAX_REQUEST_BYTES, RuntimeConfig
 from stratarouter_runtime.errors import (
     InvalidEmbeddingError,
     RecordTooLargeError,
@@ -20,7 +20,19 @@ from stratarouter_runtime.errors import (
     SchemaViolationError,
     UndecodableRecordError,
 )
-from stratarouter_runtime.records import Coordinates, Decision, Request, Response, Target
+from stratarouter_runtime.records import (
+    Attempt,
+    BatchVerdict,
+    CacheVerdict,
+    Coordinates,
+    DeadLetter,
+    Decision,
+    ErrorInfo,
+    Request,
+    Response,
+    Target,
+    Usage,
+)
 from stratarouter_runtime.routes import Route, RouteCache
 
 SOURCE = Coordinates("requests", 3, 41)
@@ -92,6 +104,18 @@ def test_a_typo_is_refused_with_the_field_that_was_meant():
         decode(mesages=[])
 
 
+@pytest.mark.parametrize(
+    ("where", "name"), [("cache", "threshhold"), ("decision", "modell")], ids=["cache", "decision"]
+)
+def test_a_typo_within_a_part_is_refused_and_a_later_version_of_ours_may_add_one(where: str, name: str):
+    part = {"route_id": "billing"} if where == "decision" else {"mode": "bypass"}
+    with pytest.raises(SchemaViolationError, match=rf"\$\.{where}\.{name} is an unknown field; did you mean"):
+        decode(**{where: part | {name: 0.99}})
+    raw = orjson.loads(_execution())
+    raw["request"][where] = part | {"later": 1}
+    assert wire.decode_execution(orjson.dumps(raw)).request.request_id == "r-1"
+
+
 def test_a_large_wrong_value_is_shown_shortened():
     with pytest.raises(SchemaViolationError) as refused:
         decode(query=list(range(100_000)))
@@ -141,6 +165,31 @@ def test_a_query_becomes_one_user_message():
     assert decode().messages == ({"role": "user", "content": "Where is it?"},)
 
 
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def test_a_message_without_content_is_an_assistants_beside_its_calls_and_nobody_elses():
+    spoken = {"role": "assistant", "tool_calls": [CALL]}
+    assert decode(query=None, messages=[spoken]).messages == (spoken,)
+
+
+@pytest.mark.parametrize(
+    ("message", "at"),
+    [
+        ({"role": "assistant"}, "content"),
+        ({"role": "assistant", "tool_calls": []}, "content"),
+        ({"role": "user", "tool_calls": [CALL]}, "content"),
+        ({"role": "assistant", "content": 7, "tool_calls": [CALL]}, "content"),
+        ({"role": "user", "content": []}, "content"),
+        ({"role": ["user"], "content": "hi"}, "role"),
+        ({"role": "user", "content": "hi", "tool_calls": 7}, "tool_calls"),
+    ],
+)
+def test_a_message_that_no_provider_would_take_is_refused_where_it_is_wrong(message: dict[str, Any], at: str):
+    with pytest.raises(SchemaViolationError, match=rf"^\$\.messages\[0\]\.{at} = "):
+        decode(query=None, messages=[message])
+
+
 def test_the_traceparent_is_read_from_the_headers():
     request = wire.decode_request(value(), headers=[("other", b"x"), ("traceparent", TRACEPARENT)])
     assert request.traceparent == TRACEPARENT.decode()
@@ -151,6 +200,17 @@ def test_the_traceparent_is_read_from_the_headers():
 )
 def test_a_malformed_traceparent_is_dropped_as_the_standard_demands(bad: bytes):
     assert wire.decode_request(value(), headers=[("traceparent", bad)]).traceparent is None
+
+
+def test_a_tenant_that_is_null_is_nobodys_in_particular():
+    assert decode(context={"tenant": None}).context.tenant == "default"
+
+
+def test_as_many_tags_as_are_taken_are_taken_and_one_more_is_not():
+    tags = [f"doc-{number}" for number in range(wire.MAX_TAGS)]
+    assert decode(cache={"tags": tags}).cache.tags == tuple(tags)
+    with pytest.raises(SchemaViolationError, match=rf"\$\.cache\.tags = .* at most {wire.MAX_TAGS} tags"):
+        decode(cache={"tags": [*tags, "doc-x"]})
 
 
 def test_context_keeps_what_it_does_not_know():
@@ -169,6 +229,23 @@ def test_context_keeps_what_it_does_not_know():
 )
 def test_a_deadline_is_read_to_the_millisecond(deadline: str, epoch_ms: int):
     assert decode(deadline=deadline).deadline_ms == epoch_ms
+
+
+def test_a_vector_with_an_integer_that_no_float_holds_is_refused():
+    with pytest.raises(InvalidEmbeddingError, match="too large for a float"):
+        validation.embedding([1.0, 10**400], "$.embedding", None)
+
+
+@pytest.mark.parametrize("deadline", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+01:00"])
+def test_a_deadline_beyond_the_calendar_violates_the_schema(deadline: str):
+    """It was taken, and could not be written: three tries, and a dead letter called poison."""
+    with pytest.raises(SchemaViolationError, match=r"\$\.deadline"):
+        decode(deadline=deadline)
+
+
+@pytest.mark.parametrize("deadline", ["9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00.000Z"])
+def test_the_calendars_first_and_last_moment_are_written_as_they_were_read(deadline: str):
+    assert validation.rfc3339(validation.time_ms(deadline, "$.deadline")) == deadline
 
 
 @pytest.mark.parametrize("topic", ["responses", "responses.team-a", "responses-b"])
@@ -220,6 +297,13 @@ def test_a_vector_of_another_dimension_than_configured_is_refused():
         wire.decode_request(value(embedding=[1, 2]), limits=wire.Limits(dimension=3))
 
 
+def test_a_vector_beside_a_request_is_its_embedding_and_goes_before_one_within():
+    beside = np.array([0.0, 2.0], dtype=np.float32)
+    found = wire.decode_request(value(embedding=[1.0, 0.0]), vector=beside).embedding
+    assert found is not None
+    assert found.tolist() == [0.0, 1.0]
+
+
 def test_a_vector_that_comes_again_is_read_once_and_nobody_writes_to_it():
     for numbers in ((3.0, 4.0), (0.6, 0.8)):
         first, again = (decode(embedding=float32(*numbers)).embedding for _ in range(2))
@@ -247,6 +331,13 @@ def test_the_request_id_is_found_in_a_request_that_is_wrong_elsewhere():
     assert wire.peek_request_id(value(request_id=7)) is None
 
 
+def test_a_record_without_a_value_and_one_over_every_limit_are_not_read_for_an_id():
+    assert wire.peek_request_id(None) is None
+    padded = value().ljust(MAX_REQUEST_BYTES)
+    assert wire.peek_request_id(padded) == "r-1"
+    assert wire.peek_request_id(padded + b" ") is None
+
+
 def test_an_execution_carries_its_trace_in_the_headers():
     assert (
         wire.decode_execution(_execution(), [("traceparent", TRACEPARENT)]).request.traceparent == TRACEPARENT.decode()
@@ -264,6 +355,41 @@ def test_a_field_of_a_later_version_does_not_stop_an_execution():
     raw = orjson.loads(_execution())
     raw["request"]["later"] = raw["later"] = 1
     assert wire.decode_execution(orjson.dumps(raw)).request.request_id == "r-1"
+
+
+def test_a_response_comes_back_from_its_record_as_it_was_with_every_field_filled():
+    response = Response(
+        request_id="r-1",
+        status="error",
+        text="t",
+        provider="p",
+        model="m",
+        finish_reason="length",
+        tool_calls=(CALL,),
+        usage=Usage(1, 2, 3, 4),
+        cost_usd=0.25,
+        saved_usd=0.5,
+        cache=CacheVerdict("semantic", 0.97, "e", "why", "k"),
+        batch=BatchVerdict("follower", "r-0", 0.99, "lk"),
+        attempts=(Attempt("p", "m", "timeout", 7.5, 504, 1.5),),
+        timings_ms={"enrich": 1.5},
+        error=ErrorInfo("rate_limited", "too many", "wait", retryable=True),
+        route_id="billing",
+        tenant="acme",
+        source=SOURCE,
+        from_journal=True,
+        replay_id="again",
+    )
+    assert wire.decode_response(wire.encode_response(response)) == response
+
+
+def test_a_dead_letter_comes_back_with_its_bytes_and_its_headers_one_without_a_value_empty():
+    headers: Any = (("h", b"\xff\x00"), ("empty", None))
+    letter = DeadLetter(
+        "poison", "why", "do this", SOURCE, "enrich", b"\xfe", b"\xff", headers, 1_700_000_000_123, "r-1"
+    )
+    read = wire.decode_dead_letter(wire.encode_dead_letter(letter))
+    assert read == replace(letter, headers=(("h", b"\xff\x00"), ("empty", b"")))
 
 
 def test_what_json_cannot_hold_is_refused_by_the_encoder():
@@ -357,3 +483,9 @@ def test_more_headers_than_are_taken_are_refused_and_a_letter_keeps_the_first(he
     with pytest.raises(RecordTooLargeError, match="headers"):
         wire.decode_request(value(), headers=headers)
     assert 0 < len(wire.kept_headers(headers)) < len(headers)
+
+
+def test_a_header_without_a_value_is_taken_and_kept():
+    headers: list[Any] = [("trace-flags", None), ("traceparent", TRACEPARENT)]
+    assert wire.decode_request(value(), headers=headers).traceparent == TRACEPARENT.decode()
+    assert wire.kept_headers(headers) == tuple(headers)

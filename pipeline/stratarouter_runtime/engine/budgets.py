@@ -15,8 +15,7 @@ from stratarouter_runtime.ports import BudgetWindow, Clock, Spent
 from stratarouter_runtime.records import Answer, Execution, Usage
 from stratarouter_runtime.route_file import Budget
 from stratarouter_runtime.telemetry.metrics import Metrics
-
-NANO = 1_000_000_000
+from stratarouter_runtime.usage_deltas import NANO, nano
 
 
 class Budgets:
@@ -58,7 +57,7 @@ class Budgets:
         if not self._budgets:
             return []
         tenant, route_id = execution.request.context.tenant, execution.request.decision.route_id
-        return [b for b in self._budgets if b.tenant in {"*", tenant} and b.route in {"*", route_id}]
+        return [budget for budget in self._budgets if budget.covers(tenant, route_id)]
 
     async def refusal(self, execution: Execution) -> ExecutionError | None:
         """Why no call may be made for the request now, or None. Raises JournalUnavailableError."""
@@ -92,7 +91,7 @@ class Budgets:
             # Counts that contradict each other, more cached than asked, have no price as they stand.
             plain = Usage(usage.input_tokens, usage.output_tokens)
             cost_usd = self._cost_usd(answer.provider, answer.model, plain)
-        spent = Spent(round((cost_usd or 0.0) * NANO), usage.input_tokens + usage.output_tokens)
+        spent = Spent(nano(cost_usd) or 0, usage.input_tokens + usage.output_tokens)
         return tuple((self._window(budget, execution), spent) for budget in budgets)
 
     def _window(self, budget: Budget, execution: Execution) -> BudgetWindow:
@@ -102,5 +101,5 @@ class Budgets:
 
 
 def _is_exhausted(budget: Budget, spent: Spent) -> bool:
-    over_money = budget.usd is not None and spent.nano_usd >= budget.usd * NANO
+    over_money = budget.nano_usd is not None and spent.nano_usd >= budget.nano_usd
     return over_money or (budget.tokens is not None and spent.tokens >= budget.tokens)

@@ -38,10 +38,12 @@ class MemoryStore:
 
     Attributes:
         clock: seconds that never jump; a test's own, to let heartbeats lapse.
+        wall: epoch seconds, which budgets' windows are aligned to.
         available: False lets every call raise JournalUnavailableError, as a database that is away would.
     """
 
     clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
     available: bool = True
     rows: dict[JournalKey, Row] = field(default_factory=dict)
     heartbeats: dict[str, float] = field(default_factory=dict)
@@ -246,9 +248,14 @@ class MemoryJournal:
         self._store.checkpoints.pop((group, topic, partition), None)
 
     async def purge(self, older_than_s: float, batch: int = 5000) -> int:
-        """As ``PostgresJournal.purge``; ``batch`` has no meaning here."""
+        """As ``PostgresJournal.purge``; ``batch`` has no meaning here. What was spent in windows that are over goes as
+        soon as results do: nobody reads it here.
+        """
         del batch
         self._check_available("purge")
+        ended = self._store.wall() - older_than_s
+        for window in [window for window in self._store.spending if window.start + window.length_s < ended]:
+            del self._store.spending[window]
         before = self._store.clock() - older_than_s
         every = self._store.rows
         old = {key for key, row in every.items() if row.finished_at is not None and row.finished_at < before}

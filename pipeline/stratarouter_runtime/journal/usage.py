@@ -196,12 +196,13 @@ class UsageAccounts:
         return [_window(row) for row in found]
 
     async def prune(self, before_s: int) -> None:
-        """Forget ids, receipts and minutes before ``before_s`` (epoch seconds). Hours and days are kept.
+        """Forget ids, receipts and minutes before ``before_s`` (epoch seconds), and alerts whose windows ended before.
+        Hours and days are kept.
 
         Raises JournalUnavailableError.
         """
         with mapped("prune usage"):
-            for name in ("prune_deltas", "prune_receipts", "prune_windows", "prune_errors"):
+            for name in ("prune_deltas", "prune_receipts", "prune_windows", "prune_errors", "prune_alerts"):
                 await self._open().execute(statements()[name], before_s)
 
     # -- budgets -----------------------------------------------------------------------------------------------

@@ -219,10 +219,11 @@ async def _outcomes(
         async for records in reader.read(spans):
             for record in records:
                 said = _parsed(record)
-                source = said.get("source") or {}
-                place = (str(source.get("topic")), source.get("partition", -1), source.get("offset", -1))
-                if place in found and place not in outcomes:
-                    outcomes[place] = _outcome(said)
+                place = _place(said.get("source"))
+                if place is None or place not in found or place in outcomes:
+                    continue
+                if (outcome := _read(said)) is not None:
+                    outcomes[place] = outcome
             heard("responses", len(outcomes))
     return outcomes
 
@@ -238,17 +239,33 @@ def _parsed(record: Record) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
+def _place(source: object) -> tuple[str, int, int] | None:
+    """The coordinates of the request; None for what is none of ours."""
+    if not isinstance(source, dict):
+        return None
+    partition, offset = source.get("partition"), source.get("offset")
+    return (str(source.get("topic")), partition, offset) if type(partition) is type(offset) is int else None
+
+
+def _read(said: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The outcome; None where a foreign record only looks like a response: its request has no known one."""
+    try:
+        return _outcome(said)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
 def _outcome(said: Mapping[str, Any]) -> dict[str, Any]:
     usage = said.get("usage") or {}
     kind = _kind(said)
-    cost, saved = said.get("cost_usd"), said.get("saved_usd")
+    cost = said.get("cost_usd" if kind == "paid" else "saved_usd")
     took_ms = [one["duration_ms"] + one.get("waited_ms", 0) for one in said.get("attempts") or []]
     return {
         "kind": kind,
         "provider": said.get("provider") or "",
         "model": said.get("model") or "",
-        "usage": Usage(**{name: usage.get(name) or 0 for name in field_names(Usage)}),
-        "cost_usd": cost if kind == "paid" else saved,
+        "usage": Usage(**{name: int(usage.get(name) or 0) for name in field_names(Usage)}),
+        "cost_usd": None if cost is None else float(cost),
         "duration_s": sum(took_ms) / 1000 if took_ms else None,
         "says": votes.said(Answer(said.get("text") or "", "", "", tool_calls=tuple(said.get("tool_calls") or ()))),
     }

@@ -87,3 +87,6 @@ DELETE FROM usage_windows WHERE window_s = 60 AND start < $1::bigint;
 
 -- name: prune_errors
 DELETE FROM usage_errors WHERE window_s = 60 AND start < $1::bigint;
+
+-- name: prune_alerts
+DELETE FROM usage_alerts WHERE window_start + window_s < $1::bigint;
