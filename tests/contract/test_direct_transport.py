@@ -339,7 +339,9 @@ async def test_calls_that_give_up_waiting_take_no_room_with_them(
             task.cancel()
         ended: list[HttpReply | BaseException] = await asyncio.gather(*tasks, return_exceptions=True)
         assert [isinstance(one, asyncio.CancelledError) for one in ended] == [n in {0, 2, 5} for n in range(8)]
-        late = [transport.send(call(url, timeout_s=0.02)) for _ in range(2)]
+        script.delay_s = 1.0
+        # The first has the only room for as long as the second waits for it.
+        late = [transport.send(call(url, timeout_s=timeout_s)) for timeout_s in (0.5, 0.02)]
         problems = await asyncio.gather(*late, return_exceptions=True)
         assert [type(one) for one in problems] == [ProviderInterruptedError, ProviderConnectionError]
         asked = len(script.requests)
