@@ -11,12 +11,13 @@ import pytest
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.errors import IdempotencyConflictError
-from stratarouter_runtime.journal.memory import MemoryStore
+from stratarouter_runtime.journal.grouped import GroupedJournal
+from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
 from stratarouter_runtime.ports import BudgetWindow, ProviderCall, Spent
 from stratarouter_runtime.records import Answer, Response, Usage
 from stratarouter_runtime.route_file import Budget
 from stratarouter_runtime.telemetry.metrics import Metrics
-from unit.engine_bench import SECOND, Bench, Provider, execution
+from unit.engine_bench import FIRST, SECOND, Bench, Provider, execution
 
 HUNDRED_CALLS = Budget("team", window_s=86_400, usd=0.05)
 """Five calls of a cent each."""
@@ -216,9 +217,10 @@ def test_counts_that_contradict_each_other_are_charged_without_what_contradicts(
     def cost_usd(_provider: str, _model: str, usage: Usage) -> float | None:
         return None if usage.cached_tokens > usage.input_tokens else usage.input_tokens / 1000
 
+    journal = GroupedJournal(MemoryJournal(MemoryStore(), owner=FIRST))
     budgets = Budgets(
-        [Budget("money", usd=1.0)], journal=None, clock=SystemClock(), is_priced=lambda *_: True, cost_usd=cost_usd,
+        [Budget("money", usd=1.0)], journal=journal, clock=SystemClock(), is_priced=lambda *_: True, cost_usd=cost_usd,
         metrics=Metrics(),
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     [(_, spent)] = budgets.charges(execution("r", "q"), Answer("a", "openai", "small", Usage(10, 5, 99)))
     assert spent == Spent(10_000_000, 15)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import orjson
@@ -14,7 +15,7 @@ from stratarouter_runtime import wire
 from stratarouter_runtime.assembly import Assembly
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors.enrich import TOPICS_TRUSTED_S
-from stratarouter_runtime.records import Outbound
+from stratarouter_runtime.records import Coordinates, Execution, Outbound, Request
 from stratarouter_runtime.routes import RouteTable
 from unit.enrich_bench import enrich_of, records
 
@@ -58,8 +59,13 @@ async def test_a_record_that_no_step_foresaw_is_a_dead_letter_and_the_others_go_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     enrich = enrich_of(Assembly(CONFIG, RouteTable.from_dict(TABLE)))
-    accept = enrich._acceptor.accept
-    monkeypatch.setattr(enrich._acceptor, "accept", lambda *got: 1 / 0 if got[0].request_id == "r-1" else accept(*got))
+    acceptor = enrich._acceptor
+
+    def accept(asked: Request, place: Coordinates | None) -> Execution:
+        assert asked.request_id != "r-1", "what nobody foresaw"
+        return acceptor.accept(asked, place)
+
+    monkeypatch.setattr(enrich, "_acceptor", SimpleNamespace(decode=acceptor.decode, accept=accept))
     asked = [{"request_id": f"r-{number}", "decision": "chat", "query": "hi"} for number in range(3)]
     lane = Noting()
     enrich.handle(cast("Lane", lane), records([orjson.dumps(one) for one in asked]))
