@@ -171,9 +171,11 @@ async def apply(config: RuntimeConfig, *, partitions: int | None = None, dry_run
         return [Change(difference) for difference in differences]
 
 
-async def names(config: RuntimeConfig) -> frozenset[str]:
-    """The broker's topics as of now. Raises BrokerError."""
-    async with connected(config, "listing the topics", ADMIN_TIMEOUT_S) as client:
+async def names(
+    config: RuntimeConfig, doing: str = "listing the topics", timeout_s: float = ADMIN_TIMEOUT_S
+) -> frozenset[str]:
+    """The broker's topics as of now. ``doing`` says in an error what for. Raises BrokerError."""
+    async with connected(config, doing, timeout_s) as client:
         return frozenset(await client.list_topics())
 
 

@@ -186,7 +186,7 @@ def execution(
     return Execution(request, named, None, scope, f"{scope}:{query}", f"hash of {query}", batch_threshold=threshold)
 
 
-async def _until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0)

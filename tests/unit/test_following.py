@@ -16,7 +16,7 @@ from stratarouter_runtime.engine.asking import Looked
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
 from stratarouter_runtime.ports import Begin, Cache, CacheEntry, CacheMiss, CacheQuery, JournalKey, ProviderCall
 from stratarouter_runtime.records import Answer, CacheOptions, Usage
-from unit.engine_bench import SECOND, Bench, Provider, _until, execution, vector
+from unit.engine_bench import SECOND, Bench, Provider, execution, until, vector
 
 X = JournalKey("acme", "x")
 KEPT_STEADY_S = (20.0, 22.0, 24.0, 26.0, 28.0, 30.0)
@@ -73,7 +73,7 @@ async def test_an_id_that_was_answered_hears_nothing_of_another_call_of_the_same
         others: list[str] = []
         heard: list[str] = []
         other = bench.engine.submit(execution("y", "same"), on_text=others.append)
-        await _until(lambda: bool(others))
+        await until(lambda: bool(others))
         again = await bench.engine.submit(execution("x", "same"), on_text=heard.append)
         provider.gate.set()
         await other
@@ -89,9 +89,9 @@ async def test_who_follows_still_hears_an_answer_from_its_beginning() -> None:
         led: list[str] = []
         heard: list[str] = []
         leader = bench.engine.submit(execution("y", "same"), on_text=led.append)
-        await _until(lambda: bool(led))
+        await until(lambda: bool(led))
         follower = bench.engine.submit(execution("x", "same"), on_text=heard.append)
-        await _until(lambda: bool(heard))
+        await until(lambda: bool(heard))
         provider.gate.set()
         assert (await follower).text == (await leader).text == "".join(heard)
         assert len(provider.calls) == 1
@@ -103,7 +103,7 @@ async def test_words_whose_leader_ends_between_the_look_and_the_call_are_paid_fo
     async with Bench(provider) as bench:
         engine = bench.engine_with(MemoryCache(clock=SystemClock(), guard=create_guard()))
         leader = engine.submit(execution("a", "same"))
-        await _until(lambda: bool(provider.calls))
+        await until(lambda: bool(provider.calls))
         looked = engine.look_now(execution("b", "same"))
         assert isinstance(looked, Looked)
         provider.gate.set()
@@ -131,7 +131,7 @@ async def test_a_follower_with_its_answer_does_not_wait_for_a_slow_cache() -> No
     async with Bench(provider) as bench:
         engine = bench.engine_with(cast("Cache", cache))
         leader = engine.submit(execution("lead", "one 1", embedding=vector(1, 0)))
-        await _until(lambda: bool(provider.calls))
+        await until(lambda: bool(provider.calls))
         late_ms = int(time.time() * 1000) + 3000
         follower = engine.submit(execution("f", "uno 1", embedding=vector(1, 0.01), deadline_ms=late_ms))
         await asyncio.sleep(0.05)
@@ -163,7 +163,7 @@ async def test_a_row_that_a_dead_worker_left_is_ambiguous_for_a_follower_too(pol
         for now[0] in KEPT_STEADY_S:
             await bench.journal.heartbeat()
         leader = bench.engine.submit(execution("y", "same"))
-        await _until(lambda: bool(provider.calls))
+        await until(lambda: bool(provider.calls))
         response = bench.engine.submit(left, check_journal=True)
         await asyncio.sleep(0.05)
         provider.gate.set()

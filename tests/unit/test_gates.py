@@ -34,7 +34,7 @@ from stratarouter_runtime.records import Answer, Target, Usage
 from stratarouter_runtime.route_file import RouteHedge
 from stratarouter_runtime.state.limiter import RateHint, RateLimiter, RateWindow
 from stratarouter_runtime.telemetry.metrics import Metrics
-from unit.engine_bench import Bench, Provider, SteppedClock, execution
+from unit.engine_bench import Bench, Provider, SteppedClock, execution, until
 
 
 class Models(Provider):
@@ -574,7 +574,7 @@ async def test_a_limit_that_is_none_books_what_is_usual(limit: object) -> None:
         target = execution("r", "q").targets[0]
         provider.gate.clear()
         asked = bench.engine.submit(execution("r", "q", threshold=None, params={"max_tokens": limit}))
-        await _until(lambda: bool(provider.calls))
+        await until(lambda: bool(provider.calls))
         booked_s = bench.gates.room_in_s(target, 3300)
         asked.cancel()
         await asyncio.wait([asked])
@@ -613,14 +613,8 @@ async def test_a_hedge_that_answers_in_the_same_turn_costs_its_own_price() -> No
     both, provider = asyncio.Event(), Both()
     async with Bench(provider, hedge=RouteHedge(after_ms=1, max_share=1.0)) as bench:
         asked = bench.engine.submit(execution("r", "q", threshold=None))
-        await _until(lambda: len(provider.calls) == 2)
+        await until(lambda: len(provider.calls) == 2)
         both.set()
         cost_usd = (await asked).cost_usd
         assert cost_usd is not None
         assert cost_usd + _value(bench, "hedge_cost_usd_total") == 0.75
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,9 +13,9 @@ from stratarouter_runtime.engine import calls
 from stratarouter_runtime.ports import JournalKey
 from stratarouter_runtime.records import Coordinates, Execution
 from stratarouter_runtime.route_file import Budget
-from unit.engine_bench import Bench, Provider, execution
+from unit.engine_bench import Bench, Provider, execution, until
 
-SHORT_S = 0.1
+SHORT_S = 0.5
 """What one call may take at most, here."""
 READ = Coordinates("executions", 0, 7)
 
@@ -30,12 +29,6 @@ class Told(Provider):
 
     def keys(self, provider: str) -> int:
         return 1 if provider in self.names else 0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def read(request_id: str, **changes: object) -> Execution:

@@ -10,6 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
+from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, OutputRefusedError
 from stratarouter_runtime.processors import admin_client, kafka_client
@@ -95,10 +96,8 @@ class KafkaPublisher:
 
     async def _refuse_gone(self, chosen: Iterable[str], doing: str) -> None:
         """Raise OutputRefusedError where one of the topics ``chosen`` by clients is not there."""
-        looking = f"looking for topics while {doing}"
         try:
-            async with admin_client.connected(self._config, looking, LOOK_TIMEOUT_S) as client:
-                known = frozenset(await client.list_topics())
+            known = await topics.names(self._config, f"looking for topics while {doing}", LOOK_TIMEOUT_S)
         except BrokerError as exc:
             event(log, logging.WARNING, "topics unknown", cause=str(exc))
             return

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self, TypeAlias
 
+from stratarouter_runtime import topics, wire
 from stratarouter_runtime import validation as check
-from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft
 from stratarouter_runtime.errors import (
@@ -24,7 +24,6 @@ from stratarouter_runtime.errors import (
     ShuttingDownError,
     TopicContractError,
 )
-from stratarouter_runtime.processors.admin_client import connected
 from stratarouter_runtime.processors.answers import Answers
 from stratarouter_runtime.processors.cache_control import ControlWriter
 from stratarouter_runtime.processors.find_response import find_response
@@ -272,11 +271,11 @@ class KafkaCarrier:
         config = self._config
         names = (config.requests_topic, config.responses_topic, config.dead_letter_topic)
         missing = {config.topic(name) for name in names}
-        async with connected(config, "looking for the bridge's topics", START_TIMEOUT_S) as client:
-            missing -= set(await client.list_topics())
-            if missing:
-                await asyncio.sleep(LOOK_AGAIN_S)
-                missing -= set(await client.list_topics())
+        doing = "looking for the bridge's topics"
+        missing -= await topics.names(config, doing, START_TIMEOUT_S)
+        if missing:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            missing -= await topics.names(config, doing, START_TIMEOUT_S)
         if missing:
             said = ", ".join(map(repr, sorted(missing)))
             raise TopicContractError(f"missing at {config.bootstrap_servers}: topic {said}", remedy=TOPICS_REMEDY)

@@ -20,14 +20,13 @@ from typing import Any
 import orjson
 from aiokafka import TopicPartition
 
-from stratarouter_runtime import wire
+from stratarouter_runtime import topics, wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import respond
 from stratarouter_runtime.engine.respond import Story
 from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
 from stratarouter_runtime.journal.postgres import PostgresJournal
 from stratarouter_runtime.ports import JournalKey, Recorded
-from stratarouter_runtime.processors import admin_client
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publish import coordinates
 from stratarouter_runtime.records import Coordinates, Execution, Outbound, Request, Response
@@ -241,9 +240,7 @@ class Replay:
 
     async def _require(self, topic: str) -> None:
         """Raises ConfigurationError where ``topic`` is not there: what is written to it names only where it is from."""
-        async with admin_client.connected(self._config, f"looking for {topic}", LOOK_TIMEOUT_S) as client:
-            known = await client.list_topics()
-        if topic not in known:
+        if topic not in await topics.names(self._config, f"looking for {topic}", LOOK_TIMEOUT_S):
             raise ConfigurationError(
                 f"--to-topic {topic}: there is no such topic, or this user may not see it",
                 remedy="create it first, or write its whole name",
