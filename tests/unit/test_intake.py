@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.subscription_state import SubscriptionState
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError
-from stratarouter_runtime.processors.intake import FENCED_REOPEN_S, SLICE_RECORDS, TOGETHER_S, Intake
-from stratarouter_runtime.processors.kafka_client import Record
+from stratarouter_runtime.processors.intake import (
+    FENCED_REOPEN_S,
+    FULL_POLL_MS,
+    POLL_TIMEOUT_MS,
+    SLICE_RECORDS,
+    TOGETHER_S,
+    Intake,
+)
+from stratarouter_runtime.processors.kafka_client import FETCH_WAIT_MS, Record, hold_back
 from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.processors.placement import Checkpoints
 from stratarouter_runtime.records import Outbound, UsageLine
@@ -20,7 +30,7 @@ from stratarouter_runtime.state.offsets import OffsetMap
 from stratarouter_runtime.telemetry.metrics import Metrics
 from support.unpacking import Kept
 
-PLACE = TopicPartition("requests", 0)
+PLACE, OTHER = TopicPartition("requests", 0), TopicPartition("requests", 1)
 POLLED = 3 * SLICE_RECORDS + 1
 
 
@@ -121,6 +131,74 @@ async def test_nothing_of_a_poll_is_passed_over_where_the_map_has_no_room() -> N
         await lane.drained()
     assert lane.committed.watermark == first_left
     await lane.close(0)
+
+
+class Polls(OnePoll):
+    """Two partitions without records; says how long each poll may wait, and how long the broker may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits_ms: list[tuple[int, int]] = []
+        self.resting: set[TopicPartition] = set()
+        self._fetcher = SimpleNamespace(_fetch_max_wait_ms=FETCH_WAIT_MS)
+
+    async def getmany(self, *_: object, timeout_ms: int, **__: object) -> dict[TopicPartition, list[Any]]:
+        self.waits_ms.append((timeout_ms, self._fetcher._fetch_max_wait_ms))
+        return {}
+
+    async def position(self, _: TopicPartition) -> int:
+        return 0
+
+    def assignment(self) -> set[TopicPartition]:
+        return {PLACE, OTHER}
+
+    def paused(self) -> set[TopicPartition]:
+        return set(self.resting)
+
+    def pause(self, place: TopicPartition) -> None:
+        self.resting.add(place)
+
+    def resume(self, place: TopicPartition) -> None:
+        self.resting.remove(place)
+
+
+async def test_a_lane_without_room_does_not_wait_for_the_end_of_a_poll_of_the_others() -> None:
+    full, other = await _lane(), await _lane()
+    intake, consumer = _no_lanes(lambda *_: None), Polls()
+    intake._consumer = cast("AIOKafkaConsumer", consumer)
+    intake.lanes |= {PLACE: full, OTHER: other}
+    await intake._poll_once()
+    for offset in range(1000):
+        assert full.take(offset)
+    await intake._poll_once()
+    assert consumer.resting == {PLACE}
+    for offset in range(1000):
+        full.finish(offset, ())
+    async with asyncio.timeout(5):
+        await full.drained()
+    await intake._poll_once()
+    usual, short = (POLL_TIMEOUT_MS, FETCH_WAIT_MS), (FULL_POLL_MS, FULL_POLL_MS)
+    assert consumer.waits_ms == [usual, short, usual]
+    # One that is over for good keeps nobody on their toes.
+    full.halt(OffsetMetadataError("no map of ours"))
+    await intake._poll_once()
+    assert consumer.waits_ms[-1] == usual
+    await asyncio.gather(full.close(0), other.close(0))
+
+
+async def test_a_fetch_says_how_long_the_broker_may_hold_its_answer_back() -> None:
+    """By aiokafka's own fetcher, which has no setting for it once it runs."""
+    state = SubscriptionState()
+    state.assign_from_user({PLACE})
+    cluster = SimpleNamespace(leader_for_partition=lambda _: 1)
+    fetcher = Fetcher(SimpleNamespace(_loop=asyncio.get_running_loop(), _metadata_max_age_ms=1, cluster=cluster), state)
+    assignment = state.subscription.assignment
+    assignment.state_value(PLACE).reset_to(0)
+    for wait_ms in (FULL_POLL_MS, FETCH_WAIT_MS):
+        hold_back(cast("AIOKafkaConsumer", SimpleNamespace(_fetcher=fetcher)), wait_ms)
+        [(_, request)] = fetcher._get_actions_per_node(assignment)[0]
+        assert request._max_wait_ms == wait_ms
+    fetcher._fetch_task.cancel()
 
 
 async def test_what_a_poll_passed_without_a_record_is_not_read_again() -> None:

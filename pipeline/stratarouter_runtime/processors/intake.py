@@ -36,7 +36,11 @@ SLICE_RECORDS = 64
 """Records handled before the event loop has its turn: 4 ms of hits. A commit is five round trips, each of which needs a
 few turns; without them all that was fetched is handled first, and then the broker works while this process waits."""
 POLL_TIMEOUT_MS = 200
-"""How long a poll waits for records; also how soon a partition with room again is asked."""
+"""How long a poll waits for records."""
+FULL_POLL_MS = 10
+"""The same, and how long a broker does, while a lane is full: it may have room again any moment, and is asked after
+this poll of the others, and after their fetch. At 200 ms each, a lane of 400 places answered 1,400 requests a second
+where it answers 3,200 now, one of 1,500 3,800 and 4,700."""
 TOGETHER_S = 0.1
 """How long a lane that is ready waits for those that open beside it: a fetch and a poll under way know nothing of a
 partition that is resumed after them, and last up to 200 ms each."""
@@ -96,6 +100,8 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self._all_placed = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._full = False
+        """Whether a lane at work has no room."""
         self._draining = False
         self._joined = False
         self._reading = Reading(
@@ -328,7 +334,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         limit = 0 if self._draining or self._holds_too_much() else min(MAX_POLL_RECORDS, self._room())
         rooms = self._pause_and_resume(limit)
         if rooms:
-            await self._reading.poll(consumer, rooms, POLL_TIMEOUT_MS)
+            await self._reading.poll(consumer, rooms, FULL_POLL_MS if self._full else POLL_TIMEOUT_MS)
             return
         self._changed.clear()
         await _wait(self._changed, POLL_TIMEOUT_MS / 1000)
@@ -404,10 +410,12 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         assert consumer is not None
         assigned, paused = consumer.assignment(), consumer.paused()
         ask: dict[TopicPartition, int] = {}
+        full = False
         for partition, lane in self.lanes.items():
             if partition not in assigned:
                 continue
             room = lane.room(min(limit, MAX_POLL_RECORDS)) if limit > 0 and lane not in self._unreadable else 0
+            full = full or (room <= 0 and lane.state == "running" and lane not in self._unreadable)
             if room > 0:
                 if partition in paused:
                     consumer.resume(partition)
@@ -415,6 +423,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             elif partition not in paused:
                 self._metrics.intake_paused_total.labels("worker_full" if limit <= 0 else lane.full_by).inc()
                 consumer.pause(partition)
+        if full is not self._full:
+            self._full = full
+            kafka_client.hold_back(consumer, FULL_POLL_MS if full else kafka_client.FETCH_WAIT_MS)
         return ask
 
     def _reopen_fenced(self) -> None:

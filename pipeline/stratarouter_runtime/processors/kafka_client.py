@@ -30,6 +30,8 @@ TRANSACTION_RETRY_S = 0.002
 a back-to-back transaction's time (median 30 ms against 8)."""
 RETRY_BACKOFF_MS = 5
 """aiokafka's default of 100 ms turns a short NotEnoughReplicas into a 120 ms tail."""
+FETCH_WAIT_MS = 200
+"""How long a broker holds back the answer to a consumer's fetch while it finds nothing."""
 MAX_PRODUCE_BYTES = 20 * 1024 * 1024
 """The largest record written: a dead letter around a request of 12 MiB in base64."""
 REQUEST_TIMEOUT_MS = 15_000
@@ -104,12 +106,21 @@ def consumer(config: RuntimeConfig, *topics: str, group: str | None, **extra: An
         "session_timeout_ms": config.session_timeout_ms,
         "heartbeat_interval_ms": max(200, min(3000, config.session_timeout_ms // 5)),
         "rebalance_timeout_ms": max(config.session_timeout_ms, 10_000),
-        "fetch_max_wait_ms": 200,
+        "fetch_max_wait_ms": FETCH_WAIT_MS,
         "retry_backoff_ms": 50,
         "metadata_max_age_ms": METADATA_MAX_AGE_MS,
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
     }
     return AIOKafkaConsumer(*topics, **connection(config), **(settings | extra))
+
+
+def hold_back(consumer: AIOKafkaConsumer, wait_ms: int) -> None:
+    """Have brokers answer this consumer's next fetches after ``wait_ms`` milliseconds where they find nothing.
+
+    A fetch asks for what was not paused when it began, and there is one for each broker: a partition that is resumed
+    meanwhile waits for its end.
+    """
+    consumer._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - the setting is read at each fetch, and set nowhere
 
 
 def admin(config: RuntimeConfig) -> AIOKafkaAdminClient:
