@@ -407,3 +407,16 @@ class EmbedderError(InfrastructureError):
 
     code = "embedder"
     default_remedy = "check the embedder's configuration"
+
+
+def in_general(code: str) -> tuple[str, str]:
+    """What an error of ``code`` means, and its remedy, for who may not see what a message quotes."""
+    kind = _by_code().get(code)
+    return ("a code of another version", "") if kind is None else (kind.__doc__ or "", kind.default_remedy)
+
+
+def _by_code(kind: type[RuntimeSystemError] = RuntimeSystemError) -> dict[str, type[RuntimeSystemError]]:
+    found = {kind.code: kind}
+    for below in kind.__subclasses__():
+        found = _by_code(below) | found
+    return found

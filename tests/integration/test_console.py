@@ -271,6 +271,14 @@ async def test_who_may_do_what(served: Served) -> None:
                 assert refused.status_code == 401, (path, headers)
         right = {"authorization": f"Bearer {TOKEN}"}
         assert (await client.get(guarded[0][1], headers=right)).json()["text"]
+        # An error's message quotes its provider, who may quote the question.
+        failed = {"id": "fails", "tenant": "acme"}
+        for headers, is_quoted in (({}, False), (right, True)):
+            story = (await client.get("/api/execution", params=failed, headers=headers)).json()
+            for error in (story["response"]["error"], story["journal"]["error"]):
+                assert error["code"] == "provider_rejected"
+                assert ("answered 400" in error["message"]) is is_quoted
+                assert error["message"]
         # A name that was pointed at this machine from elsewhere reads nothing.
         assert (await client.get("/api/pipeline", headers={"host": "attacker.example"})).status_code == 403
         # A reason shows the record's own words, which are texts.

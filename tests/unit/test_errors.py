@@ -65,3 +65,10 @@ def test_an_unreadable_batch_has_a_code_and_a_remedy_of_its_own() -> None:
     assert (error.code, error.retryable) == ("unreadable_batch", False)
     assert "kafka-consumer-groups --reset-offsets" in error.remedy
     assert "get no answer" in error.remedy
+
+
+def test_what_a_code_means_is_said_without_any_message() -> None:
+    for kind in CLASSES:
+        said, remedy = errors.in_general(kind.code)
+        assert (said, remedy) == (kind.__doc__, kind.default_remedy), kind
+    assert errors.in_general("of_tomorrow") == ("a code of another version", "")

@@ -11,7 +11,7 @@ from typing import Any
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import ConfigurationError, InfrastructureError, RuntimeSystemError
+from stratarouter_runtime.errors import ConfigurationError, InfrastructureError, RuntimeSystemError, in_general
 from stratarouter_runtime.journal.reader import STATES, JournalReader
 from stratarouter_runtime.journal.usage import WINDOWS_S, UsageAccounts
 from stratarouter_runtime.ledger import reconcile
@@ -195,12 +195,17 @@ async def _hits(sources: Sources, asked: Asked) -> dict[str, Any]:
 
 
 async def execution(sources: Sources, asked: Asked) -> dict[str, Any]:
-    """One request's story: the journal's row and the response, without what was asked and answered."""
+    """One request's story: the journal's row and the response, without what was asked and answered. An error may quote
+    that, and who may not see it is told what its code means.
+    """
     found = await _story(sources, asked)
-    for part in (found["response"], (found["journal"] or {}).get("answer")):
+    journal, response = found["journal"] or {}, found["response"] or {}
+    for part in (response, journal.get("answer") or {}):
         for name in SECRET_ANSWER:
-            if part is not None:
-                part.pop(name, None)
+            part.pop(name, None)
+    for error in (response.get("error"), journal.get("error")):
+        if error is not None and not asked.texts:
+            error["message"], error["remedy"] = in_general(error["code"])
     return found
 
 

@@ -24,6 +24,7 @@ from stratarouter_runtime.errors import (
     InvalidRecordError,
     SchemaViolationError,
     UndecodableRecordError,
+    in_general,
 )
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publisher import KafkaPublisher, TransactionalPublisher
@@ -37,11 +38,6 @@ MAX_METADATA_CHARS = 4_000
 """Below the broker's usual limit (4,096) on what is committed beside an offset."""
 MAX_SENT = 100
 """Letters in one transaction."""
-
-KINDS: dict[str, type[InvalidRecordError]] = {InvalidRecordError.code: InvalidRecordError} | {
-    kind.code: kind for kind in InvalidRecordError.__subclasses__()
-}
-"""Why a record is refused, by the code in its letter."""
 
 _ADDRESS = re.compile(r"(\d{1,9})@(\d{1,18})")
 
@@ -80,10 +76,8 @@ class Found:
         """The letter without a word of the record in it but its id: a reason shows what the record says, so what its
         code means stands in its place, and nothing is cut out of what the client could have written.
         """
-        kind = KINDS.get(self.letter.code)
-        said = (kind.__doc__ or "") if kind is not None else "a code of another version"
-        remedy = kind.default_remedy if kind is not None else ""
-        return self.summary() | {"reason": said, "remedy": remedy}
+        reason, remedy = in_general(self.letter.code)
+        return self.summary() | {"reason": reason, "remedy": remedy}
 
     def whole(self) -> dict[str, Any]:
         """With the record; bytes that are no UTF-8 as escapes."""
