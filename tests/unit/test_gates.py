@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -489,6 +490,34 @@ async def test_what_a_call_came_to_says_when_the_next_has_room(
     gates, target = _gates(Still(), Limits(100, tokens_per_minute=6000)), Target("openai", "small")
     gates.leave(await gates.enter(target, 200, 60.0), outcome)
     assert gates.room_in_s(target, 200) == room_in_s
+
+
+async def test_a_call_that_was_not_sent_takes_nothing_from_its_keys_limits() -> None:
+    gates, target = _gates(Still(), Limits(100, 60, tokens_per_minute=6000)), Target("openai", "small")
+    for _ in range(3):
+        gates.turn_back(await gates.enter(target, 200, 60.0))
+    assert gates.room_in_s(target, 200) == 0.0
+
+
+class Late(SteppedClock):
+    """Wakes whoever sleeps a second late."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds + 1.0)
+
+
+async def test_a_call_whose_turn_comes_too_late_is_not_sent_and_leaves_its_place() -> None:
+    provider, clock = Models(), Late()
+    async with Bench(provider, clock=clock, limits={"openai": Limits(100, requests_per_minute=60)}) as bench:
+        for n in range(2):
+            await bench.engine.submit(execution(f"r{n}", f"question {n}"))
+        soon_ms = int(time.time() * 1000) + 1_500
+        late = await bench.engine.submit(execution("late", "the third question", deadline_ms=soon_ms))
+        assert late.error is not None
+        assert late.error.code == "deadline_exceeded"
+        assert late.attempts == ()
+        assert bench.gates.room_in_s(Target("openai", "small"), 10) == 0.0
+    assert len(provider.calls) == 2
 
 
 async def test_what_a_reply_says_of_the_limits_holds_for_the_next_calls() -> None:

@@ -225,6 +225,11 @@ class Caller:
 
     async def _call_once(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
         passage = await self._gates.enter(target, _tokens(work, target), remaining_s)
+        try:
+            self._left_s(work)
+        except DeadlineExceededError:
+            self._gates.turn_back(passage)
+            raise
         ended: Answer | ProviderError | None = None
         code, status = "given_up", None
         try:
@@ -280,10 +285,7 @@ class Caller:
         is_sent: Callable[[], bool] = lambda: True,
     ) -> Answer:
         """The answer to ``call``, which is told its seconds, as long as the most patient of who waits for it does."""
-        now = self._clock.monotonic()
-        remaining_s, longest_s = work.deadline - now, work.latest - now
-        if remaining_s <= 0:
-            raise DeadlineExceededError("the deadline passed before the call was made")
+        remaining_s, longest_s = self._left_s(work)
         if longest_s - remaining_s <= PATIENCE_S:
             return await call(remaining_s)
         loop = asyncio.get_running_loop()
@@ -307,6 +309,13 @@ class Caller:
                 raise DeadlineExceededError("the deadline passed before the prompt was sent") from exc
             late = f"nobody waited any longer for the reply of provider {target.provider!r}"
             raise ProviderInterruptedError(late, maybe_paid=True) from exc
+
+    def _left_s(self, work: Work) -> tuple[float, float]:
+        """Seconds that its most patient waiter has left, and that its call may last. Raises DeadlineExceededError."""
+        now = self._clock.monotonic()
+        if work.deadline <= now:
+            raise DeadlineExceededError("the deadline passed before the call was made")
+        return work.deadline - now, work.latest - now
 
     def _note(self, work: Work, passage: Passage, code: str, status: int | None, waited_s: float) -> None:
         took = self._clock.monotonic() - passage.began

@@ -66,7 +66,7 @@ class _Health:
 
 @dataclass(slots=True)
 class Passage:
-    """One call under way, to be given back with ``Gates.leave``."""
+    """One call under way, to be given back with ``Gates.leave``, or ``Gates.turn_back`` where nothing was sent."""
 
     target: Target
     key: int
@@ -233,6 +233,13 @@ class Gates:
         if health.breaker.state(now) == "open" and before != "open":
             self._metrics.breaker_openings_total.labels(passage.target.provider).inc()
         self._settle(passage, outcome, now)
+
+    def turn_back(self, passage: Passage) -> None:
+        """Nothing was sent after all: the call has taken nothing from its key's limits."""
+        self.leave(passage, None)
+        key = self._key(passage)
+        if key is not None:
+            key.limiter.release(passage.tokens)
 
     def _settle(self, passage: Passage, outcome: Answer | ProviderError | None, now: float) -> None:
         key = self._key(passage)

@@ -196,7 +196,7 @@ class Together:
             if prompts:
                 await self._exchange(passage, provider, prompts)
             else:
-                self._gates.leave(passage, None)
+                self._gates.turn_back(passage)
         except ProviderError as exc:
             _fail(prompts, exc)
         except BaseException as exc:
