@@ -23,6 +23,7 @@ _PLAIN = ("query", "request_id", "decision", "context")
 """The fields of a request that says nothing out of the ordinary."""
 ID_REMEDY = "pass request_id= as a string of 1 to 256 characters, or leave it out for a new one"
 CONTEXT_REMEDY = "pass context= as a mapping, as {'tenant': 'acme', 'user_id': 'u1'}, or leave it out"
+VECTOR_REMEDY = "pass embedding= as an array or a list of numbers, shape (dimension,), or leave it out"
 QUERY_PLACES = "pass query= or messages=, or put 'query' or 'messages' into context or the decision"
 
 
@@ -179,5 +180,5 @@ def _vector(embedding: object) -> NDArray[np.float32]:
     """Any array, flat, as little-endian float32; a copy, because the caller could still change it."""
     try:
         return np.array(embedding, dtype="<f4").ravel()
-    except (TypeError, ValueError) as exc:
-        raise SchemaViolationError(f"embedding is not a vector of numbers: {exc}") from exc
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise SchemaViolationError(f"embedding is not a vector of numbers: {exc}", remedy=VECTOR_REMEDY) from exc

@@ -257,7 +257,7 @@ def _route(route_id: str, section: TomlTable) -> Route:
         route_id=route_id,
         targets=tuple(_target(item) for item in items),
         system_prompt=section.text("system_prompt"),
-        params=dict(section.section("params").data),
+        params=section.json("params"),
         min_confidence=section.number("min_confidence", "a number from 0 to 1", 0, 1) or 0.0,
         cache=_cache(section.section("cache")),
         batch=_batch(section.section("batch")),
@@ -275,7 +275,7 @@ def _target(section: TomlTable) -> Target:
     target = Target(
         provider=section.text("provider", required=True) or "",
         model=section.text("model", required=True) or "",
-        params=dict(section.section("params").data),
+        params=section.json("params"),
         weight=1.0 if weight is None else weight,
     )
     section.close()

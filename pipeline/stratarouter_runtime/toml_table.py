@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 Path = tuple[str | int, ...]
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+SMALLEST, LARGEST = -(2**63), 2**64 - 1
+"""Integers in JSON as it is written here."""
 _HEADER = re.compile(r"\s*(\[{1,2})(.+?)\]{1,2}\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=""")
 _KEY_PART = re.compile(r""""([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+)""")
@@ -107,6 +110,14 @@ class TomlTable:
                 parent.problem(name, "needs a name")
             yield name, parent.section(name)
 
+    def json(self, key: str) -> dict[str, Any]:
+        """A table that is sent on as JSON."""
+        section = self.section(key)
+        for name, value in section.data.items():
+            if not _is_json(value):
+                section.problem(name, f"= {_short(value)} must be what JSON can say: no date, nan, inf or huge number")
+        return dict(section.data)
+
     def items(self, key: str) -> list[TomlTable]:
         """A list of at least one table."""
         self._read.add(key)
@@ -129,6 +140,21 @@ class TomlTable:
             if key not in self._read:
                 near = difflib.get_close_matches(str(key), self._read, n=1)
                 self.problem(key, "is unknown" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def _is_json(value: object) -> bool:
+    """Whether ``value`` is written as it is: a number that is none would become null, and a date a text."""
+    match value:
+        case Mapping():
+            return all(isinstance(name, str) and _is_json(one) for name, one in value.items())
+        case list() | tuple():
+            return all(map(_is_json, value))
+        case int():
+            return SMALLEST <= value <= LARGEST
+        case float():
+            return math.isfinite(value)
+        case _:
+            return value is None or isinstance(value, str)
 
 
 def located(source: str, text: str, path: Path, rule: str) -> str:

@@ -21,6 +21,8 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "a context that is a number": ({"context": 7}, "context = 7", "mapping"),
     "a timeout that is text": ({"timeout_s": "5"}, "timeout_s = '5'", "seconds"),
     "a timeout that is a list": ({"timeout_s": [5]}, "timeout_s = [5]", "seconds"),
+    "an embedding of words": ({"embedding": ["a", "b"]}, "embedding is not a vector of numbers", "(dimension,)"),
+    "an embedding beyond floats": ({"embedding": [10**400]}, "embedding is not a vector of numbers", "(dimension,)"),
     "a timeout that is no number": ({"timeout_s": float("nan")}, "timeout_s = nan", "seconds"),
 }
 
