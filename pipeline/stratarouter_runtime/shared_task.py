@@ -40,6 +40,10 @@ class SharedTask(Generic[T]):
             task.cancel()
             await asyncio.wait([task])
 
+    def forget(self) -> None:
+        """Let go of what was made last, where nobody can wait for its end."""
+        self._task = None
+
 
 def _runs(task: asyncio.Task[Any]) -> bool:
     """Whether ``task`` will end: what a closed event loop left behind never does."""
