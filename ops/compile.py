@@ -24,15 +24,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PACKAGE = "stratarouter_runtime"
 SOURCES = "pipeline"
 MODULES = {
-    "": ("deadlines", "drafts", "room", "routes", "told"),
+    "": ("deadlines", "drafts", "room", "routes", "told", "usage_deltas", "validation", "wire", "wire_results"),
     "cache": ("controlled", "memory", "normalise", "shelf"),
     "engine": (
         *("accept", "asking", "budgets", "calls", "coalesce", "engine", "fills", "gates", "later", "lookup", "perform"),
         *("respond", "shadows", "work"),
     ),
-    "journal": ("arrays", "grouped", "postgres", "rows"),
+    "journal": ("arrays", "grouped", "metered", "postgres", "rows"),
+    "processors": ("batches", "enrich", "own_executions", "partitioner", "publish"),
     "providers": ("http_direct", "openai", "openai_request", "provider_set", "server"),
-    "state": ("breaker", "limiter"),
+    "state": ("breaker", "cache_control", "limiter", "offsets"),
     "telemetry": ("responses",),
 }
 NAMES = [".".join(filter(None, (PACKAGE, folder, name))) for folder, names in MODULES.items() for name in names]

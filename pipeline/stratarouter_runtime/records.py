@@ -27,6 +27,8 @@ from stratarouter_runtime.plain import dataclass
 Vector = NDArray[np.float32]
 """A unit-length embedding, shape (dimension,), float32."""
 
+Header = tuple[str, bytes | None]
+"""Of a record as it was read: Kafka has headers without a value."""
 CacheMode = Literal["default", "bypass", "refresh", "read_only"]
 CacheAction = Literal["invalidate", "correct", "mark_wrong"]
 CacheVerdictKind = Literal["exact", "semantic", "miss", "bypass"]
@@ -315,7 +317,7 @@ class DeadLetter:
     processor: str
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[Header, ...] = ()
     failed_at_ms: int = 0
     request_id: str | None = None
 

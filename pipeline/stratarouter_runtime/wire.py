@@ -29,6 +29,7 @@ from stratarouter_runtime.records import (
     Coordinates,
     Decision,
     Execution,
+    Header,
     Request,
     Target,
     Vector,
@@ -64,7 +65,7 @@ __all__ = [
     "scope_of",
 ]
 
-Headers = Iterable[tuple[str, bytes]]
+Headers = Iterable[Header]
 
 REQUEST_FIELDS = frozenset(
     ("request_id", "decision", "query", "messages", "embedding", "params", "context", "deadline", "cache", "reply_to")
@@ -152,9 +153,9 @@ def _derived_id(value: bytes, source: Coordinates | None) -> str | None:
     return f"auto-{source.partition}-{source.offset}-{digest}"
 
 
-def kept_headers(headers: Headers) -> tuple[tuple[str, bytes], ...]:
+def kept_headers(headers: Headers) -> tuple[Header, ...]:
     """The first of ``headers``, within the bounds: what a dead letter carries of them."""
-    kept: list[tuple[str, bytes]] = []
+    kept: list[Header] = []
     size = 0
     for name, value in headers:
         size += len(name) + len(value or b"")

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import pytest
@@ -15,7 +15,7 @@ from stratarouter_runtime import wire
 from stratarouter_runtime.assembly import Assembly
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors.enrich import TOPICS_TRUSTED_S
-from stratarouter_runtime.records import Coordinates, Execution, Outbound, Request
+from stratarouter_runtime.records import Outbound
 from stratarouter_runtime.routes import RouteTable
 from unit.enrich_bench import enrich_of, records
 
@@ -51,24 +51,31 @@ class Noting:
 
 def _failing(config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch) -> Enrich:
     enrich = enrich_of(Assembly(config, RouteTable.from_dict(TABLE)))
-    monkeypatch.setattr(enrich, "_settle", lambda *_: 1 / 0)
+    monkeypatch.setattr(enrich, "_trials", SimpleNamespace(judged=lambda *_: 1 / 0))
     return enrich
 
 
-async def test_a_record_that_no_step_foresaw_is_a_dead_letter_and_the_others_go_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class Unforeseen:
+    """A record whose headers cannot be had, for as often as it is tried."""
+
+    def __init__(self, record: Any) -> None:
+        self._record = record
+        self._fails = CONFIG.poison_tries
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "headers" and self._fails:
+            self._fails -= 1
+            raise ZeroDivisionError("what nobody foresaw")
+        return getattr(self._record, name)
+
+
+async def test_a_record_that_no_step_foresaw_is_a_dead_letter_and_the_others_go_on() -> None:
     enrich = enrich_of(Assembly(CONFIG, RouteTable.from_dict(TABLE)))
-    acceptor = enrich._acceptor
-
-    def accept(asked: Request, place: Coordinates | None) -> Execution:
-        assert asked.request_id != "r-1", "what nobody foresaw"
-        return acceptor.accept(asked, place)
-
-    monkeypatch.setattr(enrich, "_acceptor", SimpleNamespace(decode=acceptor.decode, accept=accept))
     asked = [{"request_id": f"r-{number}", "decision": "chat", "query": "hi"} for number in range(3)]
+    polled = records([orjson.dumps(one) for one in asked])
+    polled[1] = Unforeseen(polled[1])
     lane = Noting()
-    enrich.handle(cast("Lane", lane), records([orjson.dumps(one) for one in asked]))
+    enrich.handle(cast("Lane", lane), polled)
     assert sorted(lane.finished) == [0, 1, 2]
     assert [wire.decode_dead_letter(one.value).code for one in lane.written[1]] == ["poison"]
     assert enrich.in_flight == 0

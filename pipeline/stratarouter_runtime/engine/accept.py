@@ -14,7 +14,7 @@ from stratarouter_runtime.cache.normalise import content_key
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft, Words
 from stratarouter_runtime.errors import DeadlineExceededError
-from stratarouter_runtime.records import Context, Coordinates, Execution, Request, Target, Vector
+from stratarouter_runtime.records import Context, Coordinates, Execution, Header, Request, Target, Vector
 from stratarouter_runtime.routes import Route, RouteTable, check_confidence, order_targets
 from stratarouter_runtime.telemetry.logs import event
 
@@ -132,7 +132,7 @@ class Acceptor:
     def decode(
         self,
         value: bytes | None,
-        headers: Iterable[tuple[str, bytes]],
+        headers: Iterable[Header],
         source: Coordinates | None,
         vector: Vector | None = None,
     ) -> Request:

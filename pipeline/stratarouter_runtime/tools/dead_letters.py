@@ -84,7 +84,7 @@ class Found:
         letter = self.letter
         return self.summary() | {
             "key": None if letter.key is None else letter.key.decode(errors="backslashreplace"),
-            "headers": {name: content.decode(errors="backslashreplace") for name, content in letter.headers},
+            "headers": {name: (content or b"").decode(errors="backslashreplace") for name, content in letter.headers},
             "value": None if letter.value is None else letter.value.decode(errors="backslashreplace"),
         }
 
@@ -247,7 +247,7 @@ class DeadLetters:
         if asked.deadline_ms is not None and asked.deadline_ms <= time.time() * 1000:
             # It was for those who waited then; who sends it again wants it executed.
             mended = changed(mended, [(("deadline",), None)]) or mended
-        headers = [(name, content) for name, content in letter.headers if name != HEADER]
+        headers = [(name, content or b"") for name, content in letter.headers if name != HEADER]
         mark = (HEADER, f"{self._topic}-{found.partition}@{found.offset}".encode())
         topic = self._config.topic(self._config.requests_topic)
         return Outbound(topic, letter.key, mended, (*headers, mark))
