@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stratarouter_runtime.engine.spread import bucket, meeting_key
+from stratarouter_runtime.processors.partitioner import partitions_of
 from stratarouter_runtime.records import Vector
 from unit.engine_bench import execution
 
@@ -30,7 +31,21 @@ def _units(count: int, seed: int) -> NDArray[np.float32]:
 
 
 def test_a_route_that_is_not_spread_meets_in_its_scope() -> None:
-    assert meeting_key(execution("id", "q", scope="scope")) == b"scope"
+    [vector, other] = _units(2, 1)
+    for embedding, query in ((vector, "q"), (other, "another question")):
+        assert meeting_key(execution("id", query, embedding=embedding, scope="scope")) == b"scope"
+
+
+def test_without_a_vector_the_same_words_meet_and_others_of_their_scope_go_everywhere() -> None:
+    """One tenant of one route was one partition's, so one worker's, however many there were."""
+
+    def key(request_id: str, query: str, scope: str = "scope") -> bytes:
+        return meeting_key(execution(request_id, query, scope=scope))
+
+    assert key("a", "q") == key("b", "q")
+    asked = Counter(partitions_of([key("id", f"question {number}") for number in range(2000)], BUCKETS))
+    assert len(asked) == BUCKETS
+    assert max(asked.values()) < 2 * min(asked.values())
 
 
 def test_the_same_words_meet_with_and_without_a_vector() -> None:

@@ -17,11 +17,14 @@ CACHED_SHAPES = 64
 def meeting_key(execution: Execution) -> bytes:
     """The key of ``execution`` on its topic.
 
-    The scope alone, so that all of a scope meet; or, where the route is spread, the scope and a bucket of it.
+    The scope alone, so that all meet that may be alike; or, where the route is spread, the scope and a bucket of it.
+    Without a vector only the same words are alike: these meet, and others of their scope go to every partition.
     """
-    if execution.spread <= 1:
-        return execution.scope.encode()
-    return f"{execution.scope}/{bucket(execution, execution.spread)}".encode()
+    if execution.spread > 1:
+        return f"{execution.scope}/{bucket(execution, execution.spread)}".encode()
+    if execution.request.embedding is None:
+        return f"{execution.scope}/{execution.content_hash}".encode()
+    return execution.scope.encode()
 
 
 def bucket(execution: Execution, buckets: int) -> int:
