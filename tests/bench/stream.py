@@ -59,9 +59,10 @@ def started(
     *,
     max_concurrency: int = 10_000,
     partitions: int = PARTITIONS,
+    workers: Sequence[str] = ("enrich,execute",),
     **settings: Any,
 ) -> Start:
-    """A worker process of this product, as an operator would start it."""
+    """Worker processes of this product, as an operator would start them; each one's processors in ``workers``."""
 
     @asynccontextmanager
     async def start() -> AsyncIterator[Pipe]:
@@ -70,19 +71,21 @@ def started(
         pipe = Pipe(config, config.topic(config.requests_topic), config.topic(config.responses_topic), partitions)
         async with kafka_admin(config) as admin:
             await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, pipe.sink, configs=APPEND_TIME)])
-        with tempfile.TemporaryDirectory(prefix="bench-worker-") as folder:
-            worker = WorkerProcess(
-                config,
-                routes_file(Path(folder) / "routes.toml", base_url, max_concurrency),
-                Path(folder) / "worker.log",
-                extra={"STRATAROUTER_LOG_LEVEL": "warning"}
-                | {f"STRATAROUTER_{name.upper()}": str(value) for name, value in settings.items()},
-            )
-            await worker.start()
-            try:
-                yield pipe
-            finally:
-                await worker.stop(STOP_TIMEOUT_S)
+        extra = {f"STRATAROUTER_{name.upper()}": str(value) for name, value in settings.items()}
+        async with AsyncExitStack() as ends:
+            folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="bench-worker-")))
+            routes = routes_file(folder / "routes.toml", base_url, max_concurrency)
+            for number, processors in enumerate(workers):
+                worker = WorkerProcess(
+                    config,
+                    routes,
+                    folder / f"worker-{number}.log",
+                    extra={"STRATAROUTER_LOG_LEVEL": "warning"} | extra,
+                    processors=processors,
+                )
+                ends.push_async_callback(worker.stop, STOP_TIMEOUT_S)
+                await worker.start()
+            yield pipe
 
     return start
 
