@@ -33,7 +33,7 @@ MODULES = {
     "journal": ("arrays", "grouped", "metered", "postgres", "rows"),
     "processors": ("batches", "enrich", "own_executions", "partitioner", "publish"),
     "providers": ("http_direct", "openai", "openai_request", "provider_set", "server"),
-    "state": ("breaker", "cache_control", "limiter", "offsets"),
+    "state": ("breaker", "limiter", "offsets"),
     "telemetry": ("responses",),
 }
 NAMES = [".".join(filter(None, (PACKAGE, folder, name))) for folder, names in MODULES.items() for name in names]
