@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -177,12 +178,23 @@ async def test_a_lane_without_room_does_not_wait_for_the_end_of_a_poll_of_the_ot
     async with asyncio.timeout(5):
         await full.drained()
     await intake._poll_once()
-    usual, short = (POLL_TIMEOUT_MS, FETCH_WAIT_MS), (FULL_POLL_MS, FULL_POLL_MS)
+    usual, short = (POLL_TIMEOUT_MS,) * 2, (FULL_POLL_MS,) * 2
     assert consumer.waits_ms == [usual, short, usual]
+    # One that stays full is looked after less and less, up to the usual time.
+    for offset in range(1000, 2000):
+        assert full.take(offset)
+    await intake._poll_once()
+    for full_for_s in (1.0, 100.0):
+        intake._full_since = time.monotonic() - full_for_s
+        await intake._poll_once()
+    (first, _), (second, held_back), (third, _) = consumer.waits_ms[-3:]
+    assert (first, third) == (FULL_POLL_MS, POLL_TIMEOUT_MS)
+    assert 100 <= second == held_back < POLL_TIMEOUT_MS
     # One that is over for good keeps nobody on their toes.
     full.halt(OffsetMetadataError("no map of ours"))
     await intake._poll_once()
     assert consumer.waits_ms[-1] == usual
+    assert intake._full_since is None
     await asyncio.gather(full.close(0), other.close(0))
 
 

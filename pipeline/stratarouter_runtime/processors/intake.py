@@ -35,12 +35,14 @@ MAX_POLL_RECORDS = 500
 SLICE_RECORDS = 64
 """Records handled before the event loop has its turn: 4 ms of hits. A commit is five round trips, each of which needs a
 few turns; without them all that was fetched is handled first, and then the broker works while this process waits."""
-POLL_TIMEOUT_MS = 200
-"""How long a poll waits for records."""
+POLL_TIMEOUT_MS = kafka_client.FETCH_WAIT_MS
+"""How long a poll waits for records, as the broker does."""
 FULL_POLL_MS = 10
 """The same, and how long a broker does, while a lane is full: it may have room again any moment, and is asked after
 this poll of the others, and after their fetch. At 200 ms each, a lane of 400 places answered 1,400 requests a second
 where it answers 3,200 now, one of 1,500 3,800 and 4,700."""
+FULL_POLL_SHARE = 0.1
+"""A lane that stays full is looked after less often: after this share of the time that it has been."""
 TOGETHER_S = 0.1
 """How long a lane that is ready waits for those that open beside it: a fetch and a poll under way know nothing of a
 partition that is resumed after them, and last up to 200 ms each."""
@@ -100,8 +102,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self._all_placed = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
-        self._full = False
-        """Whether a lane at work has no room."""
+        self._full_since: float | None = None
+        """Since when a lane at work has had no room; None where all have."""
+        self._held_back_ms = kafka_client.FETCH_WAIT_MS
         self._draining = False
         self._joined = False
         self._reading = Reading(
@@ -334,7 +337,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         limit = 0 if self._draining or self._holds_too_much() else min(MAX_POLL_RECORDS, self._room())
         rooms = self._pause_and_resume(limit)
         if rooms:
-            await self._reading.poll(consumer, rooms, FULL_POLL_MS if self._full else POLL_TIMEOUT_MS)
+            await self._reading.poll(consumer, rooms, self._wait_ms(consumer))
             return
         self._changed.clear()
         await _wait(self._changed, POLL_TIMEOUT_MS / 1000)
@@ -423,10 +426,20 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             elif partition not in paused:
                 self._metrics.intake_paused_total.labels("worker_full" if limit <= 0 else lane.full_by).inc()
                 consumer.pause(partition)
-        if full is not self._full:
-            self._full = full
-            kafka_client.hold_back(consumer, FULL_POLL_MS if full else kafka_client.FETCH_WAIT_MS)
+        if full is (self._full_since is None):
+            self._full_since = time.monotonic() if full else None
         return ask
+
+    def _wait_ms(self, consumer: AIOKafkaConsumer) -> int:
+        """How long the next poll may wait for records; the broker is told to answer its fetch as soon."""
+        wait_ms = POLL_TIMEOUT_MS
+        if self._full_since is not None:
+            share_ms = int((time.monotonic() - self._full_since) * 1000 * FULL_POLL_SHARE)
+            wait_ms = min(max(FULL_POLL_MS, share_ms), POLL_TIMEOUT_MS)
+        if wait_ms != self._held_back_ms:
+            self._held_back_ms = wait_ms
+            kafka_client.hold_back(consumer, wait_ms)
+        return wait_ms
 
     def _reopen_fenced(self) -> None:
         """Still ours and fenced: an expired transaction, or a zombie's last act. Take the lane anew."""
