@@ -61,10 +61,16 @@ class Bench:
         assert watch.seen.dead_letters == []
 
 
+ONE_PARTITION = pytest.mark.parametrize("bench", [1], indirect=True)
+"""All that is asked is one lane's."""
+
+
 @pytest.fixture
-async def bench(config: RuntimeConfig, simulator: Simulator, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Four partitions, tables, no worker yet."""
-    await topics.apply(config, partitions=4)
+async def bench(
+    request: pytest.FixtureRequest, config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> AsyncIterator[Bench]:
+    """Four partitions (or the parameter), tables, no worker yet."""
+    await topics.apply(config, partitions=getattr(request, "param", 4))
     await migrate(config.database_url)
     prepared = Bench(config, simulator, tmp_path)
     yield prepared

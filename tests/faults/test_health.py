@@ -53,6 +53,8 @@ async def test_a_worker_says_that_its_journal_is_gone_and_counts_it(bench: Bench
     enrich = bench.new_worker()
     enrich.processors = "enrich"
     await enrich.start()
+    # The partitions move between the two; a lane that opens is a reason too.
+    await worker.wait_ready()
     stack.postgres.kill()
     try:
         assert "journal" in await _not_ready(worker)

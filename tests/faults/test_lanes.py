@@ -12,7 +12,7 @@ import orjson
 import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from faults.conftest import Bench
+from faults.conftest import ONE_PARTITION, Bench
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.testing.simulator import FaultRule
@@ -27,7 +27,6 @@ MAP_CHARS = 256
 
 
 def _quick(count: int, name: str = "r") -> list[bytes | None]:
-    """One tenant: one partition of executions."""
     return [request(f"{name}{n}", f"question {n} of {name} order {n * 3}") for n in range(count)]
 
 
@@ -51,6 +50,7 @@ async def _until_answered_stands_still(watch: Watch, *, least: int) -> int:
 
 
 @pytest.mark.row(16)
+@ONE_PARTITION
 async def test_a_lane_held_back_by_its_map_reads_on_after_a_crash(bench: Bench) -> None:
     bench.simulator.set_faults([FaultRule("slow", slow_ms=120_000, prompt=SLOW_WORDS)])
     settings = {
@@ -79,6 +79,7 @@ async def test_a_lane_held_back_by_its_map_reads_on_after_a_crash(bench: Bench) 
 
 
 @pytest.mark.row(16)
+@ONE_PARTITION
 async def test_more_unfinished_than_leave_room_for_a_poll_are_read_again_after_a_crash(bench: Bench) -> None:
     bench.simulator.set_faults([FaultRule("slow", slow_ms=60_000, prompt=SLOW_WORDS)])
     settings = {"STRATAROUTER_LANE_MAX_IN_FLIGHT": "600", "STRATAROUTER_PROVIDER_CONCURRENCY": "2000"}
@@ -99,6 +100,7 @@ async def test_more_unfinished_than_leave_room_for_a_poll_are_read_again_after_a
 
 
 @pytest.mark.row(16)
+@ONE_PARTITION
 async def test_a_lane_whose_bound_is_below_a_polls_size_answers_everything(bench: Bench) -> None:
     await bench.worker(STRATAROUTER_LANE_MAX_IN_FLIGHT="20")
     async with Watch(bench.config) as watch:
@@ -109,7 +111,7 @@ async def test_a_lane_whose_bound_is_below_a_polls_size_answers_everything(bench
             await watch.poll()
         await watch.settle(1)
     bench.check(watch, 200)
-    # One partition of executions: never more calls at once than its lane may hold.
+    # Never more calls at once than the lane may hold.
     assert 0 < max(at_once) <= 20
     assert len(bench.simulator.paid_calls) == 200
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiokafka import TopicPartition
 
-from faults.conftest import Bench
+from faults.conftest import ONE_PARTITION, Bench
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import EmbeddedStack
@@ -36,12 +36,12 @@ def _requests(count: int, name: str = "r", tenant: str | None = None) -> list[by
 
 
 @pytest.mark.row(16)
+@ONE_PARTITION
 async def test_a_map_that_would_overflow_holds_intake_back_and_is_never_cut(bench: Bench) -> None:
     bench.simulator.set_faults([FaultRule("slow", slow_ms=8000, prompt="take your time")])
     await bench.worker(STRATAROUTER_OFFSET_METADATA_MAX_BYTES=str(MAP_CHARS))
     lengths: list[int] = []
     async with Watch(bench.config) as watch:
-        # One tenant: one partition of executions.
         values = _requests(3000, tenant="acme")
         slow = [request(f"slow{n}", f"take your time with {n}", tenant="acme") for n in range(SLOW)]
         values = [value for n, pair in enumerate(values) for value in (pair, *slow[n : n + 1])]
