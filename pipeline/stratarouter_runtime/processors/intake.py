@@ -35,8 +35,8 @@ MAX_POLL_RECORDS = 500
 SLICE_RECORDS = 64
 """Records handled before the event loop has its turn: 4 ms of hits. A commit is five round trips, each of which needs a
 few turns; without them all that was fetched is handled first, and then the broker works while this process waits."""
-POLL_TIMEOUT_MS = kafka_client.FETCH_WAIT_MS
-"""How long a poll waits for records, as the broker does."""
+POLL_TIMEOUT_MS = 200
+"""How long a poll waits for records."""
 FULL_POLL_MS = 10
 """The same, and how long a broker does, while a lane is full: it may have room again any moment, and is asked after
 this poll of the others, and after their fetch. At 200 ms each, a lane of 400 places answered 1,400 requests a second
@@ -431,14 +431,14 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         return ask
 
     def _wait_ms(self, consumer: AIOKafkaConsumer) -> int:
-        """How long the next poll may wait for records; the broker is told to answer its fetch as soon."""
-        wait_ms = POLL_TIMEOUT_MS
+        """How long the next poll may wait for records; the broker is told to answer its fetches as soon."""
+        wait_ms, held_back_ms = POLL_TIMEOUT_MS, kafka_client.FETCH_WAIT_MS
         if self._full_since is not None:
             share_ms = int((time.monotonic() - self._full_since) * 1000 * FULL_POLL_SHARE)
-            wait_ms = min(max(FULL_POLL_MS, share_ms), POLL_TIMEOUT_MS)
-        if wait_ms != self._held_back_ms:
-            self._held_back_ms = wait_ms
-            kafka_client.hold_back(consumer, wait_ms)
+            wait_ms = held_back_ms = min(max(FULL_POLL_MS, share_ms), POLL_TIMEOUT_MS)
+        if held_back_ms != self._held_back_ms:
+            self._held_back_ms = held_back_ms
+            kafka_client.hold_back(consumer, held_back_ms)
         return wait_ms
 
     def _reopen_fenced(self) -> None:
