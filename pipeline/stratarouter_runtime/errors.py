@@ -51,6 +51,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -411,12 +412,12 @@ class EmbedderError(InfrastructureError):
 
 def in_general(code: str) -> tuple[str, str]:
     """What an error of ``code`` means, and its remedy, for who may not see what a message quotes."""
-    kind = _by_code().get(code)
+    kind = next((kind for kind in _with_descendants(RuntimeSystemError) if kind.code == code), None)
     return ("a code of another version", "") if kind is None else (kind.__doc__ or "", kind.default_remedy)
 
 
-def _by_code(kind: type[RuntimeSystemError] = RuntimeSystemError) -> dict[str, type[RuntimeSystemError]]:
-    found = {kind.code: kind}
+def _with_descendants(kind: type[RuntimeSystemError]) -> Iterator[type[RuntimeSystemError]]:
+    """``kind`` and all below it; a class before those that inherit its code."""
+    yield kind
     for below in kind.__subclasses__():
-        found = _by_code(below) | found
-    return found
+        yield from _with_descendants(below)

@@ -22,11 +22,18 @@ from stratarouter_runtime.providers import create_transport
 
 ROUNDS = 3
 LATENCY_MS, AT_ONCE = 30, 200
-RECORDS = {"ours": 20_000, "apart": 40_000, "client": 10_000, "gather": 10_000, "parallel": 6000}
-RECORDS |= {"faust": 2000, "quix": 100}
+RECORDS = {
+    "ours": 20_000,
+    "apart": 40_000,
+    "client": 10_000,
+    "gather": 10_000,
+    "parallel": 6000,
+    "faust": 2000,
+    "quix": 100,
+}
 """As many as each does in a few seconds."""
 APART = ("enrich", "execute")
-"""A worker process for each core. All calls are of one scope, so of one partition, and one of the two makes them."""
+"""A worker process for each core; one of the two makes all calls."""
 REACHED_LATENCY_MS, REACHED_RECORDS = 200, 20_000
 """With as many at once: a limit that the machine has room for beside the broker, PostgreSQL and the provider."""
 SLOW_LATENCY_MS = 1000
@@ -44,20 +51,18 @@ async def measure(addresses: StackAddresses) -> list[Outcome]:
         quick = await _quick(addresses, url, pythons, missing)
         reached = await _reached(addresses, url)
     title = f"Kafka misses, provider {LATENCY_MS} ms with {AT_ONCE} at once, against"
-    limit = f"the provider's {_limit(LATENCY_MS):.0f}/s, or what the HTTP client alone reaches"
-    return (
-        [
-            quick.against("limit", f"{title} the limit, one worker", unit="requests/s", at_least=None, note=limit),
+    note = f"the provider's {_limit(LATENCY_MS):.0f}/s, or what the HTTP client alone reaches"
+    return [
+        *(
             quick.against(
-                "limit",
-                f"{title} the limit, a worker that enriches and one that executes",
-                ours="apart",
-                unit="requests/s",
-                at_least=0.95,
-                note=limit,
-            ),
-        ]
-        + [
+                "limit", f"{title} the limit, {who}", ours=ours, unit="requests/s", at_least=at_least, note=note
+            )
+            for ours, who, at_least in (
+                ("ours", "one worker", None),
+                ("apart", "a worker that enriches and one that executes", 0.95),
+            )
+        ),
+        *(
             quick.against(other, f"{title} {words}", unit="requests/s", at_least=at_least, note=note)
             for other, words, at_least, note in (
                 ("gather", "gathered aiohttp calls, no journal", 0.5, ""),
@@ -65,17 +70,15 @@ async def measure(addresses: StackAddresses) -> list[Outcome]:
                 ("faust", "a Faust agent, concurrency 100", 2.0, ""),
                 ("quix", "Quix Streams' apply", 50.0, ""),
             )
-        ]
-        + [
-            reached.against(
-                "limit",
-                f"Kafka misses, provider {REACHED_LATENCY_MS} ms with {AT_ONCE} at once, against the limit",
-                unit="requests/s",
-                at_least=0.95,
-                note=f"as above; the provider's is {_limit(REACHED_LATENCY_MS):.0f}/s",
-            )
-        ]
-    )
+        ),
+        reached.against(
+            "limit",
+            f"Kafka misses, provider {REACHED_LATENCY_MS} ms with {AT_ONCE} at once, against the limit",
+            unit="requests/s",
+            at_least=0.95,
+            note=f"as above; the provider's is {_limit(REACHED_LATENCY_MS):.0f}/s",
+        ),
+    ]
 
 
 def _limit(latency_ms: int) -> float:

@@ -71,18 +71,14 @@ def started(
         pipe = Pipe(config, config.topic(config.requests_topic), config.topic(config.responses_topic), partitions)
         async with kafka_admin(config) as admin:
             await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, pipe.sink, configs=APPEND_TIME)])
-        extra = {f"STRATAROUTER_{name.upper()}": str(value) for name, value in settings.items()}
+        extra = {"STRATAROUTER_LOG_LEVEL": "warning"}
+        extra |= {f"STRATAROUTER_{name.upper()}": str(value) for name, value in settings.items()}
         async with AsyncExitStack() as ends:
             folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="bench-worker-")))
             routes = routes_file(folder / "routes.toml", base_url, max_concurrency)
             for number, processors in enumerate(workers):
-                worker = WorkerProcess(
-                    config,
-                    routes,
-                    folder / f"worker-{number}.log",
-                    extra={"STRATAROUTER_LOG_LEVEL": "warning"} | extra,
-                    processors=processors,
-                )
+                log = folder / f"worker-{number}.log"
+                worker = WorkerProcess(config, routes, log, extra=extra, processors=processors)
                 ends.push_async_callback(worker.stop, STOP_TIMEOUT_S)
                 await worker.start()
             yield pipe

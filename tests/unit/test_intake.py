@@ -29,7 +29,7 @@ from stratarouter_runtime.processors.placement import Checkpoints
 from stratarouter_runtime.records import Outbound, UsageLine
 from stratarouter_runtime.state.offsets import OffsetMap
 from stratarouter_runtime.telemetry.metrics import Metrics
-from support.unpacking import Kept
+from support.unpacking import Kept, Unpacking
 
 PLACE, OTHER = TopicPartition("requests", 0), TopicPartition("requests", 1)
 POLLED = 3 * SLICE_RECORDS + 1
@@ -134,33 +134,19 @@ async def test_nothing_of_a_poll_is_passed_over_where_the_map_has_no_room() -> N
     await lane.close(0)
 
 
-class Polls(OnePoll):
+class Polls(Unpacking):
     """Two partitions without records; says how long each poll may wait, and how long the broker may."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({PLACE: 0, OTHER: 0})
         self.waits_ms: list[tuple[int, int]] = []
-        self.resting: set[TopicPartition] = set()
         self._fetcher = SimpleNamespace(_fetch_max_wait_ms=FETCH_WAIT_MS)
 
-    async def getmany(self, *_: object, timeout_ms: int, **__: object) -> dict[TopicPartition, list[Any]]:
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int, max_records: int | None = None
+    ) -> dict[TopicPartition, list[Any]]:
         self.waits_ms.append((timeout_ms, self._fetcher._fetch_max_wait_ms))
-        return {}
-
-    async def position(self, _: TopicPartition) -> int:
-        return 0
-
-    def assignment(self) -> set[TopicPartition]:
-        return {PLACE, OTHER}
-
-    def paused(self) -> set[TopicPartition]:
-        return set(self.resting)
-
-    def pause(self, place: TopicPartition) -> None:
-        self.resting.add(place)
-
-    def resume(self, place: TopicPartition) -> None:
-        self.resting.remove(place)
+        return await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
 
 
 async def test_a_lane_without_room_does_not_wait_for_the_end_of_a_poll_of_the_others() -> None:
@@ -172,7 +158,7 @@ async def test_a_lane_without_room_does_not_wait_for_the_end_of_a_poll_of_the_ot
     for offset in range(1000):
         assert full.take(offset)
     await intake._poll_once()
-    assert consumer.resting == {PLACE}
+    assert consumer.stopped == {PLACE}
     for offset in range(1000):
         full.finish(offset, ())
     async with asyncio.timeout(5):
