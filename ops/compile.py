@@ -28,10 +28,10 @@ MODULES = {
     "cache": ("controlled", "memory", "normalise", "shelf"),
     "engine": (
         *("accept", "asking", "budgets", "calls", "coalesce", "engine", "fills", "gates", "later", "lookup", "perform"),
-        *("respond", "shadows", "work"),
+        *("places", "respond", "shadows", "work"),
     ),
     "journal": ("arrays", "grouped", "metered", "postgres", "rows"),
-    "processors": ("batches", "enrich", "own_executions", "partitioner", "publish"),
+    "processors": ("batches", "enrich", "execute", "finished", "lane", "own_executions", "partitioner", "publish"),
     "providers": ("http_direct", "openai", "openai_request", "provider_set", "server"),
     "state": ("breaker", "limiter", "offsets"),
     "telemetry": ("responses",),

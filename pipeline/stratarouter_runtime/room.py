@@ -12,13 +12,13 @@ class Room:
 
     def __init__(self, places: int) -> None:
         self.free = places
-        self._places = places
+        self.places = places
         self._queue: deque[asyncio.Future[None]] = deque()
 
     @property
     def taken(self) -> int:
         """Places that somebody has."""
-        return self._places - self.free
+        return self.places - self.free
 
     @property
     def is_full(self) -> bool:
@@ -35,6 +35,14 @@ class Room:
     def take_more(self) -> None:
         """Take a place even where there is none: nobody else gets one until there are again."""
         self.free -= 1
+
+    def resize(self, places: int) -> None:
+        """There are ``places`` from now on. Who waits comes in where there are more; nobody is put out."""
+        more, self.places = places - self.places, places
+        for _ in range(more):
+            self.give_back()
+        if more < 0:
+            self.free += more
 
     async def take(self) -> None:
         """Wait for a place, in order of coming."""

@@ -109,12 +109,13 @@ class Bench:
         hedge: RouteHedge | None = None,
         budgets: Sequence[Budget] = (),
         clock: Clock | None = None,
+        journal: type[MemoryJournal] = MemoryJournal,
         **settings: Any,
     ) -> None:
         config = RuntimeConfig(state_backend="memory", cache_enabled=False, retry_delay_ms=0, **settings)
         self.provider = provider
         self.metrics = Metrics()
-        self.journal = MemoryJournal(store or MemoryStore(), owner=owner, heartbeat_ttl_s=5)
+        self.journal = journal(store or MemoryStore(), owner=owner, heartbeat_ttl_s=5)
         self.grouped = GroupedJournal(self.journal)
         self._clock = clock = clock or SystemClock()
         self.gates = Gates(

@@ -7,7 +7,6 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -291,7 +290,8 @@ async def test_a_fallback_waits_for_room_at_its_provider_and_for_no_longer_than_
 
     provider = Refusing()
     asked = execution("r", "question", threshold=None, targets=[("a", "m"), ("b", "m")])
-    async with Bench(provider, slots=1, execution_timeout=0.2) as bench, bench.gates.hold("b"):
+    async with Bench(provider, slots=1, execution_timeout=0.2) as bench:
+        await bench.gates.hold("b").place()
         late = await asyncio.wait_for(bench.engine.submit(asked), 5)
     assert late.error is not None
     assert late.error.code == "deadline_exceeded"
@@ -393,10 +393,9 @@ async def test_no_second_call_is_made_where_it_would_have_to_wait(lacks: str) ->
         for _ in range({"rate": 1, "health": 10}.get(lacks, 0)):
             passage = await bench.gates.enter(asked.targets[1], 1, 60.0)
             bench.gates.leave(passage, ProviderUnavailableError("503"))
-        async with AsyncExitStack() as stack:
-            if lacks == "a place":
-                await stack.enter_async_context(bench.gates.hold("b"))
-            answer = await asyncio.wait_for(bench.engine.submit(asked), 5)
+        if lacks == "a place":
+            await bench.gates.hold("b").place()
+        answer = await asyncio.wait_for(bench.engine.submit(asked), 5)
     assert answer.error is None
     hedges = sum(_value(bench, "hedges_total", taken=taken) for taken in ("first", "second", "neither"))
     assert provider.count("large") == hedges == (lacks == "nothing")

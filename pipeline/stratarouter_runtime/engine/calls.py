@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from stratarouter_runtime.clock import milliseconds
-from stratarouter_runtime.engine.gates import Gates, Hold, Passage, circuit_open
+from stratarouter_runtime.engine.gates import Gates, Passage, circuit_open
+from stratarouter_runtime.engine.places import Hold
 from stratarouter_runtime.engine.respond import error_info
 from stratarouter_runtime.engine.together import Prompt, Together
 from stratarouter_runtime.engine.tokens import guessed_input
@@ -185,7 +186,8 @@ class Caller:
 
     async def _race(self, work: Work, first: asyncio.Task[Answer], other: Target, remaining_s: float) -> Answer:
         """The first of two answers; the call whose answer comes second is given up, and its price estimated."""
-        async with self._gates.hold(other.provider):
+        with self._gates.hold(other.provider) as hold:
+            await hold.place()
             second = asyncio.create_task(self._call_once(work, other, remaining_s, 0.0))
             try:
                 running = {first, second}
@@ -215,7 +217,7 @@ class Caller:
     def _may_hedge(self, work: Work, target: Target, hedge: RouteHedge) -> bool:
         """Only where nobody has to wait for the second call, and few enough are made."""
         other = self._second_target(work, target)
-        free = self._gates.has_slot(other.provider) and self._gates.open_in_s(other) == 0
+        free = self._gates.has_place(other.provider) and self._gates.open_in_s(other) == 0
         now = free and self._gates.room_in_s(other, _tokens(work, other)) == 0
         return now and self._gates.may_hedge(target, hedge.max_share)
 

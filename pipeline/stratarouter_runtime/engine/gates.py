@@ -4,13 +4,12 @@ under its rate limits. One ``Gates`` for each process.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from statistics import quantiles
-from typing import Self
 
+from stratarouter_runtime.engine.places import Hold, Places
 from stratarouter_runtime.errors import (
     ProviderAuthError,
     ProviderConnectionError,
@@ -22,7 +21,6 @@ from stratarouter_runtime.errors import (
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Clock
 from stratarouter_runtime.records import Answer, Target
-from stratarouter_runtime.room import Room
 from stratarouter_runtime.state.breaker import Breaker
 from stratarouter_runtime.state.limiter import RateHint, RateLimiter
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -74,44 +72,6 @@ class Passage:
     began: float
 
 
-class Hold:
-    """A place in one provider's bulkhead, from entering until leaving. A generator would cost each call 2 us."""
-
-    def __init__(self, slot_of: Callable[[str], Room], provider: str) -> None:
-        self._slot_of = slot_of
-        self._provider = provider
-        self._slot: Room | None = None
-
-    async def __aenter__(self) -> Self:
-        slot = self._slot_of(self._provider)
-        if not slot.take_now():
-            await slot.take()
-        self._slot = slot
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.release()
-
-    async def move(self, provider: str, within_s: float) -> None:
-        """Go over to ``provider``: the old place is given up first, so that two never wait for each other's.
-
-        Raises TimeoutError where there is no place within ``within_s`` seconds.
-        """
-        if provider == self._provider and self._slot is not None:
-            return
-        self.release()
-        slot = self._slot_of(provider)
-        async with asyncio.timeout(within_s):
-            await slot.take()
-        self._provider, self._slot = provider, slot
-
-    def release(self) -> None:
-        """Give the place up. Idempotent."""
-        slot, self._slot = self._slot, None
-        if slot is not None:
-            slot.give_back()
-
-
 class Gates:
     """Every provider's gates.
 
@@ -137,15 +97,15 @@ class Gates:
         self._limits = dict(limits)
         self._default = default
         self._seats = seats
-        self._slots: dict[str, Room] = {}
+        self._places: dict[str, Places] = {}
         self._keys: dict[str, list[_Key]] = {}
         self._health: dict[tuple[str, str], _Health] = {}
 
     def update(self, limits: Mapping[str, Limits]) -> None:
-        """Take changed limits and keys up. Calls under way keep their slots; newcomers meet the new bulkhead."""
+        """Take changed limits and keys up. Calls under way keep their places; newcomers meet the new bulkhead."""
         for name, changed in limits.items():
             if self._limits.get(name) != changed:
-                self._slots.pop(name, None)
+                self._places.pop(name, None)
                 self._keys.pop(name, None)
             elif len(self._keys.get(name, ())) != self._count_keys(name):
                 self._keys.pop(name, None)
@@ -154,18 +114,18 @@ class Gates:
     # -- the bulkhead ------------------------------------------------------------------------------------------
 
     def hold(self, provider: str) -> Hold:
-        """Room at ``provider``, first come, first served: to be entered, which waits for it, and left."""
-        return Hold(self._slot, provider)
+        """What one request has of ``provider``, first come, first served: nothing yet."""
+        return Hold(self._places_of, provider)
 
-    def has_slot(self, provider: str) -> bool:
-        """Whether ``hold`` would not have to wait."""
-        return not self._slot(provider).is_full
+    def has_place(self, provider: str) -> bool:
+        """Whether a call to ``provider`` would not have to wait for a place, nor take another's."""
+        return self._places_of(provider).has_room
 
-    def _slot(self, provider: str) -> Room:
-        slot = self._slots.get(provider)
-        if slot is None:
-            slot = self._slots[provider] = Room(self.max_calls(provider) * self._seats(provider))
-        return slot
+    def _places_of(self, provider: str) -> Places:
+        places = self._places.get(provider)
+        if places is None:
+            places = self._places[provider] = Places(self.max_calls(provider) * self._seats(provider))
+        return places
 
     def max_calls(self, provider: str) -> int:
         """Calls of ``provider`` at once."""

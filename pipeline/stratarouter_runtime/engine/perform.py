@@ -11,15 +11,15 @@ from typing import TypeVar
 
 from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.engine.budgets import Budgets
-from stratarouter_runtime.engine.calls import Caller
-from stratarouter_runtime.engine.gates import Gates, Hold
+from stratarouter_runtime.engine.calls import Caller, Outcome
+from stratarouter_runtime.engine.gates import Gates
 from stratarouter_runtime.engine.later import Later
+from stratarouter_runtime.engine.places import Hold
 from stratarouter_runtime.engine.respond import error_info
 from stratarouter_runtime.engine.work import Work
 from stratarouter_runtime.errors import (
     AmbiguousCallError,
     DeadlineExceededError,
-    ExecutionError,
     IdempotencyConflictError,
     JournalUnavailableError,
 )
@@ -90,36 +90,46 @@ class Performer:
         while True:
             if not self._caller.knows(work):
                 await self._caller.until_known(work)
-            async with self._gates.hold(work.execution.targets[0].provider) as hold:
+            with self._gates.hold(work.execution.targets[0].provider) as hold:
+                await hold.turn()
+                is_charged = bool(self._budgets.matching(work.execution))
+                if is_charged:
+                    # A budget is exceeded by the calls in flight at most: nothing is checked before its place is there.
+                    await hold.place()
                 began = self._clock.monotonic()
                 work.timings_ms["slot"] = milliseconds(began - asked)
                 if began >= work.due:
                     raise _TooLateError
                 # 1. Not beyond what the tenant may spend.
-                refusal = await self._refusal(work) if self._budgets.any else None
-                if refusal is not None and not await self._is_recorded(work):
-                    return Recorded(None, error_info(refusal))
+                refused = await self._refused(work) if is_charged else None
+                if refused is not None:
+                    return refused
                 work.asked = True
                 # What is charged to a budget is recorded at once: the next call is held against it.
-                if work.deferred and not self._budgets.matching(work.execution):
+                if work.deferred and not is_charged:
                     return await self._call_and_record_later(work, hold)
                 # 2. Durable permission before any money is spent.
                 begun = await self._begin_once(work.execution, work.key, leader=None, until=work.due)
-                work.timings_ms["journal_begin"] = milliseconds(self._clock.monotonic() - began)
+                begin_s = self._clock.monotonic() - began
+                work.timings_ms["journal_begin"] = milliseconds(begin_s)
                 if begun.state == "granted":
-                    return await self._call_and_record(work, hold)
+                    return await self._call_and_record(work, hold, begin_s, is_charged=is_charged)
             if begun.state == "ambiguous":
                 return await self.record_ambiguous(work.key)
             work.asked = False
-            # 3. Another living worker is at it: its result is waited for, without holding a slot meanwhile. Past our
-            #    own deadline too: an error recorded now would win over the result that is being paid for.
+            # Another living worker is at it: its result is waited for, without holding a place meanwhile. Past our
+            # own deadline too: an error recorded now would win over the result that is being paid for.
             recorded = begun.recorded or await self._result_of_another(work.key)
             if recorded is not None:
                 work.from_journal = True
                 return recorded
 
-    async def _refusal(self, work: Work) -> ExecutionError | None:
-        return await self._persist(lambda: self._budgets.refusal(work.execution), "read budgets", until=work.due)
+    async def _refused(self, work: Work) -> Recorded | None:
+        """Why its budgets forbid the call, unless the answer is recorded and costs nothing."""
+        refusal = await self._persist(lambda: self._budgets.refusal(work.execution), "read budgets", until=work.due)
+        if refusal is None or await self._is_recorded(work):
+            return None
+        return Recorded(None, error_info(refusal))
 
     async def _is_recorded(self, work: Work) -> bool:
         """Whether its id was answered before, which the journal then says again, and costs nothing."""
@@ -214,24 +224,38 @@ class Performer:
             self._journal.leave_finish(finish)
             raise
 
-    async def _call_and_record(self, work: Work, hold: Hold) -> Recorded:
-        # 2. The calls; what the journal took before them is not theirs.
-        began = work.began = self._clock.monotonic()
-        answer, error = await self._caller.call_targets(work, hold)
+    async def _call_and_record(self, work: Work, hold: Hold, begin_s: float, *, is_charged: bool) -> Recorded:
+        # 3. The calls.
+        answer, error = await self._call(work, hold, begin_s)
         called = self._clock.monotonic()
-        work.timings_ms["provider"] = milliseconds(called - began)
-        self._count_paid(answer)
-        # 3. The result is durable before anybody sees it.
+        if not is_charged:
+            # The provider has room for the next call; a budget is to know first what this one cost.
+            hold.release()
+        # 4. The result is durable before anybody sees it.
         outcome = await self.record(self._finish(work, answer, error))
         work.timings_ms["journal_finish"] = milliseconds(self._clock.monotonic() - called)
         return outcome
 
     async def _call_and_record_later(self, work: Work, hold: Hold) -> Recorded:
-        began = work.began = self._clock.monotonic()
-        answer, error = await self._caller.call_targets(work, hold)
-        work.timings_ms["provider"] = milliseconds(self._clock.monotonic() - began)
-        self._count_paid(answer)
+        answer, error = await self._call(work, hold, 0.0)
+        hold.release()
         return await self._record_later(work.execution, self._finish(work, answer, error))
+
+    async def _call(self, work: Work, hold: Hold, begin_s: float) -> Outcome:
+        """The calls, once there is a place for them; what was waited for before is not theirs."""
+        began = self._clock.monotonic()
+        if not hold.place_now():
+            ready, before_s = began, work.timings_ms["slot"] / 1000
+            await hold.place()
+            began = self._clock.monotonic()
+            work.timings_ms["slot"] = milliseconds(before_s + began - ready)
+        work.began = began
+        answer, error = await self._caller.call_targets(work, hold)
+        call_s = self._clock.monotonic() - began
+        work.timings_ms["provider"] = milliseconds(call_s)
+        hold.learn(begin_s, call_s)
+        self._count_paid(answer)
+        return answer, error
 
     def _count_paid(self, answer: Answer | None) -> None:
         if answer is not None:
