@@ -14,7 +14,8 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.errors import IdempotencyConflictError, OutputRefusedError, ShuttingDownError
 from stratarouter_runtime.processors.execute import Execute
-from stratarouter_runtime.processors.lane import Instead, Lane
+from stratarouter_runtime.processors.finished import Instead
+from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.processors.publish import Outputs
 from stratarouter_runtime.records import (
     Attempt,

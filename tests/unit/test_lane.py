@@ -15,8 +15,9 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError, OutputRefusedError
 from stratarouter_runtime.ports import Checkpoint
 from stratarouter_runtime.processors import lane as lane_module
+from stratarouter_runtime.processors.finished import Accounts
 from stratarouter_runtime.processors.kafka_client import Record
-from stratarouter_runtime.processors.lane import Accounts, Lane
+from stratarouter_runtime.processors.lane import Lane
 from stratarouter_runtime.processors.placement import Checkpoints, Placement
 from stratarouter_runtime.records import Outbound, UsageLine
 from stratarouter_runtime.state.offsets import OffsetMap, decode, encode

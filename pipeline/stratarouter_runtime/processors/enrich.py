@@ -25,8 +25,8 @@ from stratarouter_runtime.errors import (
 )
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery, Embedder
+from stratarouter_runtime.processors.finished import Instead, ProcessorLane
 from stratarouter_runtime.processors.kafka_client import Record
-from stratarouter_runtime.processors.lane import Instead, Lane
 from stratarouter_runtime.processors.own_executions import OwnExecutions
 from stratarouter_runtime.processors.publish import Outputs, coordinates
 from stratarouter_runtime.records import Execution, Outbound, Request, Response
@@ -87,7 +87,7 @@ class Enrich:
         self._tasks: set[asyncio.Task[None]] = set()
         self.in_flight = 0
 
-    def handle(self, lane: Lane, records: Sequence[Record]) -> None:
+    def handle(self, lane: ProcessorLane, records: Sequence[Record]) -> None:
         """Take one poll's records. What needs no waiting is finished before this returns."""
         self._metrics.requests_total.labels(self.name).inc(len(records))
         self.in_flight += len(records)
@@ -109,7 +109,7 @@ class Enrich:
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._batch_ended(task, lane, accepted))
 
-    def _batch_ended(self, task: asyncio.Task[None], lane: Lane, batch: list[Accepted]) -> None:
+    def _batch_ended(self, task: asyncio.Task[None], lane: ProcessorLane, batch: list[Accepted]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             # Nobody else would hear of it; the records are read again when the lane is opened anew.
@@ -125,7 +125,7 @@ class Enrich:
 
     # -- one record --------------------------------------------------------------------------------------------
 
-    def _accept(self, lane: Lane, record: Record) -> Accepted | None:
+    def _accept(self, lane: ProcessorLane, record: Record) -> Accepted | None:
         """Decode and resolve; finishes the record itself where it goes no further."""
         for tries in range(1, self._config.poison_tries + 1):
             try:
@@ -141,7 +141,7 @@ class Enrich:
         self._finish(lane, record, self._outputs.dead_letter(poison, record))
         return None
 
-    def _accept_once(self, lane: Lane, record: Record) -> Accepted | None:
+    def _accept_once(self, lane: ProcessorLane, record: Record) -> Accepted | None:
         began, place = time.perf_counter(), coordinates(record)
         request = self._acceptor.decode(record.value, record.headers, place)
         try:
@@ -154,7 +154,7 @@ class Enrich:
         return Accepted(record, execution, began)
 
     def _answer_refused(
-        self, lane: Lane, record: Record, request: Request, refused: Response, trace: str | None
+        self, lane: ProcessorLane, record: Record, request: Request, refused: Response, trace: str | None
     ) -> None:
         """At once, unless it names a topic that is to be looked for first: a client's choice too."""
 
@@ -192,7 +192,7 @@ class Enrich:
 
     # -- a batch -----------------------------------------------------------------------------------------------
 
-    async def _embed_and_look_up(self, lane: Lane, accepted: list[Accepted]) -> None:
+    async def _embed_and_look_up(self, lane: ProcessorLane, accepted: list[Accepted]) -> None:
         accepted = await self._with_reply_topics(lane, accepted)
         found = await self._looked_up(accepted)
         # Words that are kept need no vector: only who is not answered by them waits and pays for one.
@@ -223,7 +223,7 @@ class Enrich:
             return False
         return reply_to not in self._topics or time.monotonic() - self._listed_at > TOPICS_TRUSTED_S
 
-    async def _with_reply_topics(self, lane: Lane, accepted: list[Accepted]) -> list[Accepted]:
+    async def _with_reply_topics(self, lane: ProcessorLane, accepted: list[Accepted]) -> list[Accepted]:
         """Refuse what names a reply topic that does not exist: a transaction that writes to it could never commit."""
         await self._learn_topics([a.execution.request.reply_to for a in accepted])
         kept = []
@@ -270,7 +270,7 @@ class Enrich:
             log.exception("lookup failed")
             return _for_each(accepted, [])
 
-    def _settle(self, lane: Lane, accepted: list[Accepted], found: list[CacheHit | CacheMiss]) -> None:
+    def _settle(self, lane: ProcessorLane, accepted: list[Accepted], found: list[CacheHit | CacheMiss]) -> None:
         """Answer the hits, pass on the rest. What is held back is found again in execute, which compares it."""
         results = [self._trials.judged(item.execution, result)[1] for item, result in zip(accepted, found, strict=True)]
         lookup.count_all(self._metrics, results)
@@ -294,7 +294,7 @@ class Enrich:
             # A defect in the cache must not cost more than the hits that these would have been.
             log.exception("aliases not stored")
 
-    def _write(self, lane: Lane, item: Accepted, result: CacheHit | CacheMiss) -> None:
+    def _write(self, lane: ProcessorLane, item: Accepted, result: CacheHit | CacheMiss) -> None:
         """Publish what became of ``item``; a record that no writer foresaw must not stop the others."""
         for tries in range(1, self._config.poison_tries + 1):
             try:
@@ -311,7 +311,7 @@ class Enrich:
         poison = PoisonRecordError(f"{type(cause).__name__} in {self._config.poison_tries} tries: {cause}")
         self._done(lane, item, self._outputs.dead_letter(poison, item.record))
 
-    def _answer(self, lane: Lane, item: Accepted, hit: CacheHit) -> None:
+    def _answer(self, lane: ProcessorLane, item: Accepted, hit: CacheHit) -> None:
         took_s = time.perf_counter() - item.began
         response = respond.from_hit(item.execution, hit, {"enrich": milliseconds(took_s)})
         request, trace = item.execution.request, item.execution.request.traceparent
@@ -323,7 +323,7 @@ class Enrich:
         check = () if shadow is None else (self._outputs.execution(shadow),)
         self._done(lane, item, outbound, *check, instead=self._instead(response))
 
-    def _pass_on(self, lane: Lane, item: Accepted) -> None:
+    def _pass_on(self, lane: ProcessorLane, item: Accepted) -> None:
         execution, took_s = item.execution, time.perf_counter() - item.began
         execution.enriched_ms["enrich"] = milliseconds(took_s)
         if self._spans.enabled:
@@ -334,12 +334,12 @@ class Enrich:
             self._own.keep(outbound.value, execution)
         self._done(lane, item, outbound)
 
-    def _done(self, lane: Lane, item: Accepted, *outbounds: Outbound, instead: Instead | None = None) -> None:
+    def _done(self, lane: ProcessorLane, item: Accepted, *outbounds: Outbound, instead: Instead | None = None) -> None:
         lane.finish(item.record.offset, outbounds, instead)
         item.done = True
         self.in_flight -= 1
 
-    def _finish(self, lane: Lane, record: Record, outbound: Outbound, instead: Instead | None = None) -> None:
+    def _finish(self, lane: ProcessorLane, record: Record, outbound: Outbound, instead: Instead | None = None) -> None:
         self.in_flight -= 1
         lane.finish(record.offset, (outbound,), instead)
 

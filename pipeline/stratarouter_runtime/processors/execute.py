@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Protocol
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, PoisonRecordError, ShuttingDownError
+from stratarouter_runtime.processors.finished import Instead, ProcessorLane
 from stratarouter_runtime.processors.kafka_client import Record
-from stratarouter_runtime.processors.lane import Instead, Lane
 from stratarouter_runtime.processors.own_executions import OwnExecutions, decoded
 from stratarouter_runtime.processors.publish import Outputs
 from stratarouter_runtime.records import Execution, Outbound, Response
@@ -22,6 +22,13 @@ from stratarouter_runtime.telemetry.spans import Spans
 log = logging.getLogger("stratarouter.execute")
 
 
+class Submits(Protocol):
+    """The engine, as this processor needs it."""
+
+    def submit(self, execution: Execution, *, check_journal: bool) -> asyncio.Task[Response]:
+        """As ``Engine.submit``."""
+
+
 class Execute:
     """The second stream processor."""
 
@@ -31,7 +38,7 @@ class Execute:
         self,
         config: RuntimeConfig,
         *,
-        engine: Engine,
+        engine: Submits,
         metrics: Metrics,
         spans: Spans | None = None,
         own: OwnExecutions | None = None,
@@ -44,7 +51,7 @@ class Execute:
         self._outputs = Outputs(config, self.name, metrics)
         self.in_flight = 0
 
-    def handle(self, lane: Lane, records: Sequence[Record]) -> None:
+    def handle(self, lane: ProcessorLane, records: Sequence[Record]) -> None:
         """Start one poll's records; each finishes when its answer is recorded."""
         self._metrics.requests_total.labels(self.name).inc(len(records))
         for record in records:
@@ -53,7 +60,7 @@ class Execute:
             if execution is not None:
                 self._start(lane, record, execution, tries=1)
 
-    def _decode(self, lane: Lane, record: Record) -> Execution | None:
+    def _decode(self, lane: ProcessorLane, record: Record) -> Execution | None:
         """The execution in ``record``; None where it became a dead letter."""
         try:
             return decoded(record, self._own)
@@ -66,12 +73,14 @@ class Execute:
         self._finish(lane, record, self._outputs.dead_letter(problem, record))
         return None
 
-    def _start(self, lane: Lane, record: Record, execution: Execution, *, tries: int) -> None:
+    def _start(self, lane: ProcessorLane, record: Record, execution: Execution, *, tries: int) -> None:
         redelivered = tries > 1 or record.offset < lane.backlog_end
         task = self._engine.submit(execution, check_journal=redelivered)
         task.add_done_callback(lambda done: self._done(done, lane, record, execution, tries))
 
-    def _done(self, task: asyncio.Task[Response], lane: Lane, record: Record, execution: Execution, tries: int) -> None:
+    def _done(
+        self, task: asyncio.Task[Response], lane: ProcessorLane, record: Record, execution: Execution, tries: int
+    ) -> None:
         if task.cancelled():
             # Shut down in mid-call: the offset stays uncommitted and the journal knows the rest.
             self.in_flight -= 1
@@ -95,7 +104,7 @@ class Execute:
             poison = PoisonRecordError(f"{type(exc).__name__} in {tries} tries: {exc}")
             self._finish(lane, record, self._outputs.refused_execution(poison, execution, record))
 
-    def _checked(self, task: asyncio.Task[Response], lane: Lane, record: Record) -> None:
+    def _checked(self, task: asyncio.Task[Response], lane: ProcessorLane, record: Record) -> None:
         """End a hit's check, whatever came of it: its client has an answer, so there is no response and no dead letter,
         but what it cost is in the accounts.
         """
@@ -133,6 +142,6 @@ class Execute:
         poison = PoisonRecordError(refusal.message)
         return (self._outputs.refused_execution(poison, execution, record, short=True),)
 
-    def _finish(self, lane: Lane, record: Record, outbound: Outbound, instead: Instead | None = None) -> None:
+    def _finish(self, lane: ProcessorLane, record: Record, outbound: Outbound, instead: Instead | None = None) -> None:
         self.in_flight -= 1
         lane.finish(record.offset, (outbound,), instead)

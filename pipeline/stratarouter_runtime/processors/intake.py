@@ -18,8 +18,9 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import InfrastructureError, OffsetMetadataError, UnreadableBatchError
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.closing import closed
+from stratarouter_runtime.processors.finished import Accounts, Committed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped
-from stratarouter_runtime.processors.lane import Accounts, Committed, Lane, Publisher
+from stratarouter_runtime.processors.lane import Lane, Publisher
 from stratarouter_runtime.processors.placement import Checkpoints, Placement
 from stratarouter_runtime.processors.publisher import PlainPublisher, TransactionalPublisher
 from stratarouter_runtime.processors.reading import Polled, Reading, unreadable

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
 from stratarouter_runtime.errors import (
@@ -19,7 +19,14 @@ from stratarouter_runtime.errors import (
     OffsetRegressionError,
     OutputRefusedError,
 )
-from stratarouter_runtime.plain import dataclass
+from stratarouter_runtime.processors.finished import (
+    MAX_COMMIT_RECORDS,
+    Accounts,
+    Committed,
+    Finished,
+    Instead,
+    first_batch,
+)
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Outbound, UsageLine
 from stratarouter_runtime.state.offsets import OffsetLedger, OffsetMap, encode
@@ -30,10 +37,6 @@ log = logging.getLogger("stratarouter.lane")
 
 LaneState = Literal["opening", "running", "fenced", "halted", "closed"]
 
-MAX_COMMIT_RECORDS = 2000
-"""Records in one commit: bounds the time to write it and what a failed one repeats."""
-MAX_COMMIT_BYTES = 8 * 1024 * 1024
-"""Bytes in one commit, for the same reason; a single larger record still goes alone."""
 SMALLEST_POLL = 8
 """A lane is asked for an eighth of what could be polled, or not at all."""
 GAP_COMMIT_S = 1.0
@@ -59,33 +62,6 @@ class Publisher(Protocol):
 
     async def close(self) -> None:
         """Release the connections. Idempotent; bounded."""
-
-
-Committed = Callable[[str, int, int, float, Sequence[Outbound]], None]
-Instead = Callable[[OutputRefusedError], "tuple[Outbound, ...]"]
-Accounts = Callable[[Iterable[tuple[int, UsageLine]], int], list[Outbound]]
-"""What to publish beside the responses that are committed now: given each one's offset and meaning, and the time in
-epoch milliseconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A finished input record, what it publishes, and what instead where the broker refuses that for good.
-
-    ``usage``: what it means for the accounts beside what ``outbounds`` say.
-    """
-
-    offset: int
-    outbounds: tuple[Outbound, ...]
-    size: int
-    instead: Instead | None = None
-    usage: tuple[UsageLine, ...] = ()
-
-    @property
-    def lines(self) -> Iterator[tuple[int, UsageLine]]:
-        """All that it means for the accounts, each with the offset."""
-        said = (o.usage for o in self.outbounds if o.usage is not None)
-        return ((self.offset, line) for line in (*said, *self.usage))
 
 
 class Lane:
@@ -347,7 +323,7 @@ class Lane:
         #    that comes to this very offset would leave open whether it happened.
         writing: list[Finished] = []
         if not self._begins_anew:
-            writing, self._ready = _first_batch(self._ready, 1 if self._singly else MAX_COMMIT_RECORDS)
+            writing, self._ready = first_batch(self._ready, 1 if self._singly else MAX_COMMIT_RECORDS)
         offsets = [f.offset for f in writing]
         self._ledger.finish(offsets)
         snapshot = self._ledger.snapshot()
@@ -407,13 +383,11 @@ class Lane:
     def _without_refused(self, lost: list[Finished], cause: OutputRefusedError) -> list[Finished]:
         """Put in the place of what was refused what it has instead; which it was, commits of one record tell."""
         if cause.topics:
-            return [
-                _instead(one, cause) if any(o.topic in cause.topics for o in one.outbounds) else one for one in lost
-            ]
+            return [one.refused(cause) if any(o.topic in cause.topics for o in one.outbounds) else one for one in lost]
         if len(lost) != 1:
             self._singly = len(lost)
             return lost
-        return [_instead(lost[0], cause)]
+        return [lost[0].refused(cause)]
 
     async def _open_publisher(self) -> OffsetMap:
         backoff = FIRST_BACKOFF_S
@@ -468,21 +442,3 @@ class Lane:
         if state != "running":
             self._settled.set()
         self._on_change()
-
-
-def _instead(refused: Finished, cause: OutputRefusedError) -> Finished:
-    """What is published for ``refused``; raises ``cause`` where there is nothing."""
-    if refused.instead is None:
-        raise cause
-    outbounds = refused.instead(cause)
-    return Finished(refused.offset, outbounds, sum(len(o.value) for o in outbounds))
-
-
-def _first_batch(ready: list[Finished], most: int) -> tuple[list[Finished], list[Finished]]:
-    """Split off what fits into one commit; at least one record."""
-    size = 0
-    for index, finished in enumerate(ready):
-        size += finished.size
-        if index and (index >= most or size > MAX_COMMIT_BYTES):
-            return ready[:index], ready[index:]
-    return ready, []

@@ -31,7 +31,7 @@ CALL_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 WRITE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 """A commit of one record takes 8 ms and a journal write of 200 rows 5 ms; both stand in the middle."""
 RECORD_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
-"""Up to the most records that one commit takes (``processors.lane.MAX_COMMIT_RECORDS``)."""
+"""Up to the most records that one commit takes (``processors.finished.MAX_COMMIT_RECORDS``)."""
 
 
 SIMILARITY_BUCKETS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 1.0)
