@@ -24,7 +24,7 @@ ROUNDS = 3
 LATENCY_MS, AT_ONCE = 30, 200
 RECORDS = {
     "ours": 20_000,
-    "apart": 40_000,
+    "apart": 100_000,
     "client": 10_000,
     "gather": 10_000,
     "parallel": 6000,
@@ -71,12 +71,19 @@ async def measure(addresses: StackAddresses) -> list[Outcome]:
                 ("quix", "Quix Streams' apply", 50.0, ""),
             )
         ),
-        reached.against(
-            "limit",
-            f"Kafka misses, provider {REACHED_LATENCY_MS} ms with {AT_ONCE} at once, against the limit",
-            unit="requests/s",
-            at_least=0.95,
-            note=f"as above; the provider's is {_limit(REACHED_LATENCY_MS):.0f}/s",
+        *(
+            reached.against(
+                "limit",
+                f"Kafka misses, provider {REACHED_LATENCY_MS} ms with {AT_ONCE} at once, against the limit{more}",
+                ours=ours,
+                unit="requests/s",
+                at_least=at_least,
+                note=f"as above; the provider's is {_limit(REACHED_LATENCY_MS):.0f}/s",
+            )
+            for ours, more, at_least in (
+                ("ours", "", 0.95),
+                ("told", f", max_concurrency = {AT_ONCE}: none waits at the provider", None),
+            )
         ),
     ]
 
@@ -127,11 +134,16 @@ async def _rate(start: Start, name: str) -> float:
 
 async def _reached(addresses: StackAddresses, url: str) -> Rounds:
     async with simulator("--latency-ms", str(REACHED_LATENCY_MS), "--max-concurrency", str(AT_ONCE)) as base_url:
-        start = started(addresses, url, base_url, **ROOM)
-        contenders: dict[str, Measure] = {
-            "client": partial(_client, base_url, REACHED_RECORDS // 5),
-            "ours": lambda: rate(start, misses(WARM), misses(REACHED_RECORDS)),
+        starts = {
+            "ours": started(addresses, url, base_url, **ROOM),
+            "told": started(addresses, url, base_url, max_concurrency=AT_ONCE, **ROOM),
         }
+
+        async def measured(name: str) -> float:
+            return await rate(starts[name], misses(WARM), misses(REACHED_RECORDS))
+
+        contenders: dict[str, Measure] = {"client": partial(_client, base_url, REACHED_RECORDS // 5)}
+        contenders |= {name: partial(measured, name) for name in starts}
         return await _with_limit(contenders, REACHED_LATENCY_MS)
 
 
