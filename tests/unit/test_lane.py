@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError, OutputRefusedError
 from stratarouter_runtime.ports import Checkpoint
+from stratarouter_runtime.processors import finished
 from stratarouter_runtime.processors import lane as lane_module
 from stratarouter_runtime.processors.finished import Accounts
 from stratarouter_runtime.processors.kafka_client import Record
@@ -188,7 +189,7 @@ async def _finish_first(lane: Lane, publisher: ScriptedPublisher) -> None:
 
 
 async def test_a_commit_is_bounded_by_its_bytes_and_a_larger_record_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_module, "MAX_COMMIT_BYTES", 9)
+    monkeypatch.setattr(finished, "MAX_COMMIT_BYTES", 9)
     publisher = ScriptedPublisher()
     lane = await _lane(publisher)
     values = [b"larger than all of it", b"1234", b"56789", b"0"]
