@@ -16,7 +16,7 @@ BUNCHES = 2
 
 
 class Places:
-    """``places`` calls at once. A request whose row is not begun yet needs a turn before it; hedges and fallbacks do not.
+    """``places`` calls at once. A request whose row is not begun needs a turn before it; hedges and fallbacks none.
 
     There are more turns than places by twice as many as are begun in the journal while a call lasts: no place is to be
     empty while the next row is written, and no row is to be written much earlier than its call can be made, as it is
