@@ -410,6 +410,10 @@ class EmbedderError(InfrastructureError):
     default_remedy = "check the embedder's configuration"
 
 
+REFUSALS = {kind.code: kind for kind in InvalidRecordError.__subclasses__()}
+"""By the codes that dead letters carry."""
+
+
 def in_general(code: str) -> tuple[str, str]:
     """What an error of ``code`` means, and its remedy, for who may not see what a message quotes."""
     kind = next((kind for kind in _with_descendants(RuntimeSystemError) if kind.code == code), None)

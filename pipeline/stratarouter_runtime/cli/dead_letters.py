@@ -13,7 +13,7 @@ from rich.table import Table
 
 from stratarouter_runtime.cli.common import ConfigOption, among, configure, run, wide_console
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
+from stratarouter_runtime.errors import REFUSALS, ConfigurationError
 
 if TYPE_CHECKING:
     from stratarouter_runtime.tools.dead_letters import Listing, Outcome
@@ -24,8 +24,7 @@ NOT_SENT = 1
 """Exit code where a letter was not sent again."""
 RESEND_LIMIT = 10_000
 
-CODES = tuple(sorted(kind.code for kind in InvalidRecordError.__subclasses__()))
-CodeOption = typer.Option(None, "--code", help="Only with this error code.", autocompletion=among(*CODES))
+CodeOption = typer.Option(None, "--code", help="Only with this error code.", autocompletion=among(*sorted(REFUSALS)))
 ProcessorOption = typer.Option(
     None, "--processor", help="Only from enrich or execute.", autocompletion=among("enrich", "execute")
 )

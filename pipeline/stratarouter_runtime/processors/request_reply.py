@@ -18,6 +18,7 @@ from stratarouter_runtime import validation as check
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft
 from stratarouter_runtime.errors import (
+    REFUSALS,
     BrokerError,
     InvalidRecordError,
     RecordTooLargeError,
@@ -52,8 +53,6 @@ MAX_EARLY = 1_000
 MAX_EARLY_BYTES = 64 * 1024**2
 """Answers that are held because they came before their request's offset did: a few milliseconds' worth, and only those
 whose id is being sent. Beyond this the oldest is dropped, and who it was for waits until its timeout."""
-REFUSALS = {kind.code: kind for kind in InvalidRecordError.__subclasses__()}
-"""The error for a dead letter's code: over Kafka the same as in-process."""
 
 
 Outcome: TypeAlias = Response | InvalidRecordError | BrokerError
@@ -378,6 +377,7 @@ class KafkaCarrier:
         asked = self._asked_in(letter)
         if asked is None:
             return
+        # The same error as in-process.
         kind = REFUSALS.get(letter.code, InvalidRecordError)
         refused = kind(letter.reason, remedy=letter.remedy)
         refused.code = letter.code  # type: ignore[misc]  # a newer worker's code may be none of these classes'
