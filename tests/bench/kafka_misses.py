@@ -31,7 +31,7 @@ RECORDS = {
     "faust": 2000,
     "quix": 100,
 }
-"""As many as each does in a few seconds."""
+"""As many as each does in a few seconds; two workers, whose first one goes by while their room fills, in twenty."""
 APART = ("enrich", "execute")
 """A worker process for each core; one of the two makes all calls."""
 REACHED_LATENCY_MS, REACHED_RECORDS = 200, 20_000
@@ -124,12 +124,14 @@ async def _quick(addresses: StackAddresses, url: str, pythons: Mapping[str, str]
         except peers.PeerError as exc:
             missing["parallel"] = str(exc)
         contenders: dict[str, Measure] = {"client": partial(_client, base_url, RECORDS["client"])}
-        contenders |= {name: partial(_rate, start, name) for name, start in starts.items()}
+        contenders |= {
+            name: partial(_rate, start, RECORDS[name], committed=name != "faust") for name, start in starts.items()
+        }
         return await _with_limit(contenders, LATENCY_MS, missing)
 
 
-async def _rate(start: Start, name: str) -> float:
-    return await rate(start, misses(WARM), misses(RECORDS[name]), committed=name != "faust")
+async def _rate(start: Start, count: int, *, warm: int = WARM, committed: bool = True) -> float:
+    return await rate(start, misses(warm), misses(count), committed=committed)
 
 
 async def _reached(addresses: StackAddresses, url: str) -> Rounds:
@@ -138,26 +140,20 @@ async def _reached(addresses: StackAddresses, url: str) -> Rounds:
             "ours": started(addresses, url, base_url, **ROOM),
             "told": started(addresses, url, base_url, max_concurrency=AT_ONCE, **ROOM),
         }
-
-        async def measured(name: str) -> float:
-            return await rate(starts[name], misses(WARM), misses(REACHED_RECORDS))
-
         contenders: dict[str, Measure] = {"client": partial(_client, base_url, REACHED_RECORDS // 5)}
-        contenders |= {name: partial(measured, name) for name in starts}
+        contenders |= {name: partial(_rate, start, REACHED_RECORDS) for name, start in starts.items()}
         return await _with_limit(contenders, REACHED_LATENCY_MS)
 
 
 async def _slow(addresses: StackAddresses, url: str) -> Rounds:
     async with simulator("--latency-ms", str(SLOW_LATENCY_MS)) as base_url:
-        contenders = {
+        starts = {
             "ours": started(addresses, url, base_url, **ROOM),
             "loop": scripted(addresses, "aiohttp_calls.py", base_url, "1"),
         }
-
-        async def measured(name: str) -> float:
-            return await rate(contenders[name], misses(1), misses(SLOW_RECORDS[name]))
-
-        return await alternate({name: partial(measured, name) for name in contenders}, ROUNDS)
+        return await alternate(
+            {name: partial(_rate, start, SLOW_RECORDS[name], warm=1) for name, start in starts.items()}, ROUNDS
+        )
 
 
 def misses(count: int) -> list[bytes]:

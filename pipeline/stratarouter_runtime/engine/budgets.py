@@ -47,11 +47,6 @@ class Budgets:
         """Hold requests against other budgets from now on."""
         self._budgets = tuple(budgets)
 
-    @property
-    def any(self) -> bool:
-        """Whether there is a budget at all."""
-        return bool(self._budgets)
-
     def matching(self, execution: Execution) -> list[Budget]:
         """Those that cover the request."""
         if not self._budgets:

@@ -254,12 +254,9 @@ class Performer:
         call_s = self._clock.monotonic() - began
         work.timings_ms["provider"] = milliseconds(call_s)
         hold.learn(begin_s, call_s)
-        self._count_paid(answer)
-        return answer, error
-
-    def _count_paid(self, answer: Answer | None) -> None:
         if answer is not None:
             count_paid(self._metrics, answer)
+        return answer, error
 
     def _finish(self, work: Work, answer: Answer | None, error: ErrorInfo | None) -> Finish:
         charges = self._budgets.charges(work.execution, answer)

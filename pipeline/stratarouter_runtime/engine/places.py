@@ -28,26 +28,20 @@ class Places:
     def __init__(self, places: int) -> None:
         self.calls = Room(places)
         self.turns = Room(places)
-        self._places = places
         self._begin_s = 0.0
         self._call_s = 0.0
 
     @property
     def has_room(self) -> bool:
         """Whether a call could be made now that nobody waits to make."""
-        return self.turns.taken < self._places and not self.calls.is_full
-
-    @property
-    def ahead(self) -> int:
-        """Turns beyond the places."""
-        return self.turns.places - self._places
+        return self.turns.taken < self.calls.places and not self.calls.is_full
 
     def learn(self, begin_s: float, call_s: float) -> None:
         """A row took ``begin_s`` seconds to be begun, and its call, with all its tries, ``call_s``."""
         self._begin_s += (begin_s - self._begin_s) / SMOOTHING
         self._call_s += (call_s - self._call_s) / SMOOTHING
         share = min(1.0, BUNCHES * self._begin_s / self._call_s) if self._call_s > 0 else 0.0
-        turns = self._places + round(self._places * share)
+        turns = self.calls.places + round(self.calls.places * share)
         if turns != self.turns.places:
             self.turns.resize(turns)
 
@@ -91,7 +85,7 @@ class Hold:
 
     async def place(self) -> None:
         """Wait for a place, unless it has one. Who waits has a turn, so not many are before it."""
-        if not self.place_now():
+        if self._call is None:
             calls = self._places_of(self._provider).calls
             await calls.take()
             self._call = calls
