@@ -24,7 +24,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PACKAGE = "stratarouter_runtime"
 SOURCES = "pipeline"
 MODULES = {
-    "": ("deadlines", "drafts", "room", "routes", "told", "usage_deltas", "validation", "wire", "wire_results"),
+    "": (
+        *("deadlines", "drafts", "json_bytes", "room", "routes", "told", "usage_deltas", "validation", "wire"),
+        "wire_results",
+    ),
     "cache": ("controlled", "memory", "normalise", "shelf"),
     "engine": (
         *("accept", "asking", "budgets", "calls", "coalesce", "engine", "fills", "gates", "later", "lookup", "perform"),

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from stratarouter_runtime.decisions import to_decision
 from stratarouter_runtime.errors import DeadlineExceededError, SchemaViolationError
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.records import Decision
 from stratarouter_runtime.validation import rfc3339, shown
@@ -158,7 +158,7 @@ def _new_id() -> str:
 
 def _json(fields: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(fields)
+        return json_bytes(fields)
     except TypeError as exc:
         raise SchemaViolationError(f"the request cannot be written as JSON: {exc}") from exc
 

@@ -21,6 +21,7 @@ from stratarouter_runtime.errors import (
     ReplyTopicNotAllowedError,
     SchemaViolationError,
 )
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.plain import field_names
 from stratarouter_runtime.records import (
     CacheMode,
@@ -456,5 +457,5 @@ def scope_of(route: Route, request: Request) -> str:
 
 
 def _digest(parts: list[Any]) -> str:
-    canonical = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
+    canonical = json_bytes(parts, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(canonical, digest_size=HASH_BYTES).hexdigest()

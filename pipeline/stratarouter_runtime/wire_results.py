@@ -9,6 +9,7 @@ import pybase64
 
 from stratarouter_runtime import validation as check
 from stratarouter_runtime.errors import SchemaViolationError
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.plain import field_names
 from stratarouter_runtime.records import (
     Attempt,
@@ -55,11 +56,28 @@ def source_object(source: Coordinates) -> dict[str, Any]:
     }
 
 
+def attempt_object(attempt: Attempt) -> dict[str, Any]:
+    """A call to a target, as JSON has it."""
+    return {
+        "provider": attempt.provider,
+        "model": attempt.model,
+        "outcome": attempt.outcome,
+        "duration_ms": attempt.duration_ms,
+        "status": attempt.status,
+        "waited_ms": attempt.waited_ms,
+    }
+
+
+def error_object(error: ErrorInfo) -> dict[str, Any]:
+    """An error, as JSON has it."""
+    return {"code": error.code, "message": error.message, "remedy": error.remedy, "retryable": error.retryable}
+
+
 # --- response --------------------------------------------------------------------------------------------------
 
 
 def encode_response(response: Response) -> bytes:
-    """A response as its record's value. By hand, because orjson reads dictionaries ten times as fast as dataclasses."""
+    """A response as its record's value."""
     usage, cache, batch, source = response.usage, response.cache, response.batch, response.source
     fields = {
         "request_id": response.request_id,
@@ -90,9 +108,9 @@ def encode_response(response: Response) -> bytes:
             "similarity": batch.similarity,
             "leader_key": batch.leader_key,
         },
-        "attempts": response.attempts,
+        "attempts": [attempt_object(attempt) for attempt in response.attempts],
         "timings_ms": response.timings_ms,
-        "error": response.error,
+        "error": None if response.error is None else error_object(response.error),
         "route_id": response.route_id,
         "tenant": response.tenant,
         "source": None if source is None else source_object(source),
@@ -191,7 +209,7 @@ def encode_dead_letter(letter: DeadLetter) -> bytes:
             "code": letter.code,
             "reason": letter.reason,
             "remedy": letter.remedy,
-            "source": letter.source,
+            "source": source_object(letter.source),
             "processor": letter.processor,
             "key": None if letter.key is None else to_base64(letter.key),
             "value": None if letter.value is None else to_base64(letter.value),
@@ -238,6 +256,6 @@ def to_base64(raw: bytes) -> str:
 def dumps(value: object) -> bytes:
     """``value`` as JSON. Raises SchemaViolationError for what JSON lacks (a lone surrogate, a foreign object)."""
     try:
-        return orjson.dumps(value)
+        return json_bytes(value)
     except orjson.JSONEncodeError as exc:
         raise SchemaViolationError(f"the record cannot be written as JSON: {exc}") from exc

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import orjson
-
 from stratarouter_runtime.cache.shelf import Held, Item, Near, Place, Shelf, size_of
 from stratarouter_runtime.cache.votes import UNSAID, said
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
 from stratarouter_runtime.records import Answer
 from stratarouter_runtime.state.cache_control import Origin
@@ -141,5 +140,5 @@ def _item(entry: CacheEntry, now: float) -> Item:
 
 
 def _answer_bytes(answer: Answer) -> int:
-    calls = sum([len(orjson.dumps(call, default=str)) for call in answer.tool_calls])
+    calls = sum([len(json_bytes(call, default=str)) for call in answer.tool_calls])
     return 2 * len(answer.text) + 2 * calls

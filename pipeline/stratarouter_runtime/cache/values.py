@@ -11,6 +11,7 @@ import orjson
 
 from stratarouter_runtime.cache.shelf import Place
 from stratarouter_runtime.cache.votes import UNSAID, said
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import CacheEntry
 from stratarouter_runtime.records import Answer, Usage, Vector
@@ -139,7 +140,7 @@ def decode_findable(raw: bytes) -> Findable:
 
 def _dumps(fields: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(fields)
+        return json_bytes(fields)
     except (TypeError, ValueError) as exc:
         raise UnstorableError(str(exc)) from exc
 

@@ -14,6 +14,7 @@ from hashlib import blake2b
 
 import orjson
 
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.records import Answer
 
 MARGIN = 0.15
@@ -40,7 +41,7 @@ def said(answer: Answer) -> int:
     what = words.encode("utf-8", "surrogatepass")
     if answer.tool_calls:
         try:
-            what += b"\0" + orjson.dumps(answer.called, option=orjson.OPT_SORT_KEYS)
+            what += b"\0" + json_bytes(answer.called, option=orjson.OPT_SORT_KEYS)
         except TypeError:
             # Half a surrogate pair, or an integer over 64 bits: such an answer was paid for as well, and is kept.
             return UNSAID

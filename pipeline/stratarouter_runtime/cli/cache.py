@@ -14,6 +14,7 @@ from rich.console import Console
 from stratarouter_runtime.cli.common import ConfigOption, configure, run
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
+from stratarouter_runtime.json_bytes import json_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +69,7 @@ def evaluate(
     if png is not None:
         _draw(report, png)
     if as_json:
-        typer.echo(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2))
+        typer.echo(json_bytes(report.to_json(), option=orjson.OPT_INDENT_2))
     else:
         _print(report, setting)
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
 import typer
 from rich.console import Console
 
@@ -16,6 +15,7 @@ from stratarouter_runtime.cli.common import ConfigOption, configure, run
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, InvalidRecordError
 from stratarouter_runtime.feedback import command, served_from, wrong_answer
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.records import CacheCommand, Response
 
 WORKER_POLL_S = 0.2
@@ -165,7 +165,7 @@ def _carry_out(
     late = run(_wait_for(workers, offset, timeout_s))
     applied = [worker for worker in workers if worker not in late]
     if as_json:
-        typer.echo(orjson.dumps({"offset": offset, "applied_by": applied, "command": wanted}))
+        typer.echo(json_bytes({"offset": offset, "applied_by": applied, "command": wanted}))
     elif applied:
         console.print(f"applied by {', '.join(applied)}", highlight=False)
     if late:

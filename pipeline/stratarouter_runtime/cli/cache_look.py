@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import typer
 from rich.console import Console
 
 from stratarouter_runtime.cli.cache_control import samples
 from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.json_bytes import json_bytes
 
 if TYPE_CHECKING:
     from stratarouter_runtime.cache.sweep import Kept
@@ -45,7 +45,7 @@ def stats(
     else:
         found = run(count(settings))
     if as_json:
-        typer.echo(orjson.dumps(found))
+        typer.echo(json_bytes(found))
         return
     console = Console(soft_wrap=True)
     for name, value in found.items():
@@ -79,7 +79,7 @@ def find(
 
     found = [shown(kept, answers=answers) for kept in run(search(configure(config, redis_url=redis_url), fits, limit))]
     if as_json:
-        typer.echo(orjson.dumps(found))
+        typer.echo(json_bytes(found))
         return
     console = Console(soft_wrap=True)
     for entry in found:
@@ -114,7 +114,7 @@ def explain(
     theirs = question(settings, stored, stored_route or route, stored_tenant or tenant, threshold)
     found = run(judge(settings, ours, theirs, read_topic=topic))
     if as_json:
-        typer.echo(orjson.dumps(found))
+        typer.echo(json_bytes(found))
         return
     console = Console(soft_wrap=True)
     for name, value in found.items():

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import orjson
 import typer
 from rich.console import Console as Terminal
 
 from stratarouter_runtime.cli.common import ConfigOption, configure, run, stop_signal
+from stratarouter_runtime.json_bytes import json_bytes
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def console(
         try:
             url = f"http://{host}:{endpoint.port}/"
             if as_json:
-                typer.echo(orjson.dumps({"url": url}).decode())
+                typer.echo(json_bytes({"url": url}).decode())
             else:
                 Terminal().print(f"console on {url}", highlight=False)
             await stop.wait()

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -14,6 +13,7 @@ from rich.table import Table
 from stratarouter_runtime.cli.common import ConfigOption, among, configure, run, wide_console
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import REFUSALS, ConfigurationError
+from stratarouter_runtime.json_bytes import json_bytes
 
 if TYPE_CHECKING:
     from stratarouter_runtime.tools.dead_letters import Listing, Outcome
@@ -56,7 +56,7 @@ def list_letters(
     listing = run(_find(settings, Wish(code, processor, request_id, resent), [], since, until, limit))
     if as_json:
         for found in listing.letters:
-            typer.echo(orjson.dumps(found.summary()).decode())
+            typer.echo(json_bytes(found.summary()).decode())
         return
     table = Table("letter", "at (UTC)", "code", "request", "from", "reason", "sent again")
     for found in listing.letters:
@@ -89,11 +89,11 @@ def show(
         raise ConfigurationError(f"there is no dead letter at {address}", remedy="`dead-letters list` shows all")
     shown = listing.letters[0].whole()
     if as_json:
-        typer.echo(orjson.dumps(shown).decode())
+        typer.echo(json_bytes(shown).decode())
         return
     console = wide_console()
     for name, value in shown.items():
-        console.print(f"[bold]{name:11}[/] {escape(value if isinstance(value, str) else orjson.dumps(value).decode())}")
+        console.print(f"[bold]{name:11}[/] {escape(value if isinstance(value, str) else json_bytes(value).decode())}")
 
 
 @app.command()
@@ -154,7 +154,7 @@ def _resend_found(
     if as_json:
         for outcome in outcomes:
             said = {"letter": outcome.found.address, "state": outcome.state, "reason": outcome.reason}
-            typer.echo(orjson.dumps(said | {"dry_run": not go}).decode())
+            typer.echo(json_bytes(said | {"dry_run": not go}).decode())
     else:
         _print(outcomes, go=go)
     if any(outcome.state != "sent" for outcome in outcomes):

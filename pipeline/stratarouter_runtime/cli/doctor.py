@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stratarouter_runtime.cli.common import ConfigOption, configure, run, wide_console
+from stratarouter_runtime.json_bytes import json_bytes
 
 if TYPE_CHECKING:
     from stratarouter_runtime.tools.status import Status
@@ -50,7 +50,7 @@ def doctor(
     console = Console(soft_wrap=True)
     for check in checks:
         if as_json:
-            typer.echo(orjson.dumps(asdict(check)).decode())
+            typer.echo(json_bytes(asdict(check)).decode())
             continue
         console.print(f"{MARKS[check.state]:>20} {escape(check.name)}: {escape(check.detail)}", highlight=False)
         if check.remedy and check.state != "ok":
@@ -72,7 +72,7 @@ def status(
     settings = configure(config, bootstrap_servers=bootstrap_servers, database_url=database_url)
     found = run(look(settings))
     if as_json:
-        typer.echo(orjson.dumps(asdict(found) | {"lag": found.lag}, default=str).decode())
+        typer.echo(json_bytes(asdict(found) | {"lag": found.lag}, default=str).decode())
     else:
         _print(found)
     if any(lane.problem for lane in found.lanes):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-import orjson
 import typer
 from rich.console import Console
 
 from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.json_bytes import json_bytes
 
 app = typer.Typer(help="Look after the journal.", no_args_is_help=True)
 
@@ -48,7 +48,7 @@ def purge(
     kept = older_than_days is None and age_s == 0
     gone = 0 if kept else run(delete())
     if as_json:
-        typer.echo(orjson.dumps({"deleted": gone}).decode())
+        typer.echo(json_bytes({"deleted": gone}).decode())
     elif kept:
         Console().print("journal_retention_s = 0 keeps results for ever; give --older-than-days to delete some")
     else:

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +15,7 @@ from stratarouter_runtime.cli.common import ConfigOption, configure, run
 from stratarouter_runtime.cli.dead_letters import send_again
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
+from stratarouter_runtime.json_bytes import json_bytes
 
 if TYPE_CHECKING:
     from stratarouter_runtime.tools.ranges import Wanted
@@ -76,7 +76,7 @@ def replay(
     report = run(_replay(settings, plan, console, go=go, rate=rate))
     if as_json:
         said = {"spans": [asdict(span) for span in plan.spans], "continue": _continued(plan)}
-        typer.echo(orjson.dumps(asdict(report) | said).decode())
+        typer.echo(json_bytes(asdict(report) | said).decode())
     else:
         _print(report, plan)
     if report.unanswered or report.unread:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from stratarouter_runtime.cli.common import ConfigOption, among, configure, run, stop_signal
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.json_bytes import json_bytes
 
 TOPICS = ("requests", "executions", "responses", "dead-letter", "cache-control", "usage-deltas", "usage")
 
@@ -88,7 +89,7 @@ async def _follow(settings: RuntimeConfig, topic: str, *, from_beginning: bool, 
     async with reading.Tail(settings, topic, from_beginning=from_beginning) as records:
         while not stop.is_set():
             for record in await _or_stop(records.poll(), stop):
-                typer.echo(orjson.dumps(_shown(record)).decode())
+                typer.echo(json_bytes(_shown(record)).decode())
                 printed += 1
                 if limit and printed >= limit:
                     return

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from stratarouter_runtime.cli.common import ConfigOption, configure, run, stop_signal
+from stratarouter_runtime.json_bytes import json_bytes
 
 DATA_DIR = Path(".stratarouter")
 
@@ -50,7 +51,7 @@ async def _up(data_dir: Path, *, kafka: bool, postgres: bool, redis: bool, as_js
         }
         known = {name: value for name, value in lines.items() if value}
         if as_json:
-            typer.echo(orjson.dumps(known).decode())
+            typer.echo(json_bytes(known).decode())
         else:
             for name, value in known.items():
                 console.print(f"export {name}={value}", highlight=False, soft_wrap=True)
@@ -100,7 +101,7 @@ async def _simulate(host: str, port: int, latency_ms: float, log_path: Path | No
     simulated = Simulator(SimulatorSettings(latency_ms=latency_ms, log_path=log_path))
     base_url = await simulated.start(port, host)
     if as_json:
-        typer.echo(orjson.dumps({"base_url": base_url}).decode())
+        typer.echo(json_bytes({"base_url": base_url}).decode())
     else:
         Console(soft_wrap=True).print(f"simulated provider at {base_url} (no model, no key, no cost); Ctrl-C stops it")
     await stop.wait()
@@ -128,7 +129,7 @@ def smoke(
     test = SmokeTest(requests=requests, rate_per_s=rate, route=route, tenant=tenant, timeout_s=timeout_s)
     report = run(smoke_test(settings, test, Console(stderr=True)))
     if as_json:
-        typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
+        typer.echo(json_bytes(report, option=orjson.OPT_INDENT_2).decode())
     else:
         print_report(report, Console())
     if not passed(report):

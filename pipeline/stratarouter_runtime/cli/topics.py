@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-import orjson
 import typer
 from rich.console import Console
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.acls import check_principal, required
 from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.json_bytes import json_bytes
 
 app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
 
@@ -29,7 +29,7 @@ def apply(
     settings = configure(config, bootstrap_servers=bootstrap_servers)
     changes = run(topics.apply(settings, partitions=partitions, dry_run=dry_run))
     if as_json:
-        typer.echo(orjson.dumps({"changes": [str(change) for change in changes], "dry_run": dry_run}).decode())
+        typer.echo(json_bytes({"changes": [str(change) for change in changes], "dry_run": dry_run}).decode())
         return
     console = Console()
     for change in changes:
@@ -49,7 +49,7 @@ def check(
     """Exit 1 where a topic is missing or differs from its declaration."""
     differences = run(topics.check(configure(config, bootstrap_servers=bootstrap_servers), partitions=partitions))
     if as_json:
-        typer.echo(orjson.dumps({"differences": [str(difference) for difference in differences]}).decode())
+        typer.echo(json_bytes({"differences": [str(difference) for difference in differences]}).decode())
     else:
         console = Console()
         for difference in differences:
@@ -74,6 +74,6 @@ def acls(
     check_principal(principal)
     for acl in required(settings, part):
         if as_json:
-            typer.echo(orjson.dumps({"principal": principal, **asdict(acl)}).decode())
+            typer.echo(json_bytes({"principal": principal, **asdict(acl)}).decode())
         else:
             typer.echo(acl.command(principal, settings.bootstrap_servers))

@@ -9,7 +9,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +16,7 @@ from rich.table import Table
 from stratarouter_runtime.cli.common import ConfigOption, among, configure, run, wide_console
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
+from stratarouter_runtime.json_bytes import json_bytes
 
 if TYPE_CHECKING:
     from stratarouter_runtime.ledger import LedgerLine
@@ -55,7 +55,7 @@ def usage(
     settings = configure(config, database_url=database_url)
     found = run(_report(settings, window, time.time() - seconds(since, "--since"), groups))
     if as_json:
-        typer.echo(orjson.dumps(found).decode())
+        typer.echo(json_bytes(found).decode())
         return
     columns = ["window", *(name for name in GROUPS if name in groups)]
     table = Table(*columns, *SHOWN, "paid USD", "saved USD")
@@ -107,7 +107,7 @@ def ledger(
         )
     lines = reconcile(run(_sources(settings, length, settle)))
     if as_json:
-        typer.echo(orjson.dumps([_as_dict(line) for line in lines]).decode())
+        typer.echo(json_bytes([_as_dict(line) for line in lines]).decode())
     else:
         _print(lines)
     if any(line.differences for line in lines):

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -18,6 +17,7 @@ from rich.table import Table
 from stratarouter_runtime.cli.common import ConfigOption, configure, run, wide_console
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
+from stratarouter_runtime.json_bytes import json_bytes
 
 if TYPE_CHECKING:
     from stratarouter_runtime.tools.what_if import Report
@@ -70,7 +70,7 @@ def what_if(
     if png is not None:
         _draw(report, wanted, png)
     if as_json:
-        typer.echo(orjson.dumps(_as_dict(report) | {"set": wanted}, default=str).decode())
+        typer.echo(json_bytes(_as_dict(report) | {"set": wanted}, default=str).decode())
     else:
         _print(report, wanted)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import orjson
 import typer
 from rich.console import Console
 
 from stratarouter_runtime.cli.common import ConfigOption, among, configure, run
+from stratarouter_runtime.json_bytes import json_bytes
 
 FEW = 100
 """Requests in flight beside which a worker may stop for some milliseconds to tidy up."""
@@ -66,7 +66,7 @@ def migrate(
     settings = configure(config, database_url=database_url)
     applied = run(apply_migrations(settings.database_url))
     if as_json:
-        typer.echo(orjson.dumps({"applied": applied}).decode())
+        typer.echo(json_bytes({"applied": applied}).decode())
         return
     console = Console()
     for name in applied:

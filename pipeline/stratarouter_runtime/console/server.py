@@ -21,6 +21,7 @@ from stratarouter_runtime.errors import (
     InvalidRecordError,
     RuntimeSystemError,
 )
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.telemetry.http import HttpRequest, Reply, problem
 from stratarouter_runtime.telemetry.logs import event
 
@@ -109,15 +110,15 @@ class Console:
         except RuntimeSystemError as exc:
             status = next((status for kind, status in STATUSES if isinstance(exc, kind)), 500)
             said = {"error": exc.message, "code": exc.code, "remedy": exc.remedy}
-            return Reply(status, orjson.dumps(said), headers=SECURITY)
+            return Reply(status, json_bytes(said), headers=SECURITY)
         if request.method == "POST" and request.path != "/api/cache/explain":
             event(log, logging.INFO, "changed from the console", path=request.path)
-        return Reply(200, orjson.dumps(found, default=str), headers=SECURITY)
+        return Reply(200, json_bytes(found, default=str), headers=SECURITY)
 
     def _session(self, request: HttpRequest) -> Reply:
         """What the page may do with what it was given."""
         may = {need: self._access.refuses(request, need) is None for need in ("read", "texts", "change")}
-        return Reply(200, orjson.dumps({"may": may, "has_token": self._access.has_token}), headers=SECURITY)
+        return Reply(200, json_bytes({"may": may, "has_token": self._access.has_token}), headers=SECURITY)
 
 
 def _query(request: HttpRequest) -> dict[str, str]:

@@ -18,6 +18,7 @@ from stratarouter_runtime.demo.stream import read_records, stream
 from stratarouter_runtime.demo.tally import build_report, print_report
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
 from stratarouter_runtime.journal.migrations import migrate
+from stratarouter_runtime.json_bytes import json_bytes
 
 PARTITIONS = 8
 REDIS_DATABASE = 15
@@ -42,7 +43,7 @@ async def run_demo(data_dir: Path, report_path: Path, console: Console) -> bool:
         report = build_report(tally, records, await calls.paid_calls(), await _ambiguous(config))
     report["seconds"] = round(time.monotonic() - began, 1)
     report["stream_seconds"] = round(took_s, 1)
-    report_path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    report_path.write_bytes(json_bytes(report, option=orjson.OPT_INDENT_2))
     print_report(report, console, report_path)
     return not report["lost"] and not report["duplicates"]
 

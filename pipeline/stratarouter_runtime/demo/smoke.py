@@ -21,6 +21,7 @@ from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.demo.stream import produced
 from stratarouter_runtime.demo.tally import Tally, percentiles
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.processors.tail import Tail
 
 SETTLE_S = 2.0
@@ -86,7 +87,7 @@ def sample_requests(test: SmokeTest, run_id: str) -> Iterator[tuple[bytes, bytes
             "context": {"tenant": test.tenant},
             **asked,
         }
-        yield request_id.encode(), orjson.dumps(record)
+        yield request_id.encode(), json_bytes(record)
 
 
 async def smoke_test(config: RuntimeConfig, test: SmokeTest, console: Console) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stratarouter_runtime.embedders.vectors import unit_vectors, well_formed
 from stratarouter_runtime.errors import EmbedderError, ProviderError
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ports import HttpCall, HttpReply, Transport
 from stratarouter_runtime.records import Vector
 
@@ -96,7 +97,7 @@ class OpenAICompatibleEmbedder:
         return vectors
 
     async def _embed_batch(self, texts: Sequence[str]) -> list[Vector]:
-        body = orjson.dumps(
+        body = json_bytes(
             {"model": self._model, "input": [well_formed(text) for text in texts], "encoding_format": "float"}
         )
         call = HttpCall("POST", self._url, self._headers, body, timeout_s=self._timeout_s)

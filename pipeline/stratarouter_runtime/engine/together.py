@@ -21,6 +21,7 @@ from stratarouter_runtime.errors import (
     ProviderInterruptedError,
     ProviderRejectedError,
 )
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ports import Clock, ProviderCall, Providers
 from stratarouter_runtime.records import Answer, Target, Usage
 from stratarouter_runtime.state.window import Windows
@@ -257,7 +258,7 @@ class Together:
 
 def _company(prompt: Prompt) -> Hashable:
     """What prompts must have in common to leave together."""
-    shared = (prompt.target.model, orjson.dumps(prompt.call.params, option=orjson.OPT_SORT_KEYS, default=str))
+    shared = (prompt.target.model, json_bytes(prompt.call.params, option=orjson.OPT_SORT_KEYS, default=str))
     return (*shared, id(prompt)) if prompt.alone else shared
 
 

@@ -18,13 +18,13 @@ from importlib.resources import files
 from typing import Any
 
 import asyncpg
-import orjson
 
 from stratarouter_runtime.errors import JournalUnavailableError
 from stratarouter_runtime.journal.asyncpg_errors import mapped, mapped_connect
 from stratarouter_runtime.journal.migrations import check_schema
 from stratarouter_runtime.journal.queries import parse
 from stratarouter_runtime.journal.rows import unpack
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ledger import Sources
 from stratarouter_runtime.usage_deltas import (
     MINUTE_S,
@@ -393,7 +393,7 @@ def window_record(window: Window) -> tuple[bytes, bytes]:
     """A window as the usage topic's key and value."""
     length, start, tenant, route, model = window.key
     value = {"type": "window", "tenant": tenant, "window_s": length, "start": start, "route": route, "model": model}
-    return orjson.dumps(window.key), orjson.dumps(value | {"sums": window.sums})
+    return json_bytes(window.key), json_bytes(value | {"sums": window.sums})
 
 
 def alert_record(spent: Spending, percent: int) -> tuple[bytes, bytes]:
@@ -408,4 +408,4 @@ def alert_record(spent: Spending, percent: int) -> tuple[bytes, bytes]:
         "spent_nano": spent.nano_usd,
         "spent_tokens": spent.tokens,
     }
-    return orjson.dumps(["alert", spent.budget, spent.tenant, spent.window_start, percent]), orjson.dumps(value)
+    return json_bytes(["alert", spent.budget, spent.tenant, spent.window_start, percent]), json_bytes(value)

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import RuntimeSystemError
 from stratarouter_runtime.journal.usage import UsageAccounts
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.telemetry.logs import configure_logging, event
 
@@ -39,7 +40,7 @@ MODULE = __name__ if __name__ != "__main__" else "stratarouter_runtime.processor
 def as_line(config: RuntimeConfig) -> bytes:
     """Every setting as one line of JSON, secrets in clear: for a pipe between two processes only."""
     values = {name: getattr(config, name) for name in type(config).model_fields if name != "config_file"}
-    return orjson.dumps(values, default=_plain) + b"\n"
+    return json_bytes(values, default=_plain) + b"\n"
 
 
 def _plain(value: object) -> str:
@@ -82,7 +83,7 @@ async def _tell(processor: UsageProcessor) -> None:
     """One line of progress. Raises BrokenPipeError where nobody listens any more."""
     lag = await processor.lag()
     line = {"counted": processor.counted, "lag": lag, "alerts": processor.alerts, "waiting": processor.waiting}
-    sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
+    sys.stdout.buffer.write(json_bytes(line) + b"\n")
     sys.stdout.buffer.flush()
 
 

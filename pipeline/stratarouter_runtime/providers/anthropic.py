@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 from pydantic import SecretStr
 
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.anthropic_request import request_body
 from stratarouter_runtime.providers.server import Json, ProviderServer, count, json_object
@@ -215,7 +215,7 @@ class _Read:
         elif block.kind in THOUGHTS:
             block.thought = dict(found)
         elif found.get("input"):
-            block.text = orjson.dumps(found["input"]).decode()
+            block.text = json_bytes(found["input"]).decode()
         self.blocks[index] = block
         return block.text if block.kind == "text" else ""
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 from pydantic import SecretStr
 
 from stratarouter_runtime.errors import ProviderAuthError, ProviderError, ProviderRejectedError
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.google_request import request_body
 from stratarouter_runtime.providers.server import Json, ProviderServer, count
@@ -246,7 +246,7 @@ def _error_in_stream(server: ProviderServer, body: Json) -> ProviderError:
     found = body.get("error")
     code = found.get("code") if isinstance(found, dict) else None
     status = code if type(code) is int and 400 <= code <= 599 else 500
-    error = _error_of(server, HttpReply(status, {}, orjson.dumps(body)))
+    error = _error_of(server, HttpReply(status, {}, json_bytes(body)))
     error.maybe_paid = True
     return error
 
@@ -259,7 +259,7 @@ def _tool_call(part: Mapping[str, Any], index: int, request_id: str) -> dict[str
     """
     function = part["functionCall"]
     made_up = hashlib.sha256(f"{request_id}/{index}".encode()).hexdigest()[:24]
-    arguments = orjson.dumps(function.get("args") or {}).decode()
+    arguments = json_bytes(function.get("args") or {}).decode()
     call: dict[str, Any] = {
         "id": function.get("id") or f"call_{made_up}",
         "type": "function",

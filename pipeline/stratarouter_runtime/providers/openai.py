@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import orjson
 from pydantic import SecretStr
 
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, CallCheck
 from stratarouter_runtime.providers.server import Json, ProviderServer, count
@@ -327,7 +327,7 @@ def _tool_calls(server: OpenAIServer, call: ProviderCall, message: Json) -> tupl
 
 def _arguments(found: object) -> str:
     """A JSON text: some servers give the object itself, or nothing."""
-    return found if isinstance(found, str) else "" if found is None else orjson.dumps(found).decode()
+    return found if isinstance(found, str) else "" if found is None else json_bytes(found).decode()
 
 
 def usage_of(found: object) -> Usage:

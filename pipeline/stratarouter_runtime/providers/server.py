@@ -17,6 +17,7 @@ from stratarouter_runtime.errors import (
     ProviderError,
     ProviderRejectedError,
 )
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.http_errors import (
     MAX_REASON_CHARACTERS,
@@ -80,7 +81,7 @@ class ProviderServer:
             **headers,
         }
         try:
-            data = orjson.dumps(body)
+            data = json_bytes(body)
         except TypeError as exc:
             raise ProviderRejectedError(f"the call to provider {self.name!r} is no JSON: {exc}") from exc
         return HttpCall("POST", url, ours, data, call.timeout_s)
@@ -112,11 +113,11 @@ class ProviderServer:
 
     def error_of_event(self, body: Json) -> ProviderError:
         """What an error within a stream stands for."""
-        return error_of_event(orjson.dumps(body), self.name, scrub=self._scrub)
+        return error_of_event(json_bytes(body), self.name, scrub=self._scrub)
 
     def words(self, body: Json) -> str:
         """What an error's body says, fit for a message."""
-        return self._scrub(reason_of(orjson.dumps(body)).text)[:MAX_REASON_CHARACTERS]
+        return self._scrub(reason_of(json_bytes(body)).text)[:MAX_REASON_CHARACTERS]
 
     def _scrub(self, text: str) -> str:
         """``text`` without our key and without anything shaped like one: servers echo keys, whole or in part."""

@@ -16,6 +16,7 @@ import orjson
 from prometheus_client.exposition import choose_encoder
 
 from stratarouter_runtime.errors import ConfigurationError
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -80,7 +81,7 @@ class Reply:
 
 def problem(status: int, message: str) -> Reply:
     """A JSON reply that says what was wrong."""
-    return Reply(status, orjson.dumps({"error": message}))
+    return Reply(status, json_bytes({"error": message}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,4 +258,4 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+    return json_bytes(value, default=str, option=orjson.OPT_NON_STR_KEYS)

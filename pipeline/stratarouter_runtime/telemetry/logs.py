@@ -18,6 +18,7 @@ from typing import Any, Protocol, TextIO
 
 import orjson
 
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.telemetry.tracing import parse_traceparent
 
 MAX_VALUE_CHARS = 2000
@@ -115,7 +116,7 @@ class JsonFormatter(logging.Formatter):
                 line.setdefault(name, _short(value))
         if record.exc_info:
             line["exception"] = redact(self.formatException(record.exc_info)[-MAX_TRACE_CHARS:])
-        return orjson.dumps(line, default=_shown, option=orjson.OPT_NON_STR_KEYS).decode()
+        return json_bytes(line, default=_shown, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def configure_logging(level: str = "info", stream: TextIO | None = None) -> None:

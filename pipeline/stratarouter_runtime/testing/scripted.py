@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
-
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ports import HttpCall, HttpReply, ServerSentEvent
 from stratarouter_runtime.providers.sse import EventParser
 
@@ -95,7 +94,7 @@ def chat_reply(
         "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
         "usage": dict(usage or {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}),
     }
-    return HttpReply(200, {"content-type": "application/json"}, orjson.dumps(body))
+    return HttpReply(200, {"content-type": "application/json"}, json_bytes(body))
 
 
 def error_reply(
@@ -103,4 +102,4 @@ def error_reply(
 ) -> HttpReply:
     """An error in OpenAI's shape; ``headers`` with lower-case names."""
     body = {"error": {"message": message, "type": code, "param": None, "code": code}}
-    return HttpReply(status, dict(headers or {}), orjson.dumps(body))
+    return HttpReply(status, dict(headers or {}), json_bytes(body))

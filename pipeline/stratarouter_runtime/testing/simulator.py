@@ -26,6 +26,7 @@ from urllib.parse import unquote
 import orjson
 
 from stratarouter_runtime.errors import ConfigurationError
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.testing.simulator_endpoints import (
     Ask,
     Completion,
@@ -228,7 +229,7 @@ class Simulator:
             if request.path == "/v1/models":
                 return 200, models_reply(self.settings.models)
             if request.path == "/sim/calls":
-                return 200, orjson.dumps(self.log.summary())
+                return 200, json_bytes(self.log.summary())
             if request.path == "/sim/calls.jsonl":
                 return 200, self.log.lines()
         return 404, b'{"error": {"message": "no such page", "type": "not_found", "code": "not_found"}}'
@@ -435,7 +436,7 @@ async def _serve_until_told(port: int, settings: SimulatorSettings) -> None:
         loop.add_signal_handler(number, told.set)
     simulator = Simulator(settings)
     base_url = await simulator.start(port)
-    sys.stdout.write(orjson.dumps({"base_url": base_url, "pid": os.getpid()}).decode() + "\n")
+    sys.stdout.write(json_bytes({"base_url": base_url, "pid": os.getpid()}).decode() + "\n")
     sys.stdout.flush()
     await told.wait()
     await simulator.stop()

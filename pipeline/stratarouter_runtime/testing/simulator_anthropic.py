@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.testing.simulator_endpoints import (
     Ask,
     Completion,
@@ -116,7 +115,7 @@ def complete_messages(ask: Ask, output_tokens: int) -> Completion:
     """
     said = _said(ask, output_tokens)
     message = _message(ask, said) | {"content": [_block(ask, said)], "stop_reason": _stop_reason(said)}
-    return Completion(orjson.dumps(message), count_tokens(ask.prompt), said.tokens)
+    return Completion(json_bytes(message), count_tokens(ask.prompt), said.tokens)
 
 
 def stream_messages(ask: Ask, output_tokens: int) -> list[bytes]:
@@ -200,7 +199,7 @@ def _message(ask: Ask, said: Reply) -> Json:
 def anthropic_error(refusal: Refusal) -> bytes:
     """An error in Anthropic's shape."""
     kind = ERROR_TYPES.get(refusal.status, "api_error")
-    return orjson.dumps({"type": "error", "error": {"type": kind, "message": refusal.message}})
+    return json_bytes({"type": "error", "error": {"type": kind, "message": refusal.message}})
 
 
 MESSAGES = Endpoint(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.testing.simulator_endpoints import (
     CREATED,
     Ask,
@@ -63,7 +62,7 @@ def complete_chat(ask: Ask, output_tokens: int) -> Completion:
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(said)}
     usage = _usage(ask, said)
     reply = {**_envelope(ask, "chat.completion"), "choices": [choice], "usage": usage}
-    return Completion(orjson.dumps(reply), usage["prompt_tokens"], usage["completion_tokens"])
+    return Completion(json_bytes(reply), usage["prompt_tokens"], usage["completion_tokens"])
 
 
 def stream_chat(ask: Ask, output_tokens: int) -> list[bytes]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.testing.simulator_endpoints import (
     CREATED,
     Ask,
@@ -56,7 +55,7 @@ def complete_completions(ask: Ask, output_tokens: int) -> Completion:
     ]
     usage = _usage(ask, said)
     reply = {**_envelope(ask), "choices": choices, "usage": usage}
-    return Completion(orjson.dumps(reply), usage["prompt_tokens"], usage["completion_tokens"])
+    return Completion(json_bytes(reply), usage["prompt_tokens"], usage["completion_tokens"])
 
 
 def stream_completions(ask: Ask, output_tokens: int) -> list[bytes]:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from stratarouter_runtime.json_bytes import json_bytes
+
 CHARACTERS_PER_TOKEN = 4
 """The usual rule of thumb for English."""
 PIECE_CHARACTERS = 16
@@ -119,12 +121,12 @@ def count_tokens(text: str) -> int:
 
 def digest_of(value: Any) -> str:
     """SHA-256 of a JSON value in hexadecimal, the order of keys aside."""
-    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(json_bytes(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def json_text(value: Any) -> str:
     """``value`` as JSON text without spaces."""
-    return orjson.dumps(value).decode()
+    return json_bytes(value).decode()
 
 
 def text_of(content: Any) -> str:
@@ -182,7 +184,7 @@ def in_pieces(text: str) -> list[str]:
 
 def sse_event(data: Any, name: str | None = None) -> bytes:
     """One server-sent event: ``data`` as JSON, or as it is where it is bytes."""
-    shown = data if isinstance(data, bytes) else orjson.dumps(data)
+    shown = data if isinstance(data, bytes) else json_bytes(data)
     return (b"" if name is None else b"event: " + name.encode() + b"\n") + b"data: " + shown + b"\n\n"
 
 
@@ -236,19 +238,19 @@ def complete_embeddings(ask: Ask, output_tokens: int) -> Completion:
     used = count_tokens(ask.prompt)
     usage = {"prompt_tokens": used, "total_tokens": used}
     reply = {"object": "list", "model": ask.model, "data": data, "usage": usage}
-    return Completion(orjson.dumps(reply), used, 0)
+    return Completion(json_bytes(reply), used, 0)
 
 
 def openai_error(refusal: Refusal) -> bytes:
     """An error in OpenAI's shape."""
     error = {"message": refusal.message, "type": refusal.code, "param": None, "code": refusal.code}
-    return orjson.dumps({"error": error})
+    return json_bytes({"error": error})
 
 
 def models_reply(models: tuple[str, ...]) -> bytes:
     """The list of models in OpenAI's shape."""
     data = [{"id": m, "object": "model", "created": CREATED, "owned_by": "simulator"} for m in models]
-    return orjson.dumps({"object": "list", "data": data})
+    return json_bytes({"object": "list", "data": data})
 
 
 EMBEDDINGS = Endpoint(

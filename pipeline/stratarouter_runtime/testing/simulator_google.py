@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import orjson
-
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.testing.simulator_endpoints import (
     Ask,
     Completion,
@@ -91,7 +90,7 @@ def complete_generate(ask: Ask, output_tokens: int) -> Completion:
     parts = [{"text": said.text}] if said.tool is None else [_call_part(ask, said.tool)]
     usage = _usage(ask, said)
     reply = _body(ask, parts, said.cut, usage)
-    return Completion(orjson.dumps(reply), usage["promptTokenCount"], usage["candidatesTokenCount"])
+    return Completion(json_bytes(reply), usage["promptTokenCount"], usage["candidatesTokenCount"])
 
 
 def stream_generate(ask: Ask, output_tokens: int) -> list[bytes]:
@@ -110,7 +109,7 @@ def google_error(refusal: Refusal) -> bytes:
     if refusal.retry_after_s is not None:
         delay = f"{refusal.retry_after_s:g}s"
         error["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}]
-    return orjson.dumps({"error": error})
+    return json_bytes({"error": error})
 
 
 def camel_case(value: Any) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from stratarouter_runtime.json_bytes import json_bytes
+
 KEPT_CALLS = 200_000
 """Calls kept in memory, about 100 MB at the most; counts and the file go on beyond it."""
 
@@ -72,7 +74,7 @@ class CallLog:
             self.input_tokens += call.input_tokens
             self.output_tokens += call.output_tokens
             if self._file is not None:
-                os.write(self._file, orjson.dumps(asdict(call), option=orjson.OPT_APPEND_NEWLINE))
+                os.write(self._file, json_bytes(asdict(call), option=orjson.OPT_APPEND_NEWLINE))
 
     def summary(self) -> dict[str, Any]:
         """The counts as JSON."""
@@ -87,4 +89,4 @@ class CallLog:
 
     def lines(self) -> bytes:
         """The kept calls, paid or not, as JSON lines."""
-        return b"".join(orjson.dumps(asdict(call), option=orjson.OPT_APPEND_NEWLINE) for call in self.calls)
+        return b"".join(json_bytes(asdict(call), option=orjson.OPT_APPEND_NEWLINE) for call in self.calls)

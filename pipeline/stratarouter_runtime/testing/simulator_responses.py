@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.testing.simulator_endpoints import (
     CREATED,
     Ask,
@@ -77,7 +76,7 @@ def complete_responses(ask: Ask, output_tokens: int) -> Completion:
     """
     said = _said(ask, output_tokens)
     reply = _response(ask, _item(ask, said), "incomplete" if said.cut else "completed", said)
-    return Completion(orjson.dumps(reply), reply["usage"]["input_tokens"], reply["usage"]["output_tokens"])
+    return Completion(json_bytes(reply), reply["usage"]["input_tokens"], reply["usage"]["output_tokens"])
 
 
 def stream_responses(ask: Ask, output_tokens: int) -> list[bytes]:

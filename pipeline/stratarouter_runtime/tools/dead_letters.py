@@ -26,6 +26,7 @@ from stratarouter_runtime.errors import (
     UndecodableRecordError,
     in_general,
 )
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publisher import KafkaPublisher, TransactionalPublisher
 from stratarouter_runtime.records import DeadLetter, Outbound
@@ -296,7 +297,7 @@ def changed(value: bytes | None, changes: Sequence[tuple[tuple[str, ...], Any]])
             inner[name] = within
             inner = within
         inner[names[-1]] = content
-    return orjson.dumps(found)
+    return json_bytes(found)
 
 
 def _metadata(state: OffsetMap, topic: str) -> str:

@@ -26,6 +26,7 @@ from stratarouter_runtime.engine import respond
 from stratarouter_runtime.engine.respond import Story
 from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
 from stratarouter_runtime.journal.postgres import PostgresJournal
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ports import JournalKey, Recorded
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publish import coordinates
@@ -332,7 +333,7 @@ class Replay:
         found["cache"] = {**(found.get("cache") or {}), "mode": "refresh"}
         if self._plan.to_topic is not None:
             found["reply_to"] = self._plan.to_topic
-        value = orjson.dumps(found)
+        value = json_bytes(found)
         # What the workers would refuse must not be sent: a topic for replies that they may not write to.
         wire.decode_request(value, limits=self._limits)
         headers = [(name, content) for name, content in record.headers if name == TRACEPARENT]
@@ -463,7 +464,7 @@ def _rebuilt(request: Request, at: Coordinates, recorded: Recorded) -> Response:
 
 
 def _digest(said: Sequence[object]) -> str:
-    return hashlib.blake2b(orjson.dumps(said), digest_size=5).hexdigest()
+    return hashlib.blake2b(json_bytes(said), digest_size=5).hexdigest()
 
 
 def _mark(record: Record) -> bytes | None:
