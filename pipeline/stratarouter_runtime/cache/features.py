@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from stratarouter_runtime.cache import asking, lexicon, opposites
 from stratarouter_runtime.cache.categories import CATEGORIES, REQUESTS
+from stratarouter_runtime.cache.marks import emoticons, letters, without_emoticons
 from stratarouter_runtime.cache.normalise import PART, ROLE_END, TURN
 from stratarouter_runtime.cache.quantities import Number, Token, units_of
 from stratarouter_runtime.cache.tokens import quotations, read_tokens
@@ -85,7 +86,7 @@ class Features:
         self.role = role
         self.text, *attachments = content.split(PART)
         self.attachments = tuple(attachments)
-        self._tokens = read_tokens(self.text)
+        self._tokens = read_tokens(without_emoticons(self.text))
 
     def is_same(self, other: Features) -> bool:
         """Whether the same is said, by the same side."""
@@ -166,8 +167,14 @@ class Features:
 
     @cached_property
     def symbols(self) -> str:
-        """Emoji and signs that no token takes, in their order: two flags may have the same letters."""
-        return "" if self.text.isascii() else "".join(filter(_is_symbol, _MARKS.findall(self.text)))
+        """Emoji and signs that no token takes, in their order: two flags may have the same letters; and emoticons."""
+        signs = "" if self.text.isascii() else "".join(filter(_is_symbol, _MARKS.findall(self.text)))
+        return signs + " ".join(emoticons(self.text))
+
+    @cached_property
+    def letters(self) -> tuple[str, ...]:
+        """Single letters that are names, in their order."""
+        return letters(self.text, self._tokens)
 
     @cached_property
     def opposites(self) -> frozenset[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from stratarouter_runtime.cache.features import LOOSE_CONNECTORS, Features
 from stratarouter_runtime.cache.likeness import SAME_TEMPLATE, are_free, likeness, middles
-from stratarouter_runtime.cache.words import canonical
+from stratarouter_runtime.cache.words import canonical, stem
 
 KEYWORDS = 5
 """From this many words on a text without any function word is a list of key words, not a sentence."""
@@ -16,6 +16,25 @@ OPPOSED_CONNECTORS = (("to", "from"), ("by", "about"), ("for", "against"), ("ove
 """What they say of one word is not the same: "books by him", "books about him"."""
 TELLING_CONNECTORS = frozenset({"with", "without", "from", "by", "about", "against", "over", "under", "via"})
 """Put before a word they change what is asked: "install pip", "install with pip"."""
+POINTING = {
+    stem(form): person
+    for person, forms in {
+        "i": "i me my mine myself",
+        "you": "you your yours yourself",
+        "he": "he him his himself",
+        "she": "she her hers herself",
+        "it": "it its itself",
+        "we": "we us our ours ourselves",
+        "they": "they them their theirs themselves",
+        "this": "this these",
+        "that": "that those",
+    }.items()
+    for form in forms.split()
+}
+"""Whom or what a word points at, by its stem."""
+AGREEING = frozenset(map(stem, ("do", "does", "is", "are", "am", "was", "were", "has", "have")))
+"""They go with the person."""
+JOINING = frozenset({"and", "or"})
 MAX_ROLES = 16
 """Content words among which changed sides are looked for."""
 _NONE: frozenset[str] = frozenset()
@@ -123,6 +142,36 @@ def other_order(asked: Features, stored: Features) -> str | None:
     doubled = ours + ours
     moved = any(doubled[start : start + len(ours)] == theirs for start in range(1, len(ours)))
     return None if moved and len(ours) > 2 else "guard:order"
+
+
+def persons_changed(asked: Features, stored: Features) -> str | None:
+    """The same words, but those whom they point at changed places: "is he taller than she", "is she taller than he"."""
+    if len(asked.words) != len(stored.words):
+        return None
+    pairs = [(one, other) for one, other in zip(asked.words, stored.words, strict=True) if one != other]
+    said = [(POINTING.get(one), POINTING.get(other)) for one, other in pairs if not AGREEING.issuperset((one, other))]
+    ours, theirs = [one for one, _ in said], [other for _, other in said]
+    if ours == theirs or None in ours + theirs:
+        return None
+    return "guard:direction" if Counter(ours) == Counter(theirs) else None
+
+
+def other_letters(asked: Features, stored: Features) -> str | None:
+    """Letters that are names and stand in another order ("divide a by b"), or an "a" that one text lacks ("plan a")."""
+    ours, theirs = asked.letters, stored.letters
+    if ours.count("a") != theirs.count("a"):
+        return "guard:entity"
+    if not _is_reordered(ours, theirs) or COMPARED in asked.content:
+        return None
+    return None if _are_joined(asked) and _are_joined(stored) else "guard:order"
+
+
+def _are_joined(features: Features) -> bool:
+    """Whether two of its letters stand side by side: "A and B"."""
+    triples = zip(features.words, features.words[1:], features.words[2:], strict=False)
+    return any(
+        word in JOINING and one in features.letters and other in features.letters for one, word, other in triples
+    )
 
 
 def _is_reordered(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:

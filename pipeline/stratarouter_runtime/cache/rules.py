@@ -17,7 +17,9 @@ from stratarouter_runtime.cache.placing import (
     is_turned,
     other_connector,
     other_direction,
+    other_letters,
     other_order,
+    persons_changed,
     roles_changed,
     sides_changed,
 )
@@ -265,6 +267,8 @@ RULES: tuple[Rule, ...] = (
     other_connector,
     sides_changed,
     roles_changed,
+    persons_changed,
+    other_letters,
     _tense,
     other_order,
 )

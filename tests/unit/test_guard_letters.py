@@ -1,0 +1,84 @@
+"""The guard reads letters that are names, and emoticons: "a" may be the article, ")" the end of a bracket."""
+
+from __future__ import annotations
+
+import pytest
+
+from stratarouter_runtime.cache.guard import create_guard
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored", "reason"),
+    [
+        ("route A to B", "route B to A", "guard:order"),
+        ("what is the distance from a to b", "what is the distance from b to a", "guard:direction"),
+        ("divide a by b", "divide b by a", "guard:order"),
+        ("subtract a from b", "subtract b from a", "guard:order"),
+        ("which vitamin is a", "which vitamin is", "guard:entity"),
+        ("what is in plan a", "what is in plan", "guard:entity"),
+        ("what is plan a?", "what is plan i?", "guard:entity"),
+        ("is the hepatitis A vaccine safe", "is the hepatitis vaccine safe", "guard:entity"),
+        ("is a + b the same as c", "is b + a the same as c", "guard:order"),
+        ("he wrote me :)", "he wrote me :(", "guard:symbol"),
+        ("are my results ok :-(", "are my results ok", "guard:symbol"),
+        ("are my results ok :(.", "are my results ok :).", "guard:symbol"),
+        ("what does :D mean", "what does :P mean", "guard:symbol"),
+        ("what does ;) mean", "what does :) mean", "guard:symbol"),
+        ("what does <3 mean", "what does </3 mean", "guard:symbol"),
+    ],
+)
+def test_a_letter_or_a_face_that_says_something_else_is_refused(asked: str, stored: str, reason: str) -> None:
+    guard = create_guard()
+    assert guard.differs(asked, stored, 0.97) == reason
+    assert guard.differs(stored, asked, 0.97) == reason
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("what is the difference between A and B", "what is the difference between B and A"),
+        ("type a vs type b", "type b vs type a"),
+        ("how do I sort a list in c", "in c, how do I sort a list"),
+        ("how do I sort a list in c", "how do I sort list in c"),
+        ("is there a difference between b and c", "is there any difference between b and c"),
+        ("how do I reset my password :)", "how do I reset my password"),
+        ("how do I reset my password :-)", "how do I reset my password ;)"),
+        ("how do I reset my password :D?", "how do I reset my password?"),
+        ("how do I reset a password (the old one:)", "how do I reset a password (the old one)"),
+        ("Write A Story About Love", "write a story about love"),
+        ("It bit me. A dog did it, what now", "it bit me. a dog did it, what now"),
+    ],
+)
+def test_an_article_or_a_smile_says_nothing(asked: str, stored: str) -> None:
+    guard = create_guard()
+    assert guard.differs(asked, stored, 0.97) is None
+    assert guard.differs(stored, asked, 0.97) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("is he taller than she", "is she taller than he"),
+        ("does he earn more than they do", "do they earn more than he does"),
+        ("should he pay her rent", "should she pay his rent"),
+        ("is his car faster than hers", "is her car faster than his"),
+        ("who did he say she was", "who did she say he was"),
+        ("is this better than that", "is that better than this"),
+        ("it is bigger than that", "that is bigger than it"),
+    ],
+)
+def test_who_changed_places_is_refused(asked: str, stored: str) -> None:
+    guard = create_guard()
+    assert guard.differs(asked, stored, 0.97) == guard.differs(stored, asked, 0.97) == "guard:direction"
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("my dog ate chocolate, is he in danger", "my dog ate chocolate, is she in danger"),
+        ("how do I open my account", "how do you open your account"),
+        ("does he like this", "does he like these"),
+    ],
+)
+def test_another_person_in_the_same_place_asks_the_same(asked: str, stored: str) -> None:
+    assert create_guard().differs(asked, stored, 0.97) is None
