@@ -112,7 +112,7 @@ def test_two_instances_in_one_process_do_not_meet() -> None:
 
 def test_label_values_are_those_the_code_uses() -> None:
     cache = ROOT / "pipeline/stratarouter_runtime/cache"
-    guard = "".join((cache / f"{name}.py").read_text() for name in ("guard", "rules", "placing", "wording"))
+    guard = "".join((cache / f"{name}.py").read_text("utf-8") for name in ("guard", "rules", "placing", "wording"))
     beside = {shelf.MARKED_WRONG, votes.DISPUTED}
     assert beside == {metrics.MARKED_WRONG, metrics.DISPUTED}
     assert beside | set(re.findall(r"guard:[a-z_]+", guard)) == metrics.GUARD_REASON.values
