@@ -46,7 +46,7 @@ def test_a_settled_process_searches_seldom_and_still_frees_cycles() -> None:
         assert gc.get_threshold() == collector.THRESHOLDS
         assert gc.get_freeze_count() > 0
         gone = lost_cycle()
-        # More than one search's worth of new objects: the search comes by itself. Nobody asks for the lost one meanwhile:
+        # More than one search's worth of new objects: the search comes by itself. Nobody asks for the lost one before:
         # from Python 3.12 on that could be the moment of the search, which it would survive.
         kept: list[list[object]] = [[] for _ in range(2 * collector.THRESHOLDS[0])]
         assert gone() is None
