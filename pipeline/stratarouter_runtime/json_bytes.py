@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import orjson
@@ -12,6 +12,8 @@ import orjson
 from stratarouter_runtime.plain import field_names
 
 Default = Callable[[Any], Any]
+
+_names = cache(field_names)
 
 
 def json_bytes(value: object, *, default: Default | None = None, option: int = 0) -> bytes:
@@ -31,7 +33,7 @@ def json_bytes(value: object, *, default: Default | None = None, option: int = 0
 def _fields(value: Any, default: Default | None = None) -> Any:
     """A dataclass as the dictionary of its fields, which holds them while they are written."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: getattr(value, name) for name in field_names(type(value))}
+        return {name: getattr(value, name) for name in _names(type(value))}
     if default is None:
         raise TypeError
     return default(value)

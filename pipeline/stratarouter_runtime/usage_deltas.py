@@ -275,33 +275,7 @@ class DeltaWriter:
 
 def encode(delta: Delta) -> bytes:
     """A delta as its record's value."""
-    return dumps(
-        {
-            "id": delta.id,
-            "lane": delta.lane,
-            "epoch": delta.epoch,
-            "first_offset": delta.first_offset,
-            "last_offset": delta.last_offset,
-            "at_ms": delta.at_ms,
-            "tenant": delta.tenant,
-            "route": delta.route,
-            "model": delta.model,
-            "sums": delta.sums,
-            "errors": delta.errors,
-            "receipts": [_receipt_object(receipt) for receipt in delta.receipts],
-        }
-    )
-
-
-def _receipt_object(receipt: Receipt) -> dict[str, Any]:
-    return {
-        "request_id": receipt.request_id,
-        "kind": receipt.kind,
-        "nano_usd": receipt.nano_usd,
-        "input_tokens": receipt.input_tokens,
-        "output_tokens": receipt.output_tokens,
-        "code": receipt.code,
-    }
+    return dumps(delta)
 
 
 def decode(value: bytes | None) -> Delta:

@@ -68,9 +68,14 @@ def attempt_object(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def error_object(error: ErrorInfo) -> dict[str, Any]:
-    """An error, as JSON has it."""
-    return {"code": error.code, "message": error.message, "remedy": error.remedy, "retryable": error.retryable}
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Tokens, as JSON has them."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
 
 
 # --- response --------------------------------------------------------------------------------------------------
@@ -78,7 +83,7 @@ def error_object(error: ErrorInfo) -> dict[str, Any]:
 
 def encode_response(response: Response) -> bytes:
     """A response as its record's value."""
-    usage, cache, batch, source = response.usage, response.cache, response.batch, response.source
+    cache, batch, source = response.cache, response.batch, response.source
     fields = {
         "request_id": response.request_id,
         "status": response.status,
@@ -87,12 +92,7 @@ def encode_response(response: Response) -> bytes:
         "model": response.model,
         "finish_reason": response.finish_reason,
         "tool_calls": response.tool_calls,
-        "usage": {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-        },
+        "usage": usage_object(response.usage),
         "cost_usd": response.cost_usd,
         "saved_usd": response.saved_usd,
         "cache": {
@@ -110,7 +110,7 @@ def encode_response(response: Response) -> bytes:
         },
         "attempts": [attempt_object(attempt) for attempt in response.attempts],
         "timings_ms": response.timings_ms,
-        "error": None if response.error is None else error_object(response.error),
+        "error": response.error,
         "route_id": response.route_id,
         "tenant": response.tenant,
         "source": None if source is None else source_object(source),

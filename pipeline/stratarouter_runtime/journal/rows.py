@@ -17,7 +17,7 @@ from stratarouter_runtime.errors import SchemaViolationError
 from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ports import Begin, Finish, JournalKey, Recorded
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Usage
-from stratarouter_runtime.wire_results import attempt_object, error_object
+from stratarouter_runtime.wire_results import attempt_object, usage_object
 
 T = TypeVar("T")
 
@@ -118,28 +118,22 @@ def pack(value: Answer | ErrorInfo | tuple[Attempt, ...] | None) -> bytes | None
         return json_bytes(fields)
     except TypeError:
         # Half a surrogate pair or an integer over 64 bits: rare, but such an answer was paid for as well.
-        return json.dumps(fields).encode()
+        return json.dumps(fields, default=dataclasses.asdict).encode()
 
 
 def _plain(value: Answer | ErrorInfo | tuple[Attempt, ...]) -> object:
-    """``value`` as dictionaries, field by field."""
+    """``value`` as dictionaries, field by field; an error, which is rare, as it is."""
     if isinstance(value, Answer):
-        usage = value.usage
         return {
             "text": value.text,
             "provider": value.provider,
             "model": value.model,
-            "usage": {
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "cached_tokens": usage.cached_tokens,
-                "reasoning_tokens": usage.reasoning_tokens,
-            },
+            "usage": usage_object(value.usage),
             "finish_reason": value.finish_reason,
             "cost_usd": value.cost_usd,
             "tool_calls": value.tool_calls,
         }
-    return error_object(value) if isinstance(value, ErrorInfo) else [attempt_object(one) for one in value]
+    return [attempt_object(one) for one in value] if isinstance(value, tuple) else value
 
 
 def unpack(
