@@ -19,8 +19,3 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait ``seconds``."""
         await asyncio.sleep(seconds)
-
-
-def milliseconds(seconds: float) -> float:
-    """As responses, attempts and spans carry durations: to the microsecond."""
-    return round(seconds * 1_000_000) / 1000  # round() to a number of decimals takes four times as long

@@ -36,6 +36,11 @@ BatchRole = Literal["none", "leader", "follower"]
 Status = Literal["ok", "error"]
 
 
+def milliseconds(seconds: float) -> float:
+    """As responses, attempts and spans carry durations: to the microsecond."""
+    return round(seconds * 1_000_000) / 1000  # round() to a number of decimals takes four times as long
+
+
 @dataclass(frozen=True, slots=True)
 class Coordinates:
     """Where a record stands: topic, partition, offset, and its timestamp in epoch milliseconds."""

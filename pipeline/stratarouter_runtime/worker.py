@@ -17,7 +17,7 @@ from stratarouter_runtime.assembly import GAUGE_INTERVAL_S, Assembly
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.console import Console
 from stratarouter_runtime.errors import BrokerError, ConfigurationError, InfrastructureError
-from stratarouter_runtime.ports import Checkpoint
+from stratarouter_runtime.port_values import Checkpoint
 from stratarouter_runtime.processors.enrich import Enrich
 from stratarouter_runtime.processors.execute import Execute
 from stratarouter_runtime.processors.intake import Intake

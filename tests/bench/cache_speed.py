@@ -24,7 +24,8 @@ from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.cache.redis import RedisCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
-from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheQuery
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheQuery
+from stratarouter_runtime.ports import Cache
 from stratarouter_runtime.records import Answer
 
 ENTRIES = 10_000

@@ -17,7 +17,7 @@ from bench.result import Outcome
 from bench.rounds import Measure, Rounds, alternate
 from bench.stream import Start, program, rate, record, scripted, started
 from stratarouter_runtime.embedded import StackAddresses
-from stratarouter_runtime.ports import HttpCall
+from stratarouter_runtime.port_values import HttpCall
 from stratarouter_runtime.providers import create_transport
 
 ROUNDS = 3

@@ -12,7 +12,7 @@ import orjson
 from bench.parts import bridge, database, routes, simulator
 from bench.result import Result, at_most, percentile
 from stratarouter_runtime.embedded import StackAddresses
-from stratarouter_runtime.ports import HttpCall
+from stratarouter_runtime.port_values import HttpCall
 from stratarouter_runtime.providers import create_transport
 
 RATE_PER_S = 200

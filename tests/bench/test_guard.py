@@ -22,7 +22,7 @@ from stratarouter_runtime.cache.index import BRUTE_FORCE_MAX, ScopedIndex
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.embedded import StackAddresses
-from stratarouter_runtime.ports import CacheEntry, CacheQuery
+from stratarouter_runtime.port_values import CacheEntry, CacheQuery
 from stratarouter_runtime.records import Answer
 
 pytestmark = pytest.mark.stack

@@ -28,7 +28,8 @@ from stratarouter_runtime.cache.values import encode_answer
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import EmbeddedStack
 from stratarouter_runtime.errors import CacheUnavailableError
-from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, CacheQuery
+from stratarouter_runtime.ports import Cache
 from stratarouter_runtime.records import Answer, Usage, Vector
 from stratarouter_runtime.state.cache_control import Origin
 

@@ -24,7 +24,7 @@ from stratarouter_runtime.cache.redis import RedisCache
 from stratarouter_runtime.cache.watch import HEARTBEAT_S
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.embedded import EmbeddedStack
-from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, CacheQuery
 from stratarouter_runtime.records import Answer, Vector
 from support.waits import until
 

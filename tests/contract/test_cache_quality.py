@@ -27,7 +27,8 @@ from stratarouter_runtime.cache.normalise import content_key
 from stratarouter_runtime.cache.pairs import Pair, read
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.embedders import LocalEmbedder, local_available
-from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheQuery, Guard
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheQuery
+from stratarouter_runtime.ports import Guard
 from stratarouter_runtime.records import Answer
 
 Matrix = NDArray[np.float32]

@@ -18,7 +18,7 @@ from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.cache.redis import RedisCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.embedded import EmbeddedStack
-from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, CacheQuery
 from stratarouter_runtime.records import Answer, CacheCommand, Vector
 from stratarouter_runtime.state.cache_control import MAX_SILENCE_S, CacheControl, Origin, label
 from support.waits import until

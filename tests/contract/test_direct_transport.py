@@ -22,7 +22,7 @@ import uvloop
 
 from stratarouter_runtime import deadlines
 from stratarouter_runtime.errors import ProviderConnectionError, ProviderInterruptedError
-from stratarouter_runtime.ports import HttpCall, HttpReply
+from stratarouter_runtime.port_values import HttpCall, HttpReply
 from stratarouter_runtime.providers import http_direct
 from stratarouter_runtime.providers.http_direct import DirectTransport
 from support.tls import Authority

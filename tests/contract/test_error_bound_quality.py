@@ -23,7 +23,7 @@ from stratarouter_runtime.cache.normalise import content_key
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import CONSIDERED_FROM
 from stratarouter_runtime.embedders import LocalEmbedder, local_available
-from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheQuery
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheQuery
 from stratarouter_runtime.records import Answer
 from stratarouter_runtime.state.error_bound import ErrorBound, Observation, wilson
 

@@ -19,7 +19,7 @@ from stratarouter_runtime.journal.asyncpg_errors import MAPPED, mapped, mapped_c
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.journal.postgres import PostgresJournal
-from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
+from stratarouter_runtime.port_values import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Usage
 
 PARTITIONED = Path(__file__).parents[2] / "ops" / "postgres" / "partitioned.sql"

@@ -21,7 +21,7 @@ from stratarouter_runtime.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.port_values import ProviderCall
 from stratarouter_runtime.providers import ADAPTERS, ProviderSet, create_transport
 from stratarouter_runtime.providers.pricing import Pricer
 from stratarouter_runtime.records import Answer

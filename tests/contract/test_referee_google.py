@@ -7,7 +7,7 @@ import httpx
 import orjson
 import pytest
 
-from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.google import GoogleAdapter
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
 from stratarouter_runtime.testing.simulator_endpoints import expected_answer

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from pydantic import TypeAdapter
 
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.port_values import ProviderCall
 from stratarouter_runtime.providers import create_transport
 from stratarouter_runtime.providers.openai import OpenAIAdapter
 from stratarouter_runtime.providers.openai_completions import OpenAICompletionsAdapter

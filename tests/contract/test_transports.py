@@ -19,7 +19,7 @@ from stratarouter_runtime.errors import (
     ProviderInterruptedError,
     RuntimeSystemError,
 )
-from stratarouter_runtime.ports import HttpCall
+from stratarouter_runtime.port_values import HttpCall
 from stratarouter_runtime.providers import create_transport, http, http_aiohttp, http_direct, http_httpx
 from stratarouter_runtime.providers.http_aiohttp import AiohttpTransport
 from stratarouter_runtime.providers.http_direct import DirectTransport

@@ -20,7 +20,7 @@ from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.errors import BrokerError, OutputRefusedError, TopicContractError
 from stratarouter_runtime.feedback import command
-from stratarouter_runtime.ports import CacheEntry
+from stratarouter_runtime.port_values import CacheEntry
 from stratarouter_runtime.processors import cache_control, kafka_client
 from stratarouter_runtime.processors.cache_control import ControlReader, ControlWriter
 from stratarouter_runtime.records import Answer

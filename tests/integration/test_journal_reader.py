@@ -12,7 +12,7 @@ from stratarouter_runtime.errors import JournalUnavailableError, SchemaVersionEr
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.journal.postgres import PostgresJournal
 from stratarouter_runtime.journal.reader import JournalReader
-from stratarouter_runtime.ports import Begin, Finish, JournalKey
+from stratarouter_runtime.port_values import Begin, Finish, JournalKey
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo
 
 pytestmark = pytest.mark.stack

@@ -12,7 +12,7 @@ from stratarouter_runtime.errors import JournalUnavailableError, SchemaVersionEr
 from stratarouter_runtime.journal import queries
 from stratarouter_runtime.journal.migrations import Migration, migrate, migrations, pending
 from stratarouter_runtime.journal.postgres import PostgresJournal
-from stratarouter_runtime.ports import Begin, Finish, JournalKey
+from stratarouter_runtime.port_values import Begin, Finish, JournalKey
 from stratarouter_runtime.records import Answer
 
 ONE, TWO = Migration(1, "one", "SELECT 1"), Migration(2, "two", "SELECT 2")

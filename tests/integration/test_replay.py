@@ -21,7 +21,7 @@ from stratarouter_runtime.engine import respond
 from stratarouter_runtime.engine.respond import Story
 from stratarouter_runtime.errors import ConfigurationError
 from stratarouter_runtime.journal.migrations import migrate
-from stratarouter_runtime.ports import Recorded
+from stratarouter_runtime.port_values import Recorded
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.tail import Tail
 from stratarouter_runtime.records import Answer, Coordinates, Execution, Usage

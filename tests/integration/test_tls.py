@@ -23,7 +23,7 @@ from stratarouter_runtime.embedded.kafka_jars import user_cache_dir
 from stratarouter_runtime.errors import BrokerError, ConfigurationError, JournalUnavailableError
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.journal.postgres import PostgresJournal
-from stratarouter_runtime.ports import (
+from stratarouter_runtime.port_values import (
     Begin,
     BudgetWindow,
     CacheEntry,

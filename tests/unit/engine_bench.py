@@ -19,7 +19,8 @@ from stratarouter_runtime.engine.together import Together
 from stratarouter_runtime.engine.trials import Trials
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
-from stratarouter_runtime.ports import Cache, Clock, ProviderCall
+from stratarouter_runtime.port_values import ProviderCall
+from stratarouter_runtime.ports import Cache, Clock
 from stratarouter_runtime.records import (
     Answer,
     Context,

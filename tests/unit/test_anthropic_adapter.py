@@ -17,7 +17,7 @@ from stratarouter_runtime.errors import (
     ProviderUnavailableError,
     UnsupportedParameterError,
 )
-from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.anthropic import SUPPORT, AnthropicAdapter
 from stratarouter_runtime.providers.anthropic_request import DEFAULT_MAX_TOKENS
 from stratarouter_runtime.providers.features import FEATURES

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stratarouter_runtime.errors import ProviderRejectedError, ProviderUnavailableError, ShuttingDownError
 from stratarouter_runtime.journal.memory import MemoryStore
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.port_values import ProviderCall
 from stratarouter_runtime.records import Answer, Execution, Response, Usage
 from unit.engine_bench import Bench, EqualGuard, Provider, execution, vector
 

@@ -13,7 +13,7 @@ from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.errors import IdempotencyConflictError
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
-from stratarouter_runtime.ports import BudgetWindow, ProviderCall, Spent
+from stratarouter_runtime.port_values import BudgetWindow, ProviderCall, Spent
 from stratarouter_runtime.records import Answer, Response, Usage
 from stratarouter_runtime.route_file import Budget
 from stratarouter_runtime.telemetry.metrics import Metrics

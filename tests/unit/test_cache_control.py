@@ -17,7 +17,7 @@ from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.errors import CacheUnavailableError, SchemaViolationError
 from stratarouter_runtime.feedback import Recent, wrong_answer
-from stratarouter_runtime.ports import CacheEntry
+from stratarouter_runtime.port_values import CacheEntry
 from stratarouter_runtime.processors.cache_control import ControlReader
 from stratarouter_runtime.processors.control_resolve import MAX_AGE_MS, MAX_PENDING, Resolver
 from stratarouter_runtime.records import Answer, BatchVerdict, CacheCommand, CacheVerdict, Response

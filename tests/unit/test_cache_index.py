@@ -11,7 +11,7 @@ import stratarouter_runtime.native  # noqa: F401 - here: the example that built 
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.index import FIRST_CAPACITY, ScopedIndex, unit
 from stratarouter_runtime.cache.shelf import Item, Near, Shelf
-from stratarouter_runtime.ports import CacheMiss, CacheQuery
+from stratarouter_runtime.port_values import CacheMiss, CacheQuery
 from stratarouter_runtime.records import Vector
 
 DIMENSION = 8

@@ -6,7 +6,7 @@ import asyncio
 
 from stratarouter_runtime.assembly import Assembly
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.ports import CacheEntry
+from stratarouter_runtime.port_values import CacheEntry
 from stratarouter_runtime.records import Answer
 from stratarouter_runtime.routes import RouteTable
 

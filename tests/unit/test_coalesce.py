@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stratarouter_runtime.engine.coalesce import ALIASES, Candidate, Leaders, Match
-from stratarouter_runtime.ports import JournalKey
+from stratarouter_runtime.port_values import JournalKey
 
 
 class CountingGuard:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratarouter_runtime.errors import ProviderBadReplyError, ProviderUnavailableError, UnsupportedParameterError
-from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.openai_completions import OpenAICompletionsAdapter, _shares
 from stratarouter_runtime.records import Usage
 

@@ -26,7 +26,7 @@ from stratarouter_runtime.embedders import (
 )
 from stratarouter_runtime.embedders.vectors import batches_by_length, mean_pool, unit_vectors
 from stratarouter_runtime.errors import ConfigurationError, EmbedderError, ProviderConnectionError
-from stratarouter_runtime.ports import HttpCall, HttpReply
+from stratarouter_runtime.port_values import HttpCall, HttpReply
 
 needs_model = pytest.mark.skipif(not local_available(), reason="the local-embedder extra is not installed")
 LIMIT_S = 30.0

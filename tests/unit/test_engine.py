@@ -20,7 +20,8 @@ from stratarouter_runtime.errors import (
     ShuttingDownError,
 )
 from stratarouter_runtime.journal.memory import MemoryStore
-from stratarouter_runtime.ports import Begin, Cache, CacheEntry, JournalKey, ProviderCall
+from stratarouter_runtime.port_values import Begin, CacheEntry, JournalKey, ProviderCall
+from stratarouter_runtime.ports import Cache
 from stratarouter_runtime.records import Answer, CacheOptions, Coordinates, Response
 from stratarouter_runtime.route_file import RouteHedge
 from unit.engine_bench import FIRST, SECOND, Bench, EqualGuard, Provider, execution, vector

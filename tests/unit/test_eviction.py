@@ -15,7 +15,7 @@ from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.cache.shelf import Item, Near, Place, Shelf
 from stratarouter_runtime.clock import SystemClock
-from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheQuery
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheQuery
 from stratarouter_runtime.records import Answer
 from stratarouter_runtime.state.eviction import CostAware
 

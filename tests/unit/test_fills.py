@@ -12,7 +12,7 @@ from stratarouter_runtime.cache.keys import Keys
 from stratarouter_runtime.cache.leases import LEASE_S, PEXPIRE, UNLINK, Leases
 from stratarouter_runtime.engine.fills import Fills
 from stratarouter_runtime.errors import ShuttingDownError
-from stratarouter_runtime.ports import CacheHit, CacheMiss
+from stratarouter_runtime.port_values import CacheHit, CacheMiss
 from stratarouter_runtime.records import Answer, Decision, Execution, Request, Target
 
 

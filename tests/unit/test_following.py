@@ -14,7 +14,8 @@ from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.engine.asking import Looked
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
-from stratarouter_runtime.ports import Begin, Cache, CacheEntry, CacheMiss, CacheQuery, JournalKey, ProviderCall
+from stratarouter_runtime.port_values import Begin, CacheEntry, CacheMiss, CacheQuery, JournalKey, ProviderCall
+from stratarouter_runtime.ports import Cache
 from stratarouter_runtime.records import Answer, CacheOptions, Usage
 from unit.engine_bench import SECOND, Bench, Provider, execution, until, vector
 

@@ -29,7 +29,7 @@ from stratarouter_runtime.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.port_values import ProviderCall
 from stratarouter_runtime.records import Answer, Target, Usage
 from stratarouter_runtime.route_file import RouteHedge
 from stratarouter_runtime.state.limiter import RateHint, RateLimiter, RateWindow

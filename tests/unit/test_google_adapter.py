@@ -14,7 +14,7 @@ from stratarouter_runtime.errors import (
     ProviderUnavailableError,
     UnsupportedParameterError,
 )
-from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.features import FEATURES
 from stratarouter_runtime.providers.google import SUPPORT, GoogleAdapter
 from stratarouter_runtime.records import Usage

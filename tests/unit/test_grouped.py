@@ -11,7 +11,7 @@ from stratarouter_runtime.errors import JournalUnavailableError, SchemaViolation
 from stratarouter_runtime.journal import grouped as grouped_module
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
-from stratarouter_runtime.ports import Begin, Begun, Finish, JournalKey, Recorded
+from stratarouter_runtime.port_values import Begin, Begun, Finish, JournalKey, Recorded
 from stratarouter_runtime.records import Answer
 
 ANSWER = Answer("42", "openai", "gpt-4o-mini")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stratarouter_runtime.journal.held import Held
-from stratarouter_runtime.ports import Begin, Begun, JournalKey, Recorded
+from stratarouter_runtime.port_values import Begin, Begun, JournalKey, Recorded
 
 A, B = JournalKey("acme", "a"), JournalKey("acme", "b")
 ME, OTHER = "me", "other"

@@ -13,7 +13,7 @@ from stratarouter_runtime.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from stratarouter_runtime.ports import HttpReply
+from stratarouter_runtime.port_values import HttpReply
 from stratarouter_runtime.providers.http_errors import error_of_event, error_of_reply, reason_of
 
 GOOGLE_TYPE = "type.googleapis.com/google.rpc."

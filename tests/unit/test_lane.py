@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, LaneFencedError, OffsetMetadataError, OutputRefusedError
-from stratarouter_runtime.ports import Checkpoint
+from stratarouter_runtime.port_values import Checkpoint
 from stratarouter_runtime.processors import finished
 from stratarouter_runtime.processors import lane as lane_module
 from stratarouter_runtime.processors.finished import Accounts

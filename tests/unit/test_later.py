@@ -10,7 +10,7 @@ import pytest
 from stratarouter_runtime.engine.later import Later
 from stratarouter_runtime.journal.grouped import NEW_ROWS, GroupedJournal
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
-from stratarouter_runtime.ports import Begin, Finish, JournalKey
+from stratarouter_runtime.port_values import Begin, Finish, JournalKey
 from stratarouter_runtime.records import Answer, Usage
 from stratarouter_runtime.told import Told
 from unit.engine_bench import FIRST

@@ -19,7 +19,7 @@ from stratarouter_runtime.errors import (
     UnknownProviderError,
     UnsupportedParameterError,
 )
-from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers import create_providers
 from stratarouter_runtime.providers.http_errors import retry_after_s
 from stratarouter_runtime.providers.openai import OpenAIAdapter

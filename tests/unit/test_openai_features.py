@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from stratarouter_runtime.errors import ProviderRejectedError, UnsupportedParameterError
-from stratarouter_runtime.ports import HttpReply, ProviderCall
+from stratarouter_runtime.port_values import HttpReply, ProviderCall
 from stratarouter_runtime.providers import openai, openai_responses
 from stratarouter_runtime.providers.features import FEATURES
 from stratarouter_runtime.providers.openai import OpenAIAdapter

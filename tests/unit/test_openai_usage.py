@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.openai import OpenAIAdapter
 from stratarouter_runtime.providers.openai_completions import OpenAICompletionsAdapter
 from stratarouter_runtime.records import Usage

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from stratarouter_runtime.engine import calls
-from stratarouter_runtime.ports import JournalKey
+from stratarouter_runtime.port_values import JournalKey
 from stratarouter_runtime.records import Coordinates, Execution
 from stratarouter_runtime.route_file import Budget
 from unit.engine_bench import Bench, Provider, execution, until

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError
-from stratarouter_runtime.ports import Checkpoint
+from stratarouter_runtime.port_values import Checkpoint
 from stratarouter_runtime.processors import kafka_client, placement
 from stratarouter_runtime.processors.placement import Checkpoints, Placement, witness
 from stratarouter_runtime.state.offsets import OffsetMap, encode

@@ -10,7 +10,7 @@ import pytest
 
 from stratarouter_runtime.engine.places import SMOOTHING, Hold, Places
 from stratarouter_runtime.journal.memory import MemoryJournal
-from stratarouter_runtime.ports import Begin, Begun, Finish, Recorded
+from stratarouter_runtime.port_values import Begin, Begun, Finish, Recorded
 from stratarouter_runtime.records import Response
 from stratarouter_runtime.route_file import Budget
 from unit.engine_bench import Bench, Provider, execution, until

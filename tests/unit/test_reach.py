@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from stratarouter_runtime.ports import HttpCall
+from stratarouter_runtime.port_values import HttpCall
 from stratarouter_runtime.providers import create_adapter
 from stratarouter_runtime.providers.reach import Reached, reach
 from stratarouter_runtime.route_file import VENDORS, ProviderSpec

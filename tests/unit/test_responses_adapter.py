@@ -14,7 +14,7 @@ from stratarouter_runtime.errors import (
     ProviderUnavailableError,
     UnsupportedParameterError,
 )
-from stratarouter_runtime.ports import HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.openai_responses import OpenAIResponsesAdapter
 from stratarouter_runtime.records import Usage
 from stratarouter_runtime.testing.scripted import error_reply

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratarouter_runtime.errors import ProviderBadReplyError
-from stratarouter_runtime.ports import ServerSentEvent
+from stratarouter_runtime.port_values import ServerSentEvent
 from stratarouter_runtime.providers.sse import EventParser
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from stratarouter_runtime.engine.gates import Limits
 from stratarouter_runtime.errors import ProviderInterruptedError, ProviderRejectedError, ProviderUnavailableError
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.port_values import ProviderCall
 from stratarouter_runtime.records import Answer, Response, Usage
 from unit.engine_bench import Bench, Provider, execution
 

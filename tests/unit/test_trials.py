@@ -15,7 +15,8 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.compare import AnswerComparer, load
 from stratarouter_runtime.engine.trials import MAX_COMPARISONS, OwnEvidence, Trials, shadow_id
 from stratarouter_runtime.errors import ConfigurationError
-from stratarouter_runtime.ports import CacheHit, Comparer, JournalKey
+from stratarouter_runtime.port_values import CacheHit, JournalKey
+from stratarouter_runtime.ports import Comparer
 from stratarouter_runtime.records import Answer, CacheOptions, Coordinates, Execution, Response, Vector
 from stratarouter_runtime.route_file import Budget
 from stratarouter_runtime.state.error_bound import ErrorBound

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stratarouter_runtime.cache.shelf import Item, Near, Shelf
 from stratarouter_runtime.cache.votes import DISPUTED, UNSAID, Sayings, said
-from stratarouter_runtime.ports import CacheMiss, CacheQuery
+from stratarouter_runtime.port_values import CacheMiss, CacheQuery
 from stratarouter_runtime.records import Answer, Vector
 
 
@@ -139,7 +139,9 @@ QUERY = CacheQuery("s", "asked", "what was asked", at(1.0), 0.5)
 
 def test_a_hit_that_its_neighbours_contradict_is_a_miss_that_says_so() -> None:
     kept = shelf_of(("a", 0.95, "cash"), ("b", 0.9, "card"), ("c", 0.2, "card"))
-    assert kept.nearest(QUERY, Demanding(0.8), 0.0) == CacheMiss(DISPUTED, pytest.approx(0.95), "a")
+    miss = kept.nearest(QUERY, Demanding(0.8), 0.0)
+    assert isinstance(miss, CacheMiss)
+    assert (miss.reason, miss.similarity, miss.entry_id) == (DISPUTED, pytest.approx(0.95), "a")
 
 
 def test_one_who_would_nearly_answer_votes_and_one_further_off_does_not() -> None:

@@ -13,7 +13,8 @@ from typing import Protocol
 
 from stratarouter_runtime.cache.shelf import Held
 from stratarouter_runtime.errors import CacheUnavailableError
-from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, CacheQuery
+from stratarouter_runtime.ports import Cache, Clock
 from stratarouter_runtime.records import Answer, CacheCommand
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Correction, Origin, labels_of
 from stratarouter_runtime.telemetry.logs import event

@@ -9,7 +9,8 @@ from typing import Literal
 from stratarouter_runtime.cache.shelf import Held, Item, Near, Place, Shelf, size_of
 from stratarouter_runtime.cache.votes import UNSAID, said
 from stratarouter_runtime.json_bytes import json_bytes
-from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, CacheQuery
+from stratarouter_runtime.ports import Clock, Guard
 from stratarouter_runtime.records import Answer
 from stratarouter_runtime.state.cache_control import Origin
 from stratarouter_runtime.state.eviction import CostAware

@@ -36,7 +36,8 @@ from stratarouter_runtime.cache.values import (
 )
 from stratarouter_runtime.cache.votes import UNSAID, said
 from stratarouter_runtime.cache.watch import Watch
-from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery, Clock, Guard
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, CacheQuery
+from stratarouter_runtime.ports import Clock, Guard
 from stratarouter_runtime.records import Vector
 from stratarouter_runtime.state.cache_control import Origin
 from stratarouter_runtime.telemetry.logs import event

@@ -14,7 +14,8 @@ from collections import OrderedDict
 from stratarouter_runtime.cache.index import ScopedIndex
 from stratarouter_runtime.cache.votes import DISPUTED, MARGIN, UNSAID, Sayings
 from stratarouter_runtime.plain import dataclass
-from stratarouter_runtime.ports import CacheMiss, CacheQuery, Guard
+from stratarouter_runtime.port_values import CacheMiss, CacheQuery
+from stratarouter_runtime.ports import Guard
 from stratarouter_runtime.records import Answer, Vector
 from stratarouter_runtime.state.cache_control import UNKNOWN, Origin
 from stratarouter_runtime.state.eviction import CostAware

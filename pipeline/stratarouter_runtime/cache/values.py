@@ -13,7 +13,7 @@ from stratarouter_runtime.cache.shelf import Place
 from stratarouter_runtime.cache.votes import UNSAID, said
 from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.plain import dataclass
-from stratarouter_runtime.ports import CacheEntry
+from stratarouter_runtime.port_values import CacheEntry
 from stratarouter_runtime.records import Answer, Usage, Vector
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, Origin
 

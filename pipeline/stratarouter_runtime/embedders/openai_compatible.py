@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from stratarouter_runtime.embedders.vectors import unit_vectors, well_formed
 from stratarouter_runtime.errors import EmbedderError, ProviderError
 from stratarouter_runtime.json_bytes import json_bytes
-from stratarouter_runtime.ports import HttpCall, HttpReply, Transport
+from stratarouter_runtime.port_values import HttpCall, HttpReply
+from stratarouter_runtime.ports import Transport
 from stratarouter_runtime.records import Vector
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"

@@ -6,13 +6,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from stratarouter_runtime.cache.normalise import conversation_text
-from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.respond import Story
 from stratarouter_runtime.engine.trials import Trials
 from stratarouter_runtime.plain import dataclass
-from stratarouter_runtime.ports import Cache, CacheHit, CacheMiss, Clock
-from stratarouter_runtime.records import Execution, Response
+from stratarouter_runtime.port_values import CacheHit, CacheMiss
+from stratarouter_runtime.ports import Cache, Clock
+from stratarouter_runtime.records import Execution, Response, milliseconds
 from stratarouter_runtime.telemetry.metrics import Metrics
 
 

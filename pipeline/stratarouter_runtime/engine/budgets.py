@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from stratarouter_runtime.engine.tokens import guessed, guessed_input
 from stratarouter_runtime.errors import BudgetExhaustedError, ExecutionError, UnpricedTargetError
 from stratarouter_runtime.journal.grouped import GroupedJournal
-from stratarouter_runtime.ports import BudgetWindow, Clock, Spent
+from stratarouter_runtime.port_values import BudgetWindow, Spent
+from stratarouter_runtime.ports import Clock
 from stratarouter_runtime.records import Answer, Execution, Usage
 from stratarouter_runtime.route_file import Budget
 from stratarouter_runtime.telemetry.metrics import Metrics

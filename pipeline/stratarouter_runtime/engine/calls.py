@@ -8,7 +8,6 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.engine.gates import Gates, Passage, circuit_open
 from stratarouter_runtime.engine.places import Hold
 from stratarouter_runtime.engine.respond import error_info
@@ -24,8 +23,9 @@ from stratarouter_runtime.errors import (
     ProviderInterruptedError,
     UnknownProviderError,
 )
-from stratarouter_runtime.ports import Clock, ProviderCall, Providers
-from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Target
+from stratarouter_runtime.port_values import ProviderCall
+from stratarouter_runtime.ports import Clock, Providers
+from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Target, milliseconds
 from stratarouter_runtime.route_file import RouteHedge
 from stratarouter_runtime.state.retry import RetryPolicy
 from stratarouter_runtime.telemetry.logs import event

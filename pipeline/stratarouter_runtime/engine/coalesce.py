@@ -7,7 +7,8 @@ from collections.abc import Collection
 import numpy as np
 
 from stratarouter_runtime.plain import dataclass
-from stratarouter_runtime.ports import Guard, JournalKey
+from stratarouter_runtime.port_values import JournalKey
+from stratarouter_runtime.ports import Guard
 from stratarouter_runtime.records import Execution, Vector
 from stratarouter_runtime.similarity import products
 

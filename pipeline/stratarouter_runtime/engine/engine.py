@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from stratarouter_runtime import wire
-from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.asking import Asking, Looked, likened_text, new_story
@@ -37,8 +36,9 @@ from stratarouter_runtime.engine.work import (
     shutting_down,
 )
 from stratarouter_runtime.errors import ShuttingDownError
-from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, Clock, Guard, JournalKey, Recorded
-from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, JournalKey, Recorded
+from stratarouter_runtime.ports import Cache, Clock, Guard
+from stratarouter_runtime.records import BatchVerdict, ErrorInfo, Execution, Response, milliseconds
 from stratarouter_runtime.state.cache_control import CacheControl
 from stratarouter_runtime.telemetry.logs import about, event
 from stratarouter_runtime.telemetry.metrics import Metrics

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from stratarouter_runtime.engine import lookup
 from stratarouter_runtime.errors import ShuttingDownError
-from stratarouter_runtime.ports import Cache, CacheHit, CacheMiss, Clock
+from stratarouter_runtime.port_values import CacheHit, CacheMiss
+from stratarouter_runtime.ports import Cache, Clock
 from stratarouter_runtime.records import Execution
 
 Judged = Callable[[Execution, CacheHit | CacheMiss], tuple[CacheHit | None, CacheHit | CacheMiss]]

@@ -9,7 +9,7 @@ from functools import partial
 
 from stratarouter_runtime.errors import SchemaViolationError
 from stratarouter_runtime.journal.grouped import GroupedJournal
-from stratarouter_runtime.ports import Begin, Finish
+from stratarouter_runtime.port_values import Begin, Finish
 from stratarouter_runtime.room import Room
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.told import Told

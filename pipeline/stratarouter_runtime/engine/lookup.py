@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from stratarouter_runtime.cache.normalise import conversation_text
-from stratarouter_runtime.ports import CacheEntry, CacheHit, CacheMiss, CacheQuery
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, CacheQuery
 from stratarouter_runtime.records import Answer, CacheVerdict, CacheVerdictKind, Execution, Vector
 from stratarouter_runtime.state.cache_control import Origin, label
 from stratarouter_runtime.telemetry.metrics import Metrics

@@ -9,7 +9,6 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.engine.calls import Caller, Outcome
 from stratarouter_runtime.engine.gates import Gates
@@ -24,8 +23,9 @@ from stratarouter_runtime.errors import (
     JournalUnavailableError,
 )
 from stratarouter_runtime.journal.grouped import GroupedJournal
-from stratarouter_runtime.ports import Begin, Begun, Clock, Finish, JournalKey, Recorded
-from stratarouter_runtime.records import Answer, ErrorInfo, Execution
+from stratarouter_runtime.port_values import Begin, Begun, Finish, JournalKey, Recorded
+from stratarouter_runtime.ports import Clock
+from stratarouter_runtime.records import Answer, ErrorInfo, Execution, milliseconds
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
 from stratarouter_runtime.telemetry.responses import count_paid

@@ -6,7 +6,7 @@ from dataclasses import field, replace
 
 from stratarouter_runtime.errors import RuntimeSystemError
 from stratarouter_runtime.plain import dataclass
-from stratarouter_runtime.ports import CacheHit, Recorded
+from stratarouter_runtime.port_values import CacheHit, Recorded
 from stratarouter_runtime.records import (
     Answer,
     Attempt,

@@ -9,7 +9,7 @@ from typing import Any
 
 from stratarouter_runtime.engine.trials import Trials
 from stratarouter_runtime.errors import RuntimeSystemError
-from stratarouter_runtime.ports import CacheHit
+from stratarouter_runtime.port_values import CacheHit
 from stratarouter_runtime.records import Execution, Response
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics

@@ -22,7 +22,8 @@ from stratarouter_runtime.errors import (
     ProviderRejectedError,
 )
 from stratarouter_runtime.json_bytes import json_bytes
-from stratarouter_runtime.ports import Clock, ProviderCall, Providers
+from stratarouter_runtime.port_values import ProviderCall
+from stratarouter_runtime.ports import Clock, Providers
 from stratarouter_runtime.records import Answer, Target, Usage
 from stratarouter_runtime.state.window import Windows
 from stratarouter_runtime.telemetry.metrics import Metrics

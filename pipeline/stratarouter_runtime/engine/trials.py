@@ -18,7 +18,8 @@ from typing import Self
 from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.compare import AnswerComparer
-from stratarouter_runtime.ports import CacheHit, CacheMiss, Comparer, Evidence
+from stratarouter_runtime.port_values import CacheHit, CacheMiss
+from stratarouter_runtime.ports import Comparer, Evidence
 from stratarouter_runtime.records import Answer, Execution, Request
 from stratarouter_runtime.state.error_bound import ErrorBound, Observation
 from stratarouter_runtime.telemetry.logs import event

@@ -14,7 +14,8 @@ from stratarouter_runtime.engine.coalesce import Candidate
 from stratarouter_runtime.engine.respond import Story
 from stratarouter_runtime.errors import DeadlineExceededError, IdempotencyConflictError, ShuttingDownError
 from stratarouter_runtime.plain import dataclass
-from stratarouter_runtime.ports import Clock, JournalKey, Recorded
+from stratarouter_runtime.port_values import JournalKey, Recorded
+from stratarouter_runtime.ports import Clock
 from stratarouter_runtime.records import Attempt, Execution, Response
 from stratarouter_runtime.state.cache_control import BEFORE_ALL, Origin
 from stratarouter_runtime.told import Told

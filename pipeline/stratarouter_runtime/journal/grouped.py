@@ -17,7 +17,8 @@ from typing import Generic, TypedDict, TypeVar
 from stratarouter_runtime.errors import JournalUnavailableError, ShuttingDownError
 from stratarouter_runtime.journal import rows
 from stratarouter_runtime.journal.held import Releases
-from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Finish, Journal, JournalKey, Recorded, Spent
+from stratarouter_runtime.port_values import Begin, Begun, BudgetWindow, Finish, JournalKey, Recorded, Spent
+from stratarouter_runtime.ports import Journal
 from stratarouter_runtime.room import Room
 from stratarouter_runtime.telemetry.logs import event
 

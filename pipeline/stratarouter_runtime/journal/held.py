@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
-from stratarouter_runtime.ports import Begin, Begun, JournalKey
+from stratarouter_runtime.port_values import Begin, Begun, JournalKey
 
 
 @runtime_checkable

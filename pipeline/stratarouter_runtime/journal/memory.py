@@ -14,7 +14,7 @@ from stratarouter_runtime.errors import JournalUnavailableError
 from stratarouter_runtime.journal import rows
 from stratarouter_runtime.journal.held import Held
 from stratarouter_runtime.plain import dataclass
-from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
+from stratarouter_runtime.port_values import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
 
 
 @dataclass(frozen=True, slots=True)

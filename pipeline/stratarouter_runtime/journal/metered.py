@@ -8,17 +8,8 @@ from typing import TypeVar
 
 from stratarouter_runtime.errors import JournalUnavailableError
 from stratarouter_runtime.journal.held import Releases
-from stratarouter_runtime.ports import (
-    Begin,
-    Begun,
-    BudgetWindow,
-    Checkpoint,
-    Finish,
-    Journal,
-    JournalKey,
-    Recorded,
-    Spent,
-)
+from stratarouter_runtime.port_values import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
+from stratarouter_runtime.ports import Journal
 from stratarouter_runtime.telemetry.metrics import Metrics
 
 T = TypeVar("T")

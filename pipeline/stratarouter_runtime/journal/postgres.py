@@ -22,7 +22,7 @@ from stratarouter_runtime.journal.asyncpg_errors import MAPPED, mapped, mapped_c
 from stratarouter_runtime.journal.held import Held
 from stratarouter_runtime.journal.migrations import check_schema
 from stratarouter_runtime.journal.queries import sql
-from stratarouter_runtime.ports import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
+from stratarouter_runtime.port_values import Begin, Begun, BudgetWindow, Checkpoint, Finish, JournalKey, Recorded, Spent
 
 log = logging.getLogger("stratarouter.journal")
 T = TypeVar("T")

@@ -15,7 +15,7 @@ import orjson
 
 from stratarouter_runtime.errors import SchemaViolationError
 from stratarouter_runtime.json_bytes import json_bytes
-from stratarouter_runtime.ports import Begin, Finish, JournalKey, Recorded
+from stratarouter_runtime.port_values import Begin, Finish, JournalKey, Recorded
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Usage
 from stratarouter_runtime.wire_results import attempt_object, usage_object
 

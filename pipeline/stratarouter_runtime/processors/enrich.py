@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from stratarouter_runtime.clock import milliseconds
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import lookup, respond
 from stratarouter_runtime.engine.accept import Acceptor
@@ -24,12 +23,13 @@ from stratarouter_runtime.errors import (
     ReplyTopicNotAllowedError,
 )
 from stratarouter_runtime.plain import dataclass
-from stratarouter_runtime.ports import Cache, CacheEntry, CacheHit, CacheMiss, CacheQuery, Embedder
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, CacheQuery
+from stratarouter_runtime.ports import Cache, Embedder
 from stratarouter_runtime.processors.finished import Instead, ProcessorLane
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.own_executions import OwnExecutions
 from stratarouter_runtime.processors.publish import Outputs, coordinates
-from stratarouter_runtime.records import Execution, Outbound, Request, Response
+from stratarouter_runtime.records import Execution, Outbound, Request, Response, milliseconds
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
 from stratarouter_runtime.telemetry.spans import Spans

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError
-from stratarouter_runtime.ports import Checkpoint
+from stratarouter_runtime.port_values import Checkpoint
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.closing import closed
 from stratarouter_runtime.processors.kafka_client import CLIENT_ERRORS, Record, mapped

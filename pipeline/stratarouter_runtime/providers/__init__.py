@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, ProviderError, RouteTableError
-from stratarouter_runtime.ports import ProviderAdapter, ProviderCall, Transport
+from stratarouter_runtime.port_values import ProviderCall
+from stratarouter_runtime.ports import ProviderAdapter, Transport
 from stratarouter_runtime.providers.anthropic import AnthropicAdapter
 from stratarouter_runtime.providers.google import GoogleAdapter
 from stratarouter_runtime.providers.openai import OpenAIAdapter

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from stratarouter_runtime.json_bytes import json_bytes
-from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.anthropic_request import request_body
 from stratarouter_runtime.providers.server import Json, ProviderServer, count, json_object
 from stratarouter_runtime.records import Answer, Usage

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.port_values import ProviderCall
 from stratarouter_runtime.providers.chat_form import ChatForm, ToolCall
 from stratarouter_runtime.providers.openai_request import token_limit
 from stratarouter_runtime.providers.server import Json

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import orjson
 
 from stratarouter_runtime.errors import UnsupportedParameterError
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.port_values import ProviderCall
 from stratarouter_runtime.providers.openai_request import DATA_URL, SYSTEM_ROLES, CallCheck
 from stratarouter_runtime.providers.server import Json
 

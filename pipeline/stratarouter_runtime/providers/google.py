@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from stratarouter_runtime.errors import ProviderAuthError, ProviderError, ProviderRejectedError
 from stratarouter_runtime.json_bytes import json_bytes
-from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.google_request import request_body
 from stratarouter_runtime.providers.server import Json, ProviderServer, count
 from stratarouter_runtime.records import Answer, Usage

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.port_values import ProviderCall
 from stratarouter_runtime.providers.chat_form import ChatForm, ToolCall
 from stratarouter_runtime.providers.openai_request import token_limit
 from stratarouter_runtime.providers.server import Json

@@ -9,7 +9,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from stratarouter_runtime.errors import ProviderBadReplyError, ProviderConnectionError, ProviderInterruptedError
-from stratarouter_runtime.ports import HttpCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpCall, ServerSentEvent
 from stratarouter_runtime.providers.sse import EventParser
 
 CONNECT_TIMEOUT_S = 10.0

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from stratarouter_runtime.ports import HttpCall, HttpReply
+from stratarouter_runtime.port_values import HttpCall, HttpReply
 from stratarouter_runtime.providers.http import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,

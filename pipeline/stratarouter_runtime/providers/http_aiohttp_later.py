@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from stratarouter_runtime.ports import HttpCall, HttpReply
+from stratarouter_runtime.port_values import HttpCall, HttpReply
 from stratarouter_runtime.providers.http import StreamedReply, not_started
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 import httptools
 
 from stratarouter_runtime.deadlines import Deadlines
-from stratarouter_runtime.ports import HttpCall, HttpReply
+from stratarouter_runtime.port_values import HttpCall, HttpReply
 from stratarouter_runtime.providers.http import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,

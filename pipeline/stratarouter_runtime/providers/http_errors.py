@@ -25,7 +25,7 @@ from stratarouter_runtime.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from stratarouter_runtime.ports import HttpReply
+from stratarouter_runtime.port_values import HttpReply
 from stratarouter_runtime.providers.rate_headers import epoch_s, span_s
 
 MAX_REASON_CHARACTERS = 300

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import SecretStr
 
 from stratarouter_runtime.json_bytes import json_bytes
-from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, CallCheck
 from stratarouter_runtime.providers.server import Json, ProviderServer, count
 from stratarouter_runtime.records import Answer, Usage

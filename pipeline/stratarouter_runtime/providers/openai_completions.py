@@ -13,7 +13,7 @@ from dataclasses import replace
 from pydantic import SecretStr
 
 from stratarouter_runtime.errors import UnsupportedParameterError
-from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.openai import FINISH_REASONS, OpenAIServer, usage_of
 from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, SYSTEM_ROLES, CallCheck
 from stratarouter_runtime.providers.server import Json

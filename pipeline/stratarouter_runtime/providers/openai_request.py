@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stratarouter_runtime.errors import ProviderRejectedError, UnsupportedParameterError
-from stratarouter_runtime.ports import ProviderCall
+from stratarouter_runtime.port_values import ProviderCall
 from stratarouter_runtime.providers.server import Json
 
 LIMIT_NAMES = ("max_tokens", "max_completion_tokens")

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.openai import MAY_BE_EMPTY, OpenAIServer
 from stratarouter_runtime.providers.openai_request import LIMIT_NAMES, SYSTEM_ROLES, CallCheck
 from stratarouter_runtime.providers.server import Json, count

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from stratarouter_runtime.errors import ProviderRejectedError, UnknownProviderError
-from stratarouter_runtime.ports import HttpReply, ManyPrompts, ProviderAdapter, ProviderCall, Transport
+from stratarouter_runtime.port_values import HttpReply, ProviderCall
+from stratarouter_runtime.ports import ManyPrompts, ProviderAdapter, Transport
 from stratarouter_runtime.providers.pricing import Pricer
 from stratarouter_runtime.providers.rate_headers import rate_headers
 from stratarouter_runtime.records import Answer, Usage

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import httpx
 
-from stratarouter_runtime.ports import HttpCall
+from stratarouter_runtime.port_values import HttpCall
 
 TIMEOUT_S = 10.0
 

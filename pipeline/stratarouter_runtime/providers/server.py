@@ -18,7 +18,7 @@ from stratarouter_runtime.errors import (
     ProviderRejectedError,
 )
 from stratarouter_runtime.json_bytes import json_bytes
-from stratarouter_runtime.ports import HttpCall, HttpReply, ProviderCall, ServerSentEvent
+from stratarouter_runtime.port_values import HttpCall, HttpReply, ProviderCall, ServerSentEvent
 from stratarouter_runtime.providers.http_errors import (
     MAX_REASON_CHARACTERS,
     error_of_event,

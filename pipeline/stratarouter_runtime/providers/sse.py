@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from stratarouter_runtime.errors import ProviderBadReplyError
-from stratarouter_runtime.ports import ServerSentEvent
+from stratarouter_runtime.port_values import ServerSentEvent
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 """Of one line, and of one event's data. The largest event of any vendor ends a stream of OpenAI's responses: it repeats

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from stratarouter_runtime.json_bytes import json_bytes
-from stratarouter_runtime.ports import HttpCall, HttpReply, ServerSentEvent
+from stratarouter_runtime.port_values import HttpCall, HttpReply, ServerSentEvent
 from stratarouter_runtime.providers.sse import EventParser
 
 Step = HttpReply | Exception | Callable[[HttpCall], Awaitable[HttpReply]]

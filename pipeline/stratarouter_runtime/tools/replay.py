@@ -27,7 +27,7 @@ from stratarouter_runtime.engine.respond import Story
 from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
 from stratarouter_runtime.journal.postgres import PostgresJournal
 from stratarouter_runtime.json_bytes import json_bytes
-from stratarouter_runtime.ports import JournalKey, Recorded
+from stratarouter_runtime.port_values import JournalKey, Recorded
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publish import coordinates
 from stratarouter_runtime.records import Coordinates, Execution, Outbound, Request, Response

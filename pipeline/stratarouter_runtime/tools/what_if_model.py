@@ -22,7 +22,7 @@ from stratarouter_runtime.engine import lookup
 from stratarouter_runtime.engine.accept import Acceptor
 from stratarouter_runtime.engine.coalesce import Candidate, Leaders
 from stratarouter_runtime.errors import RuntimeSystemError
-from stratarouter_runtime.ports import CacheEntry, CacheHit
+from stratarouter_runtime.port_values import CacheEntry, CacheHit
 from stratarouter_runtime.records import Answer, Execution, Request, Usage
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.cache_control import Origin

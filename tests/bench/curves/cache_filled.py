@@ -20,7 +20,7 @@ from stratarouter_runtime import collector
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
-from stratarouter_runtime.ports import CacheEntry
+from stratarouter_runtime.port_values import CacheEntry
 from stratarouter_runtime.records import Answer
 
 CHUNK = 1000

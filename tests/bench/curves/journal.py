@@ -18,7 +18,7 @@ from bench.parts import database
 from stratarouter_runtime.embedded import StackAddresses
 from stratarouter_runtime.journal.grouped import GroupedJournal
 from stratarouter_runtime.journal.postgres import PostgresJournal
-from stratarouter_runtime.ports import Begin, Finish, JournalKey
+from stratarouter_runtime.port_values import Begin, Finish, JournalKey
 from stratarouter_runtime.records import Answer, Attempt, Usage
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
