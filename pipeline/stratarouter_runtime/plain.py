@@ -23,7 +23,7 @@ else:
 
     def dataclass(*, frozen: bool = False, **options: Any) -> Any:
         """As the standard library's; a ``frozen`` one can be hashed, and nothing watches over its fields."""
-        return dataclasses.dataclass(unsafe_hash=frozen, **options)
+        return dataclasses.dataclass(**{"unsafe_hash": frozen, **options})
 
     class cached_property:  # noqa: N801 - as the standard library's
         """As the standard library's; two threads may both make the value."""

@@ -1,5 +1,7 @@
 """How rows look on their way into PostgreSQL; that it reads columns of text so is in the journal's contract."""
 
+from dataclasses import asdict
+
 import orjson
 import pytest
 
@@ -27,6 +29,6 @@ def test_column_is_written_as_an_array_of_text(values: tuple[str | None, ...], l
 def test_every_field_of_a_result_is_written() -> None:
     answer = Answer("t", "p", "m", Usage(1, 2, 3, 4), "length", 0.5, ({"id": "c"},))
     attempts = (Attempt("p", "m", "ok", 1.5, 200, 2.5),)
-    assert rows.pack(answer) == orjson.dumps(answer)
-    assert rows.pack(attempts) == orjson.dumps(attempts)
+    assert rows.pack(answer) == orjson.dumps(asdict(answer))
+    assert rows.pack(attempts) == orjson.dumps([asdict(one) for one in attempts])
     assert rows.pack(()) is rows.pack(None) is None
