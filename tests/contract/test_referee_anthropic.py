@@ -12,7 +12,7 @@ anthropic = pytest.importorskip("anthropic")
 
 from pydantic import TypeAdapter, ValidationError  # noqa: E402 - after the check that the client is there
 
-from stratarouter_runtime.ports import ProviderCall  # noqa: E402
+from stratarouter_runtime.port_values import ProviderCall  # noqa: E402
 from stratarouter_runtime.providers.anthropic import AnthropicAdapter  # noqa: E402
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings  # noqa: E402
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -23,9 +22,10 @@ from stratarouter_runtime.feedback import command
 from stratarouter_runtime.port_values import CacheEntry
 from stratarouter_runtime.processors import cache_control, kafka_client
 from stratarouter_runtime.processors.cache_control import ControlReader, ControlWriter
-from stratarouter_runtime.records import Answer
+from stratarouter_runtime.records import Answer, CacheCommand
 from stratarouter_runtime.state.cache_control import CacheControl, Origin, label
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.wire_control import decode_command
 from support.cluster import admin, make_anew
 
 pytestmark = pytest.mark.stack
@@ -175,17 +175,18 @@ async def test_a_record_that_broke_the_reader_is_read_again(
 ) -> None:
     await topics.apply(config)
     async with reading(config) as process:
-        apply, broken = process.control.apply, [RuntimeError("a defect"), KeyError("another")]
+        broken = [RuntimeError("a defect"), KeyError("another")]
 
-        def breaks(*arguments: Any) -> None:
+        def breaks(value: bytes | None) -> CacheCommand:
             if broken:
                 raise broken.pop()
-            apply(*arguments)
+            return decode_command(value)
 
-        monkeypatch.setattr(process.control, "apply", breaks)
+        monkeypatch.setattr(cache_control, "decode_command", breaks)
         for tag in ("one", "two"):
             await writer.send(command("invalidate", "ann", "because", tag=tag))
         await until(lambda: process.control.position == 1, "both records")
+        assert not broken
         assert process.control.is_stale(kept("one", -1).origin)
         assert process.control.is_stale(kept("two", -1).origin)
 
