@@ -116,7 +116,7 @@ def with_inits(source: str, file: str) -> str:
             raise ValueError(f"{file}: {node.name} has fields of its bases too; write its __init__ out")
         assert node.end_lineno is not None
         lines.insert(node.end_lineno, _init_of(node, methods, file))
-        lines[mark.lineno - 1] = f"{' ' * (mark.col_offset - 1)}@{_without_init(mark)}\n"
+        lines[mark.lineno - 1 : mark.end_lineno] = [f"{' ' * (mark.col_offset - 1)}@{_without_init(mark)}\n"]
     return "".join(lines)
 
 

@@ -89,7 +89,7 @@ def test_what_a_factory_makes_is_made_anew_and_what_follows_the_fields_is_called
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = HEAD + (
-        "@dataclass(slots=True)\n"
+        "@dataclass(\n    slots=True,\n)\n"
         "class Kept:\n"
         "    limit: int\n"
         "    by: dict[str, int] = field(default_factory=lambda: {'a': 1})\n"
