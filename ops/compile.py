@@ -48,6 +48,11 @@ MODULES = {
 NAMES = [".".join(filter(None, (PACKAGE, folder, name))) for folder, names in MODULES.items() for name in names]
 
 
+def source_of(name: str) -> str:
+    """Where a module's source lies, from the project's root."""
+    return f"{SOURCES}/{name.replace('.', '/')}.py"
+
+
 class CompileHook(BuildHookInterface[Any]):
     """Adds what was compiled to the wheel."""
 
@@ -72,7 +77,7 @@ def compile_modules(root: Path, into: Path) -> None:
     from mypyc.build import mypycify  # noqa: PLC0415 - there only where it is asked for
     from setuptools import setup  # noqa: PLC0415
 
-    files = [f"{SOURCES}/{name.replace('.', '/')}.py" for name in NAMES]
+    files = [source_of(name) for name in NAMES]
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
         shutil.copytree(root / SOURCES, SOURCES, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(root / "pyproject.toml", ".")

@@ -15,6 +15,7 @@ import orjson
 
 from stratarouter_runtime.errors import SchemaViolationError
 from stratarouter_runtime.json_bytes import json_bytes
+from stratarouter_runtime.plain import field_names
 from stratarouter_runtime.port_values import Begin, Finish, JournalKey, Recorded
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Usage
 from stratarouter_runtime.wire_results import attempt_object, usage_object
@@ -164,4 +165,4 @@ def _answer(data: dict[str, Any]) -> Answer:
 
 
 def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
-    return {field.name: data[field.name] for field in dataclasses.fields(kind) if field.name in data}
+    return {name: data[name] for name in field_names(kind) if name in data}
