@@ -491,6 +491,21 @@ async def test_what_a_call_came_to_says_when_the_next_has_room(
     assert gates.room_in_s(target, 200) == room_in_s
 
 
+@pytest.mark.parametrize("outcome", [Answer("text", "openai", "small", Usage(60, 40)), ProviderRejectedError("400")])
+async def test_calls_that_booked_nothing_have_nothing_to_give_back_under_a_limit_learnt_since(
+    outcome: Answer | ProviderError,
+) -> None:
+    gates, target = _gates(Still(), Limits(100)), Target("openai", "small")
+    early = [await gates.enter(target, 2000, 60.0) for _ in range(10)]
+    gates.learn(early[0], RateHint(RateWindow(), RateWindow(limit=6000)))
+    await gates.enter(target, 200, 60.0)
+    for passage in early[:5]:
+        gates.leave(passage, outcome)
+    for passage in early[5:]:
+        gates.turn_back(passage)
+    assert gates.room_in_s(target, 200) == 2.0
+
+
 async def test_a_call_that_was_not_sent_takes_nothing_from_its_keys_limits() -> None:
     gates, target = _gates(Still(), Limits(100, 60, tokens_per_minute=6000)), Target("openai", "small")
     for _ in range(3):

@@ -64,7 +64,10 @@ class _Health:
 
 @dataclass(slots=True)
 class Passage:
-    """One call under way, to be given back with ``Gates.leave``, or ``Gates.turn_back`` where nothing was sent."""
+    """One call under way, to be given back with ``Gates.leave``, or ``Gates.turn_back`` where nothing was sent.
+
+    ``tokens`` are what it has booked: 0 where no limit on them was known.
+    """
 
     target: Target
     key: int
@@ -158,7 +161,8 @@ class Gates:
             raise ProviderRateLimitedError(
                 f"provider {target.provider!r} has no room under its rate limits within {remaining_s:.1f} s"
             )
-        wait = key.limiter.reserve(now, tokens)
+        booked = tokens if key.limiter.counts_tokens else 0
+        wait = key.limiter.reserve(now, booked)
         if len(keys) > 1:
             # The next call finds this key at the end of its own queue: with equal waits the keys take turns.
             keys.remove(key)
@@ -168,17 +172,17 @@ class Gates:
             try:
                 await self._clock.sleep(wait)
             except BaseException:
-                key.limiter.release(tokens)
+                key.limiter.release(booked)
                 raise
             now = self._clock.monotonic()
             open_in_s = self.open_in_s(target)
             if open_in_s > 0:
-                key.limiter.release(tokens)
+                key.limiter.release(booked)
                 raise circuit_open(target, open_in_s)
         health = self._health_of(target)
         health.breaker.begin(now)
         health.calls += 1
-        return Passage(target, key.number, tokens, now)
+        return Passage(target, key.number, booked, now)
 
     def leave(self, passage: Passage, outcome: Answer | ProviderError | None) -> None:
         """The call has ended; None: it was given up, which says nothing of the target."""
@@ -210,8 +214,9 @@ class Gates:
         match outcome:
             case Answer():
                 used = outcome.usage.input_tokens + outcome.usage.output_tokens
-                # A server that counts nothing has not answered for nothing: what was booked stands.
-                if used > 0:
+                # A server that counts nothing has not answered for nothing: what was booked stands. What was not is in
+                # the server's own count, which taught the limit.
+                if used > 0 and passage.tokens > 0:
                     key.limiter.settle(passage.tokens, used)
             case ProviderRateLimitedError():
                 wait = outcome.retry_after_s

@@ -96,6 +96,11 @@ class RateLimiter:
         self._tokens = _Schedule(tokens_per_minute)
         self._closed_until = 0.0
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether a limit on tokens is known: a call before it books none, and has none to settle."""
+        return self._tokens.per_minute is not None
+
     def wait_s(self, now: float, tokens: int) -> float:
         """Seconds until a call of about ``tokens`` may leave. Takes nothing."""
         if self._requests.per_minute is None and self._tokens.per_minute is None:
