@@ -128,10 +128,10 @@ async def test_a_refused_call_closes_its_key_while_another_one_goes_on() -> None
     async with Bench(provider, max_retries=3) as bench:
         provider.by_model["small"] = ProviderRateLimitedError("429", retry_after_s=0.0)
         target = execution("r", "q").targets[0]
-        passage = await bench.gates.enter(target, 10, 5.0)
+        passage = await bench.gates.enter(target, lambda: 10, 5.0)
         bench.gates.leave(passage, ProviderRateLimitedError("429", retry_after_s=30.0))
-        assert bench.gates.room_in_s(target, 10) == 0
-        other = await bench.gates.enter(target, 10, 5.0)
+        assert bench.gates.room_in_s(target, lambda: 10) == 0
+        other = await bench.gates.enter(target, lambda: 10, 5.0)
         assert other.key != passage.key
         bench.gates.leave(other, None)
 
@@ -370,7 +370,7 @@ async def test_calls_are_hedged_by_their_targets_own_time_once_enough_of_them_ar
 
         async def know(calls: int, each_s: float) -> None:
             for _ in range(calls):
-                passage = await bench.gates.enter(target, 1, 60.0)
+                passage = await bench.gates.enter(target, lambda: 1, 60.0)
                 passage.began -= each_s
                 bench.gates.leave(passage, Answer("text", "openai", "small"))
 
@@ -391,7 +391,7 @@ async def test_no_second_call_is_made_where_it_would_have_to_wait(lacks: str) ->
     asked = execution("r", "question", threshold=None, targets=[("a", "small"), ("b", "large")])
     async with Bench(provider, hedge=RouteHedge(after_ms=0, max_share=1.0), limits={"b": limits}) as bench:
         for _ in range({"rate": 1, "health": 10}.get(lacks, 0)):
-            passage = await bench.gates.enter(asked.targets[1], 1, 60.0)
+            passage = await bench.gates.enter(asked.targets[1], lambda: 1, 60.0)
             bench.gates.leave(passage, ProviderUnavailableError("503"))
         if lacks == "a place":
             await bench.gates.hold("b").place()
@@ -446,25 +446,25 @@ def _gates(clock: SteppedClock, limits: Limits) -> Gates:
 async def test_who_gives_up_waiting_for_its_turn_makes_no_call_and_leaves_its_place_to_the_next() -> None:
     gates, target = _gates(Still(), Limits(100, requests_per_minute=60)), Target("openai", "small")
     for _ in range(2):
-        await gates.enter(target, 10, 60.0)
-    waiting = asyncio.create_task(gates.enter(target, 10, 60.0))
+        await gates.enter(target, lambda: 10, 60.0)
+    waiting = asyncio.create_task(gates.enter(target, lambda: 10, 60.0))
     await asyncio.sleep(0)
-    assert gates.room_in_s(target, 10) == 2.0
+    assert gates.room_in_s(target, lambda: 10) == 2.0
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
-    assert gates.room_in_s(target, 10) == 1.0
+    assert gates.room_in_s(target, lambda: 10) == 1.0
 
 
 async def test_a_target_that_was_ill_gets_one_probe_at_a_time_whose_answer_lets_the_others_through() -> None:
     clock, target = SteppedClock(), Target("openai", "small")
     gates = _gates(clock, Limits(100))
     for _ in range(10):
-        gates.leave(await gates.enter(target, 10, 60.0), ProviderUnavailableError("503"))
+        gates.leave(await gates.enter(target, lambda: 10, 60.0), ProviderUnavailableError("503"))
     assert gates.open_in_s(target) == 2.0
     clock.now += 2.0
     assert gates.open_in_s(target) == 0.0
-    probe = await gates.enter(target, 10, 60.0)
+    probe = await gates.enter(target, lambda: 10, 60.0)
     assert gates.open_in_s(target) > 0.0
     gates.leave(probe, Answer("text", "openai", "small"))
     assert gates.open_in_s(target) == 0.0
@@ -487,30 +487,33 @@ async def test_what_a_call_came_to_says_when_the_next_has_room(
     outcome: Answer | ProviderError | None, room_in_s: float
 ) -> None:
     gates, target = _gates(Still(), Limits(100, tokens_per_minute=6000)), Target("openai", "small")
-    gates.leave(await gates.enter(target, 200, 60.0), outcome)
-    assert gates.room_in_s(target, 200) == room_in_s
+    gates.leave(await gates.enter(target, lambda: 200, 60.0), outcome)
+    assert gates.room_in_s(target, lambda: 200) == room_in_s
 
 
 @pytest.mark.parametrize("outcome", [Answer("text", "openai", "small", Usage(60, 40)), ProviderRejectedError("400")])
+@pytest.mark.parametrize(
+    "hint", [RateHint(RateWindow(), RateWindow(limit=6000)), RateHint(RateWindow(limit=30), RateWindow())]
+)
 async def test_calls_that_booked_nothing_have_nothing_to_give_back_under_a_limit_learnt_since(
-    outcome: Answer | ProviderError,
+    hint: RateHint, outcome: Answer | ProviderError
 ) -> None:
     gates, target = _gates(Still(), Limits(100)), Target("openai", "small")
-    early = [await gates.enter(target, 2000, 60.0) for _ in range(10)]
-    gates.learn(early[0], RateHint(RateWindow(), RateWindow(limit=6000)))
-    await gates.enter(target, 200, 60.0)
+    early = [await gates.enter(target, lambda: 2000, 60.0) for _ in range(10)]
+    gates.learn(early[0], hint)
+    await gates.enter(target, lambda: 200, 60.0)
     for passage in early[:5]:
         gates.leave(passage, outcome)
     for passage in early[5:]:
         gates.turn_back(passage)
-    assert gates.room_in_s(target, 200) == 2.0
+    assert gates.room_in_s(target, lambda: 200) == 2.0
 
 
 async def test_a_call_that_was_not_sent_takes_nothing_from_its_keys_limits() -> None:
     gates, target = _gates(Still(), Limits(100, 60, tokens_per_minute=6000)), Target("openai", "small")
     for _ in range(3):
-        gates.turn_back(await gates.enter(target, 200, 60.0))
-    assert gates.room_in_s(target, 200) == 0.0
+        gates.turn_back(await gates.enter(target, lambda: 200, 60.0))
+    assert gates.room_in_s(target, lambda: 200) == 0.0
 
 
 class Late(SteppedClock):
@@ -530,17 +533,17 @@ async def test_a_call_whose_turn_comes_too_late_is_not_sent_and_leaves_its_place
         assert late.error is not None
         assert late.error.code == "deadline_exceeded"
         assert late.attempts == ()
-        assert bench.gates.room_in_s(Target("openai", "small"), 10) == 0.0
+        assert bench.gates.room_in_s(Target("openai", "small"), lambda: 10) == 0.0
     assert len(provider.calls) == 2
 
 
 async def test_what_a_reply_says_of_the_limits_holds_for_the_next_calls() -> None:
     gates, target = _gates(Still(), Limits(100)), Target("openai", "small")
-    gates.learn(await gates.enter(target, 10, 60.0), RateHint(RateWindow(limit=60), RateWindow()))
+    gates.learn(await gates.enter(target, lambda: 10, 60.0), RateHint(RateWindow(limit=60), RateWindow()))
     for _ in range(2):
-        assert gates.room_in_s(target, 10) == 0.0
-        await gates.enter(target, 10, 60.0)
-    assert gates.room_in_s(target, 10) == 1.0
+        assert gates.room_in_s(target, lambda: 10) == 0.0
+        await gates.enter(target, lambda: 10, 60.0)
+    assert gates.room_in_s(target, lambda: 10) == 1.0
 
 
 class Uncounting(Provider):
@@ -559,7 +562,7 @@ async def test_a_limit_on_tokens_holds_for_servers_that_count_none() -> None:
         for n in range(3):
             asked = execution(f"r{n}", f"q{n}", threshold=None, params={"max_tokens": 1000})
             await bench.engine.submit(asked)
-        assert bench.gates.room_in_s(target, 1000) > 5
+        assert bench.gates.room_in_s(target, lambda: 1000) > 5
 
 
 class Eventful(SteppedClock):
@@ -583,12 +586,12 @@ async def test_who_waited_for_its_turn_does_not_go_to_a_target_that_has_fallen_i
 
     gates = _gates(Eventful(fall_ill), Limits(100, requests_per_minute=300))
     for _ in range(10):
-        under_way.append(await gates.enter(target, 1, 60.0))
-    waits_s = gates.room_in_s(target, 1)
+        under_way.append(await gates.enter(target, lambda: 1, 60.0))
+    waits_s = gates.room_in_s(target, lambda: 1)
     assert waits_s > 0
     with pytest.raises(ProviderUnavailableError, match="failed too often"):
-        await gates.enter(target, 1, 60.0)
-    assert gates.room_in_s(target, 1) == 0.0, "its place is given back"
+        await gates.enter(target, lambda: 1, 60.0)
+    assert gates.room_in_s(target, lambda: 1) == 0.0, "its place is given back"
 
 
 async def test_a_key_that_is_refused_after_other_failures_leaves_the_next_key_its_try() -> None:
@@ -618,7 +621,7 @@ async def test_a_limit_that_is_none_books_what_is_usual(limit: object) -> None:
         provider.gate.clear()
         asked = bench.engine.submit(execution("r", "q", threshold=None, params={"max_tokens": limit}))
         await until(lambda: bool(provider.calls))
-        booked_s = bench.gates.room_in_s(target, 3300)
+        booked_s = bench.gates.room_in_s(target, lambda: 3300)
         asked.cancel()
         await asyncio.wait([asked])
     assert 0 < booked_s < 1
@@ -629,9 +632,8 @@ async def test_a_negative_booking_gives_no_key_room() -> None:
     for _ in range(3):
         limiter.reserve(0.0, 1000)
     before = limiter.wait_s(0.0, 100)
-    limiter.reserve(0.0, -(10**6))
-    limiter.settle(-(10**6), 0)
-    limiter.release(-(10**6))
+    limiter.reserve(0.0, -(10**6)).settle(0)
+    limiter.reserve(0.0, -(10**6)).release()
     assert limiter.wait_s(0.0, 100) == before
 
 

@@ -13,35 +13,37 @@ NOTHING = RateWindow()
 
 def test_without_limits_nothing_waits() -> None:
     limiter = RateLimiter()
-    assert [limiter.reserve(0.0, 10_000) for _ in range(1000)] == [0.0] * 1000
+    assert [limiter.reserve(0.0, 10_000).wait_s for _ in range(1000)] == [0.0] * 1000
 
 
 def test_requests_are_spread_after_the_burst() -> None:
     limiter = RateLimiter(requests_per_minute=60)
-    assert [limiter.reserve(0.0, 1) for _ in range(5)] == [0.0, 0.0, 1.0, 2.0, 3.0]
+    assert [limiter.reserve(0.0, 1).wait_s for _ in range(5)] == [0.0, 0.0, 1.0, 2.0, 3.0]
 
 
 def test_tokens_count_too_and_are_settled_by_what_was_used() -> None:
     limiter = RateLimiter(tokens_per_minute=6000)
-    assert limiter.reserve(0.0, 200) == 0.0
-    assert limiter.reserve(0.0, 200) == 2.0
-    limiter.settle(200, 0)
-    limiter.settle(200, 0)
+    bookings = [limiter.reserve(0.0, 200) for _ in range(2)]
+    assert [booking.wait_s for booking in bookings] == [0.0, 2.0]
+    for booking in bookings:
+        booking.settle(0)
     assert limiter.wait_s(0.0, 200) == 0.0
 
 
 def test_a_call_larger_than_the_limit_still_goes_and_is_paid_for_afterwards() -> None:
     limiter = RateLimiter(tokens_per_minute=600)
-    assert limiter.reserve(0.0, 6000) == 0.0
-    limiter.settle(6000, 6000)
+    booking = limiter.reserve(0.0, 6000)
+    assert booking.wait_s == 0.0
+    booking.settle(6000)
     assert limiter.wait_s(0.0, 10) > 500
 
 
 def test_a_call_that_may_take_more_than_a_minute_of_the_limit_books_one() -> None:
     limiter = RateLimiter(tokens_per_minute=600)
-    assert limiter.reserve(0.0, 2_000_000_000) == 0.0
+    booking = limiter.reserve(0.0, 2_000_000_000)
+    assert booking.wait_s == 0.0
     assert limiter.wait_s(0.0, 10) < 61
-    limiter.settle(2_000_000_000, 0)
+    booking.settle(0)
     assert limiter.wait_s(0.0, 10) == 0.0
 
 
@@ -77,7 +79,7 @@ def test_no_minute_holds_more_than_the_limit_and_one_burst(limit: int, arrivals:
     limiter, now, leaving = RateLimiter(requests_per_minute=limit), 0.0, []
     for pause, calls in arrivals:
         now += pause
-        leaving += [now + limiter.reserve(now, 1) for _ in range(calls)]
+        leaving += [now + limiter.reserve(now, 1).wait_s for _ in range(calls)]
     leaving.sort()
     allowed = limit + limit * BURST_S / 60 + 1
     for first in range(0, len(leaving), 7):
@@ -99,20 +101,21 @@ def test_nonsense_in_headers_never_closes_a_key_for_longer_than_the_bound(hint: 
 
 def test_what_one_reply_claims_to_have_used_closes_no_key_for_days() -> None:
     limiter = RateLimiter(tokens_per_minute=600)
-    assert limiter.reserve(0.0, 10) == 0.0
-    limiter.settle(10, 2_000_000_000)
+    limiter.reserve(0.0, 10).settle(2_000_000_000)
     assert 3500 < limiter.wait_s(0.0, 10) < 3700
 
 
 def test_a_place_that_is_not_used_goes_to_the_next() -> None:
     limiter = RateLimiter(requests_per_minute=60, tokens_per_minute=6000)
-    assert [limiter.reserve(0.0, 200) for _ in range(3)] == [0.0, 2.0, 4.0]
-    limiter.release(200)
+    bookings = [limiter.reserve(0.0, 200) for _ in range(3)]
+    assert [booking.wait_s for booking in bookings] == [0.0, 2.0, 4.0]
+    bookings.pop().release()
     assert limiter.wait_s(0.0, 200) == 4.0
-    for _ in range(2):
-        limiter.release(200)
-    assert [limiter.reserve(0.0, 1) for _ in range(4)] == [0.0, 0.0, 1.0, 2.0]
-    limiter.release(1)
+    for booking in bookings:
+        booking.release()
+    *_, last = bookings = [limiter.reserve(0.0, 1) for _ in range(4)]
+    assert [booking.wait_s for booking in bookings] == [0.0, 0.0, 1.0, 2.0]
+    last.release()
     assert limiter.wait_s(0.0, 1) == 2.0
 
 
@@ -126,7 +129,7 @@ def test_calls_are_held_back_only_where_next_to_nothing_is_left() -> None:
 def test_headers_teach_the_limit_on_tokens_too() -> None:
     limiter = RateLimiter()
     limiter.learn(0.0, RateHint(NOTHING, RateWindow(limit=6000)))
-    assert [limiter.reserve(0.0, 200) for _ in range(2)] == [0.0, 2.0]
+    assert [limiter.reserve(0.0, 200).wait_s for _ in range(2)] == [0.0, 2.0]
 
 
 @pytest.mark.parametrize("wait_s", [0.0, -5.0])
@@ -140,3 +143,27 @@ def test_what_is_left_of_a_limit_is_never_less_than_nothing() -> None:
     limiter = RateLimiter()
     limiter.learn(0.0, RateHint(RateWindow(limit=100, remaining=-1, reset_s=30), NOTHING))
     assert limiter.wait_s(0.0, 1) == 0.0
+
+
+def test_a_place_is_given_back_as_it_was_taken_whatever_the_limit_is_by_then() -> None:
+    limiter = RateLimiter()
+    limiter.learn(0.0, RateHint(RateWindow(limit=600), NOTHING))
+    bookings = [limiter.reserve(0.0, 1) for _ in range(60)]
+    limiter.learn(0.0, RateHint(RateWindow(limit=30), NOTHING))
+    for booking in bookings[:10]:
+        booking.release()
+    assert limiter.wait_s(0.0, 1) == pytest.approx(60 * 0.1 - 10 * 0.1)
+
+
+def test_what_was_booked_under_no_limit_is_not_given_back_under_one_learnt_since() -> None:
+    limiter = RateLimiter()
+    early = [limiter.reserve(0.0, 3000) for _ in range(20)]
+    limiter.learn(0.0, RateHint(RateWindow(limit=60), RateWindow(limit=6000)))
+    now = [limiter.reserve(0.0, 200) for _ in range(2)]
+    for booking in early[:10]:
+        booking.settle(100)
+    for booking in early[10:]:
+        booking.release()
+    assert limiter.wait_s(0.0, 200) == 4.0
+    now[0].settle(100)
+    assert limiter.wait_s(0.0, 200) == 3.0

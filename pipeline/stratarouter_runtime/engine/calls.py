@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from stratarouter_runtime.engine.gates import Gates, Passage, circuit_open
@@ -218,7 +219,7 @@ class Caller:
         """Only where nobody has to wait for the second call, and few enough are made."""
         other = self._second_target(work, target)
         free = self._gates.has_place(other.provider) and self._gates.open_in_s(other) == 0
-        now = free and self._gates.room_in_s(other, _tokens(work, other)) == 0
+        now = free and self._gates.room_in_s(other, partial(_tokens, work, other)) == 0
         return now and self._gates.may_hedge(target, hedge.max_share)
 
     def _second_target(self, work: Work, target: Target) -> Target:
@@ -226,7 +227,7 @@ class Caller:
         return next((other for other in work.execution.targets if other is not target), target)
 
     async def _call_once(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
-        passage = await self._gates.enter(target, _tokens(work, target), remaining_s)
+        passage = await self._gates.enter(target, partial(_tokens, work, target), remaining_s)
         try:
             self._left_s(work)
         except DeadlineExceededError:
@@ -265,7 +266,8 @@ class Caller:
 
             def ask(timeout_s: float) -> Awaitable[Answer]:
                 call = _provider_call(work, target, timeout_s)
-                prompts.append(self._together.prompt(target, call, _tokens(work, target), lambda: work.deadline))
+                tokens = partial(_tokens, work, target)
+                prompts.append(self._together.prompt(target, call, tokens, lambda: work.deadline))
                 return self._together.answer(prompts[0])
 
             answer = await self._while_waited_for(work, target, ask, is_sent=lambda: prompts[0].sent)

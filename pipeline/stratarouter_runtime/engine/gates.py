@@ -22,7 +22,7 @@ from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.ports import Clock
 from stratarouter_runtime.records import Answer, Target
 from stratarouter_runtime.state.breaker import Breaker
-from stratarouter_runtime.state.limiter import RateHint, RateLimiter
+from stratarouter_runtime.state.limiter import Booking, RateHint, RateLimiter
 from stratarouter_runtime.telemetry.metrics import Metrics
 
 KEY_OUT_S = 300.0
@@ -64,14 +64,11 @@ class _Health:
 
 @dataclass(slots=True)
 class Passage:
-    """One call under way, to be given back with ``Gates.leave``, or ``Gates.turn_back`` where nothing was sent.
-
-    ``tokens`` are what it has booked: 0 where no limit on them was known.
-    """
+    """One call under way, to be given back with ``Gates.leave``, or ``Gates.turn_back`` where nothing was sent."""
 
     target: Target
     key: int
-    tokens: int
+    booking: Booking
     began: float
 
 
@@ -141,48 +138,56 @@ class Gates:
         health = self._health.get((target.provider, target.model))
         return 0.0 if health is None else health.breaker.wait_s(self._clock.monotonic())
 
-    def room_in_s(self, target: Target, tokens: int) -> float:
-        """Seconds until a key of ``target``'s provider has room under its rate limits."""
+    def room_in_s(self, target: Target, tokens: Callable[[], int]) -> float:
+        """Seconds until a key of ``target``'s provider has room under its rate limits; ``tokens`` as for ``enter``."""
         now = self._clock.monotonic()
-        return min(key.limiter.wait_s(now, tokens) for key in self._usable(target.provider, now))
+        keys = self._usable(target.provider, now)
+        needed = _needed(keys, tokens)
+        return min(key.limiter.wait_s(now, needed) for key in keys)
 
-    async def enter(self, target: Target, tokens: int, remaining_s: float) -> Passage:
+    async def enter(self, target: Target, tokens: Callable[[], int], remaining_s: float) -> Passage:
         """Pass the breaker (which must be open for calls) and book a key's rate; waits for its turn.
+
+        ``tokens`` says about how many the call will take; it is asked only where a limit on them is known.
 
         Raises ProviderRateLimitedError where the turn comes later than in ``remaining_s`` seconds, and
         ProviderUnavailableError where the breaker has opened meanwhile.
         """
         now = self._clock.monotonic()
         keys = self._keys_of(target.provider)
+        needed = _needed(keys, tokens)
         key = keys[0]
         if len(keys) > 1:
-            key = min(self._usable(target.provider, now), key=lambda one: one.limiter.wait_s(now, tokens))
-        if key.limiter.wait_s(now, tokens) >= remaining_s:
+            key = min(self._usable(target.provider, now), key=lambda one: one.limiter.wait_s(now, needed))
+        if key.limiter.wait_s(now, needed) >= remaining_s:
             raise ProviderRateLimitedError(
                 f"provider {target.provider!r} has no room under its rate limits within {remaining_s:.1f} s"
             )
-        booked = tokens if key.limiter.counts_tokens else 0
-        wait = key.limiter.reserve(now, booked)
+        booking = key.limiter.reserve(now, needed)
         if len(keys) > 1:
             # The next call finds this key at the end of its own queue: with equal waits the keys take turns.
             keys.remove(key)
             keys.append(key)
-        if wait > 0:
-            self._metrics.rate_limit_wait_seconds.labels(target.provider).observe(wait)
-            try:
-                await self._clock.sleep(wait)
-            except BaseException:
-                key.limiter.release(booked)
-                raise
-            now = self._clock.monotonic()
-            open_in_s = self.open_in_s(target)
-            if open_in_s > 0:
-                key.limiter.release(booked)
-                raise circuit_open(target, open_in_s)
+        if booking.wait_s > 0:
+            now = await self._turn(target, booking)
         health = self._health_of(target)
         health.breaker.begin(now)
         health.calls += 1
-        return Passage(target, key.number, booked, now)
+        return Passage(target, key.number, booking, now)
+
+    async def _turn(self, target: Target, booking: Booking) -> float:
+        """When the booked place is there, monotonic seconds; the place is left to others where it is not taken."""
+        self._metrics.rate_limit_wait_seconds.labels(target.provider).observe(booking.wait_s)
+        try:
+            await self._clock.sleep(booking.wait_s)
+        except BaseException:
+            booking.release()
+            raise
+        open_in_s = self.open_in_s(target)
+        if open_in_s > 0:
+            booking.release()
+            raise circuit_open(target, open_in_s)
+        return self._clock.monotonic()
 
     def leave(self, passage: Passage, outcome: Answer | ProviderError | None) -> None:
         """The call has ended; None: it was given up, which says nothing of the target."""
@@ -201,23 +206,20 @@ class Gates:
     def turn_back(self, passage: Passage) -> None:
         """Nothing was sent after all: the call has taken nothing from its key's limits."""
         self.leave(passage, None)
-        key = self._key(passage)
-        if key is not None:
-            key.limiter.release(passage.tokens)
+        passage.booking.release()
 
     def _settle(self, passage: Passage, outcome: Answer | ProviderError | None, now: float) -> None:
+        if isinstance(outcome, Answer):
+            used = outcome.usage.input_tokens + outcome.usage.output_tokens
+            # A server that counts nothing has not answered for nothing: what was booked stands.
+            if used > 0:
+                passage.booking.settle(used)
+        elif outcome is not None and not outcome.maybe_paid:
+            passage.booking.settle(0)
         key = self._key(passage)
         if key is None:
             return
-        if isinstance(outcome, ProviderError) and not outcome.maybe_paid:
-            key.limiter.settle(passage.tokens, 0)
         match outcome:
-            case Answer():
-                used = outcome.usage.input_tokens + outcome.usage.output_tokens
-                # A server that counts nothing has not answered for nothing: what was booked stands. What was not is in
-                # the server's own count, which taught the limit.
-                if used > 0 and passage.tokens > 0:
-                    key.limiter.settle(passage.tokens, used)
             case ProviderRateLimitedError():
                 wait = outcome.retry_after_s
                 key.limiter.penalise(now, DEFAULT_PENALTY_S if wait is None else wait)
@@ -285,6 +287,11 @@ class Gates:
         if keys[0].number == passage.key:
             return keys[0]
         return next((key for key in keys if key.number == passage.key), None)
+
+
+def _needed(keys: Iterable[_Key], tokens: Callable[[], int]) -> int:
+    """How many ``tokens`` a call may take, where any of ``keys`` has a limit on them."""
+    return tokens() if any(key.limiter.counts_tokens for key in keys) else 0
 
 
 def circuit_open(target: Target, open_in_s: float) -> ProviderUnavailableError:

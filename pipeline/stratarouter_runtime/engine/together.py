@@ -42,7 +42,7 @@ class Prompt:
 
     target: Target
     call: ProviderCall
-    tokens: int
+    tokens: Callable[[], int]
     answer: asyncio.Future[Answer]
     deadline: float
     waits_until: Callable[[], float]
@@ -103,13 +103,15 @@ class Together:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def prompt(self, target: Target, call: ProviderCall, tokens: int, waits_until: Callable[[], float]) -> Prompt:
+    def prompt(
+        self, target: Target, call: ProviderCall, tokens: Callable[[], int], waits_until: Callable[[], float]
+    ) -> Prompt:
         """Have ``call`` sent, with others that wait for the same target; ``answer`` is to be waited for at once.
 
         Args:
             target: where it goes.
             call: what is asked; ``timeout_s`` bounds all of the wait.
-            tokens: about how many it will take.
+            tokens: says about how many it will take.
             waits_until: how long somebody waits for it, as of now: so long it may wait under a rate limit.
 
         Raises:
@@ -211,7 +213,7 @@ class Together:
     async def _enter(self, prompts: Sequence[Prompt]) -> Passage:
         waiting = [prompt for prompt in prompts if not prompt.answer.done()] or prompts
         remaining = max(prompt.waits_until() for prompt in waiting) - self._clock.monotonic()
-        return await self._gates.enter(prompts[0].target, sum(prompt.tokens for prompt in prompts), remaining)
+        return await self._gates.enter(prompts[0].target, lambda: sum(prompt.tokens() for prompt in prompts), remaining)
 
     async def _exchange(self, passage: Passage, provider: _Provider, prompts: list[Prompt]) -> None:
         name = passage.target.provider

@@ -57,19 +57,21 @@ class _Schedule:
         burst = min(units * MINUTE_S / self.per_minute, BURST_S)
         return max(0.0, self._next + burst - BURST_S - now)
 
-    def book(self, now: float, units: float) -> None:
-        """Take the place."""
-        if self.per_minute is not None:
-            self._next = max(self._next, now) + units * MINUTE_S / self.per_minute
+    def length_s(self, units: float, most_minutes: float = 1) -> float:
+        """How much of the schedule ``units`` take: so many minutes at most, whatever is said; 0 without a limit."""
+        return 0.0 if self.per_minute is None else min(max(0.0, units) / self.per_minute, most_minutes) * MINUTE_S
 
-    def bounded(self, units: float, minutes: float = 1) -> float:
-        """What a call of ``units`` books: so many minutes of the limit at most, whatever it says that it may take."""
-        return units if self.per_minute is None else min(max(0, units), minutes * self.per_minute)
+    def book(self, now: float, units: float) -> _Place | None:
+        """Take the place; None where there is no limit to take it of."""
+        if self.per_minute is None:
+            return None
+        length_s = self.length_s(units)
+        self._next = max(self._next, now) + length_s
+        return _Place(self, length_s)
 
-    def give_back(self, units: float) -> None:
+    def move_back(self, seconds: float) -> None:
         """What was booked and not used (or, negative, used and not booked)."""
-        if self.per_minute is not None:
-            self._next -= units * MINUTE_S / self.per_minute
+        self._next -= seconds
 
     def learn(self, now: float, window: RateWindow) -> None:
         """Take the provider's own count up; a configured limit is never exceeded for it."""
@@ -81,6 +83,49 @@ class _Schedule:
         if window.remaining <= window.limit * LOW_SHARE and window.reset_s is not None and window.reset_s >= 0:
             wait = min(window.reset_s, MAX_RESET_S)
             self._next = max(self._next, now + wait / (window.remaining + 1))
+
+
+class _Place:
+    """What one call took of one schedule. Given back in the schedule's time: its limit may have changed meanwhile."""
+
+    __slots__ = ("_length_s", "_schedule")
+
+    def __init__(self, schedule: _Schedule, length_s: float) -> None:
+        self._schedule = schedule
+        self._length_s = length_s
+
+    def release(self) -> None:
+        self._schedule.move_back(self._length_s)
+
+    def settle(self, units: float) -> None:
+        self._schedule.move_back(self._length_s - self._schedule.length_s(units, MAX_DEBT_MINUTES))
+
+
+class Booking:
+    """The place of one call under the limits of its key, to be released or settled once.
+
+    ``wait_s`` are the seconds until its turn. Of a limit that was not known it holds nothing, so there is nothing to
+    give back, whatever is learnt meanwhile: what was not booked is in the server's own count, which taught the limit.
+    """
+
+    __slots__ = ("_requests", "_tokens", "wait_s")
+
+    def __init__(self, wait_s: float, requests: _Place | None = None, tokens: _Place | None = None) -> None:
+        self.wait_s = wait_s
+        self._requests = requests
+        self._tokens = tokens
+
+    def release(self) -> None:
+        """The place is not used."""
+        if self._requests is not None:
+            self._requests.release()
+        if self._tokens is not None:
+            self._tokens.release()
+
+    def settle(self, tokens: int) -> None:
+        """The call took so many tokens: an hour's of the limit at most, whatever its server claims."""
+        if self._tokens is not None:
+            self._tokens.settle(tokens)
 
 
 class RateLimiter:
@@ -98,7 +143,7 @@ class RateLimiter:
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether a limit on tokens is known: a call before it books none, and has none to settle."""
+        """Whether a limit on tokens is known: before it, how many a call may take makes no difference."""
         return self._tokens.per_minute is not None
 
     def wait_s(self, now: float, tokens: int) -> float:
@@ -108,21 +153,9 @@ class RateLimiter:
         waits = (self._requests.wait_s(now, 1), self._tokens.wait_s(now, tokens), self._closed_until - now)
         return max(0.0, *waits)
 
-    def reserve(self, now: float, tokens: int) -> float:
-        """Book the next place for a call of about ``tokens``; returns the seconds until it."""
-        wait = self.wait_s(now, tokens)
-        self._requests.book(now, 1)
-        self._tokens.book(now, self._tokens.bounded(tokens))
-        return wait
-
-    def release(self, tokens: int) -> None:
-        """A place that was booked is not used."""
-        self._requests.give_back(1)
-        self._tokens.give_back(self._tokens.bounded(tokens))
-
-    def settle(self, reserved: int, used: int) -> None:
-        """A call booked with ``reserved`` tokens took ``used``: an hour's at most, whatever its server claims."""
-        self._tokens.give_back(self._tokens.bounded(reserved) - self._tokens.bounded(used, MAX_DEBT_MINUTES))
+    def reserve(self, now: float, tokens: int) -> Booking:
+        """Book the next place for a call of about ``tokens``."""
+        return Booking(self.wait_s(now, tokens), self._requests.book(now, 1), self._tokens.book(now, tokens))
 
     def learn(self, now: float, hint: RateHint) -> None:
         """Take up what a reply's headers say."""
