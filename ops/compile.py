@@ -44,6 +44,8 @@ MODULES = {
     "providers": ("http_direct", "openai", "openai_request", "pricing", "provider_set", "rate_headers", "server"),
     "state": ("breaker", "cache_control", "limiter", "offsets"),
     "telemetry": ("responses", "spans"),
+    # The provider's stand-in, which shares the machine with what it measures.
+    "testing": ("simulator_chat", "simulator_endpoints", "simulator_http", "simulator_limits"),
 }
 NAMES = [".".join(filter(None, (PACKAGE, folder, name))) for folder, names in MODULES.items() for name in names]
 

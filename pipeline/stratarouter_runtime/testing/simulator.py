@@ -17,7 +17,6 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -25,8 +24,10 @@ from urllib.parse import unquote
 
 import orjson
 
+from stratarouter_runtime import collector
 from stratarouter_runtime.errors import ConfigurationError
 from stratarouter_runtime.json_bytes import json_bytes
+from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.testing.simulator_endpoints import (
     Ask,
     Completion,
@@ -356,12 +357,15 @@ def _read(endpoint: Endpoint, request: SimulatedRequest, named: dict[str, str]) 
         raise RefusedAskError(f"the body is not JSON: {exc}") from exc
     if not isinstance(body, dict):
         raise RefusedAskError("the body is no JSON object")
-    return endpoint.read(body | named)
+    return endpoint.read(body | named if named else body)
 
 
 def _request_id(request: SimulatedRequest) -> str | None:
-    found = next((request.headers[name] for name in REQUEST_ID_HEADERS if name in request.headers), None)
-    return None if found is None else unquote(found)
+    for name in REQUEST_ID_HEADERS:
+        found = request.headers.get(name)
+        if found is not None:
+            return unquote(found)
+    return None
 
 
 def _reply(job: _Job, effect: str, body: bytes) -> None:
@@ -436,6 +440,7 @@ async def _serve_until_told(port: int, settings: SimulatorSettings) -> None:
         loop.add_signal_handler(number, told.set)
     simulator = Simulator(settings)
     base_url = await simulator.start(port)
+    collector.settle()
     sys.stdout.write(json_bytes({"base_url": base_url, "pid": os.getpid()}).decode() + "\n")
     sys.stdout.flush()
     await told.wait()

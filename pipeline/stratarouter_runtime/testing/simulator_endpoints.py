@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 
 from stratarouter_runtime.json_bytes import json_bytes
+from stratarouter_runtime.plain import dataclass
 
 CHARACTERS_PER_TOKEN = 4
 """The usual rule of thumb for English."""
@@ -140,7 +140,10 @@ def text_of(content: Any) -> str:
 
 def last_user_text(messages: list[dict[str, Any]]) -> str:
     """What the user said last."""
-    return next((text_of(m.get("content")) for m in reversed(messages) if m.get("role") == "user"), "")
+    for message in messages[::-1]:
+        if message.get("role") == "user":
+            return text_of(message.get("content"))
+    return ""
 
 
 def answer_text(model: str, digest: str, asked: str, output_tokens: int) -> str:

@@ -10,9 +10,12 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
+from functools import lru_cache
 from http import HTTPStatus
 from typing import cast
+
+from stratarouter_runtime.plain import dataclass
 
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers; real servers stop at 8 to 64 KiB."""
@@ -70,14 +73,21 @@ def parse_head(head: bytes) -> Head:
         raise UnreadableRequestError(400, "the request line is not HTTP/1.1")
     headers: dict[str, str] = {}
     for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon:
-            raise UnreadableRequestError(400, "a header has no colon")
-        headers[name.lower()] = value.strip()
+        name, value = _header(line)
+        headers[name] = value
     if "transfer-encoding" in headers:
         raise UnreadableRequestError(411, "send Content-Length; chunked bodies are not taken")
     path, _, query = parts[1].partition("?")
     return Head(parts[0], path, query, headers, _body_length(headers.get("content-length", "0")))
+
+
+@lru_cache(1024)
+def _header(line: str) -> tuple[str, str]:
+    """Name in lower case and value; most lines of a client are the same in all of its requests."""
+    name, colon, value = line.partition(":")
+    if not colon:
+        raise UnreadableRequestError(400, "a header has no colon")
+    return name.lower(), value.strip()
 
 
 def _body_length(text: str) -> int:
@@ -90,13 +100,18 @@ def _body_length(text: str) -> int:
 
 def render(status: int, body: bytes, headers: Headers = (), *, close: bool = False) -> bytes:
     """A whole reply as bytes."""
+    return b"%scontent-length: %d\r\n\r\n%s" % (_head_but_length(status, headers, close=close), len(body), body)
+
+
+@lru_cache(64)
+def _head_but_length(status: int, headers: Headers, *, close: bool) -> bytes:
     extra = "".join(f"{name}: {value}\r\n" for name, value in headers)
     connection = "close" if close else "keep-alive"
     head = (
         f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nconnection: {connection}\r\n{extra}\r\n"
+        f"connection: {connection}\r\n{extra}"
     )
-    return head.encode("latin-1") + body
+    return head.encode("latin-1")
 
 
 def render_stream_head(status: int, headers: Headers = ()) -> bytes:

@@ -45,6 +45,8 @@ class RateLimits:
 
     def take(self, tokens: int, now: float) -> float:
         """Admit a call of so many tokens: 0.0, or the seconds to wait, and then nothing is taken."""
+        if self._requests is None and self._tokens is None:
+            return 0.0
         wanted = [(bucket, amount) for bucket, amount in ((self._requests, 1), (self._tokens, tokens)) if bucket]
         for bucket, _ in wanted:
             bucket.fill(now)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -16,9 +15,9 @@ KEPT_CALLS = 200_000
 """Calls kept in memory, about 100 MB at the most; counts and the file go on beyond it."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallRecord:
-    """One call as the provider saw it.
+class CallRecord(NamedTuple):
+    """One call as the provider saw it. A tuple of plain values, as the collector of cycles leaves those out: it would
+    stop the server the longer the more of them are kept.
 
     ``time_ms`` is in epoch milliseconds; ``effect`` is ``ok``, ``refused`` or a fault's effect; ``client_gone`` says
     that nobody was left to read the reply.
@@ -74,7 +73,7 @@ class CallLog:
             self.input_tokens += call.input_tokens
             self.output_tokens += call.output_tokens
             if self._file is not None:
-                os.write(self._file, json_bytes(asdict(call), option=orjson.OPT_APPEND_NEWLINE))
+                os.write(self._file, _line(call))
 
     def summary(self) -> dict[str, Any]:
         """The counts as JSON."""
@@ -89,4 +88,8 @@ class CallLog:
 
     def lines(self) -> bytes:
         """The kept calls, paid or not, as JSON lines."""
-        return b"".join(json_bytes(asdict(call), option=orjson.OPT_APPEND_NEWLINE) for call in self.calls)
+        return b"".join(map(_line, self.calls))
+
+
+def _line(call: CallRecord) -> bytes:
+    return json_bytes(call._asdict(), option=orjson.OPT_APPEND_NEWLINE)
