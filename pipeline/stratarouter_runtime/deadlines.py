@@ -25,15 +25,14 @@ class Deadlines:
         if within_s < EXACT_BELOW_S:
             async with asyncio.timeout(within_s):
                 return await future
-        waits = self._ending(within_s)
+        waits = self._ending(future.get_loop(), within_s)
         waits.add(future)
         try:
             return await future
         finally:
             waits.discard(future)
 
-    def _ending(self, within_s: float) -> set[asyncio.Future[Any]]:
-        loop = asyncio.get_running_loop()
+    def _ending(self, loop: asyncio.AbstractEventLoop, within_s: float) -> set[asyncio.Future[Any]]:
         tick = int((loop.time() + within_s) / TICK_S) + 1
         waits = self._waits.get(tick)
         if waits is None:

@@ -82,7 +82,7 @@ class _Gatherer(Generic[Item, Result]):
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, name: str, writers: int) -> None:
-        self._open = True
+        self._open, self._loop = True, asyncio.get_running_loop()
         self._tasks = [asyncio.create_task(self._write_all(), name=f"journal {name} {n}") for n in range(writers)]
 
     async def stop(self, timeout_s: float) -> None:
@@ -112,7 +112,7 @@ class _Gatherer(Generic[Item, Result]):
         try:
             if not self._open:
                 raise _closed()
-            future: asyncio.Future[Result | _Failure] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[Result | _Failure] = self._loop.create_future()
             self._rows.append((item, future))
             if len(self._rows) == 1:
                 self._wake.set()

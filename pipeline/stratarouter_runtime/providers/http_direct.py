@@ -110,7 +110,7 @@ class _Connection(asyncio.Protocol):
         self.idle_until = 0.0
         self.alive = False
         self.whole = False
-        self._pool = pool
+        self._pool, self._loop = pool, pool.loop
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[HttpReply] | None = None
@@ -132,7 +132,7 @@ class _Connection(asyncio.Protocol):
     def ask(self, request: bytes) -> asyncio.Future[HttpReply]:
         """Send ``request``; the future has the whole reply or what it broke off with."""
         assert self._transport is not None
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         self._headers, self._body, self._in_body, self.whole = {}, [], False, False
         self._size = self._head_size = 0
         self._transport.write(request)
@@ -142,7 +142,7 @@ class _Connection(asyncio.Protocol):
         """Keep it for as long as its server does: what that promised with its last reply, or KEEPALIVE_S."""
         promise = PROMISED.search(self._headers.get("keep-alive", ""))
         kept_s = KEEPALIVE_S if promise is None else min(int(promise[1]) - PROMISE_MARGIN_S, PROMISED_MOST_S)
-        self.idle_until = asyncio.get_running_loop().time() + kept_s
+        self.idle_until = self._loop.time() + kept_s
 
     def abort(self) -> None:
         """Nothing of what is on its way is wanted."""
@@ -236,10 +236,11 @@ class DirectTransport:
         self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._started = False
-        self._deadlines = Deadlines()
 
     async def start(self) -> None:
         """Open the pool. Idempotent."""
+        # Asked for once: Python 3.11 asks the system each time which process it is in.
+        self.loop = asyncio.get_running_loop()
         self._deadlines = Deadlines()
         await self._over_aiohttp.start()
         self._started = True
@@ -278,10 +279,9 @@ class DirectTransport:
         remaining_s = call.timeout_s
         connection = None if self._waiting else self._idle_to(place.server)
         if connection is None:
-            now = asyncio.get_running_loop().time
-            deadline = now() + call.timeout_s
+            deadline = self.loop.time() + call.timeout_s
             connection = await self._take(place, deadline)
-            remaining_s = deadline - now()
+            remaining_s = deadline - self.loop.time()
         try:
             # From here on something of it may have left.
             progress.sent = True
@@ -310,7 +310,7 @@ class DirectTransport:
                 return handed
 
     def _idle_to(self, server: tuple[str, str, int]) -> _Connection | None:
-        idle, now = self._idle.get(server), asyncio.get_running_loop().time()
+        idle, now = self._idle.get(server), self.loop.time()
         while idle:
             connection = idle.pop()
             if connection.is_open and now < connection.idle_until:
@@ -330,11 +330,10 @@ class DirectTransport:
                     return
 
     async def _wait(self, server: tuple[str, str, int], deadline: float) -> Handed:
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[Handed] = loop.create_future()
+        turn: asyncio.Future[Handed] = self.loop.create_future()
         self._waiting[turn] = server
         try:
-            return await self._deadlines.wait(turn, deadline - loop.time())
+            return await self._deadlines.wait(turn, deadline - self.loop.time())
         except (asyncio.CancelledError, TimeoutError):
             self._waiting.pop(turn, None)
             if not turn.cancelled() and turn.exception() is None:
@@ -347,7 +346,6 @@ class DirectTransport:
 
     async def _connect(self, place: _Place, deadline: float) -> _Connection:
         """Room for it was taken; it is given back where nothing comes of it. Raises TimeoutError at ``deadline``."""
-        loop = asyncio.get_running_loop()
         opening: asyncio.Task[tuple[object, _Connection]] | None = None
         try:
             self._check_started()
@@ -355,11 +353,11 @@ class DirectTransport:
                 self._tls = await asyncio.to_thread(ssl.create_default_context)
             tls = self._tls if place.scheme == "https" else None
             # A connection keeps the context it was opened in: not its first call's, with all of that request.
-            opening = asyncio.create_task(
-                loop.create_connection(lambda: _Connection(self, place.server), place.address, place.port, ssl=tls),
-                context=contextvars.Context(),
+            opened = self.loop.create_connection(
+                lambda: _Connection(self, place.server), place.address, place.port, ssl=tls
             )
-            async with asyncio.timeout_at(min(deadline, loop.time() + CONNECT_TIMEOUT_S)):
+            opening = asyncio.create_task(opened, context=contextvars.Context())
+            async with asyncio.timeout_at(min(deadline, self.loop.time() + CONNECT_TIMEOUT_S)):
                 _, connection = await opening
             connection.check_open()
         except BaseException:
@@ -393,7 +391,7 @@ class DirectTransport:
         connection.rest()
         self._idle.setdefault(connection.server, deque()).append(connection)
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep, context=contextvars.Context())
+            self._sweeper = self.loop.call_later(SWEEP_S, self._sweep, context=contextvars.Context())
 
     def _hand_room_on(self) -> None:
         for _, turn in self._turns():
@@ -415,10 +413,9 @@ class DirectTransport:
 
     def _sweep(self) -> None:
         """Close what has been idle for long, before the other side does."""
-        loop = asyncio.get_running_loop()
         for server, idle in list(self._idle.items()):
-            while idle and (not idle[0].alive or loop.time() >= idle[0].idle_until):
+            while idle and (not idle[0].alive or self.loop.time() >= idle[0].idle_until):
                 idle.popleft().abort()
             if not idle:
                 del self._idle[server]
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep) if self._idle else None
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep) if self._idle else None
