@@ -52,8 +52,13 @@ check: $(VENV)/.dev
 # Of the compiled modules where this machine can make them; COMPILE=no measures the interpreted ones.
 HEADERS := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null)
 CAN_COMPILE := $(if $(filter no,$(COMPILE)),,$(if $(wildcard $(HEADERS)/Python.h),$(shell command -v cc)))
-bench: $(VENV)/.dev $(if $(CAN_COMPILE),$(COMPILED)/.done)
-	PYTHONPATH=tests$(if $(CAN_COMPILE),:$(CURDIR)/$(COMPILED)) $(BIN)/python -m bench $(ARGS)
+MEASURED := $(if $(CAN_COMPILE),$(COMPILED)/.done)
+MEASURES := PYTHONPATH=tests$(if $(CAN_COMPILE),:$(CURDIR)/$(COMPILED)) $(BIN)/python -m
+bench: $(VENV)/.dev $(MEASURED)
+	$(MEASURES) bench $(ARGS)
+
+simulate: $(VENV)/.dev $(MEASURED)
+	$(MEASURES) bench.simulate $(ARGS)
 
 # Says what would compile, or nothing.
 can-compile:
@@ -71,9 +76,6 @@ $(COMPILED)/.done: $(VENV)/.dev requirements/compile.txt ops/compile.py $(shell 
 	$(PIP) install --quiet --no-deps --target $(COMPILED) build/wheel/*.whl
 	PYTHONPATH=$(COMPILED) $(BIN)/python ops/compile.py
 	@touch $@
-
-simulate: $(VENV)/.dev
-	PYTHONPATH=tests $(BIN)/python -m bench.simulate $(ARGS)
 
 docs: $(VENV)/.dev
 	$(BIN)/python -c 'from stratarouter_runtime.telemetry.metrics import markdown; print(markdown(), end="")' > ops/METRICS.md
