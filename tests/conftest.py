@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import uuid
@@ -37,6 +38,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = [item for item in items if item.get_closest_marker("slow") is None]
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow") is not None])
         items[:] = kept
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected out of searches for cycles: four thousand tests stop whichever one runs for 0.5 s."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -145,11 +145,11 @@ async def test_lanes_that_were_looked_at_are_told(monkeypatch: pytest.MonkeyPatc
     for name in ("beginning_offsets", "end_offsets"):
         monkeypatch.setattr(Hanging, name, nothing, raising=False)
     monkeypatch.setattr(admin_client, "committed_offsets", nothing)
-    monkeypatch.setattr(status, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(status, "TIMEOUT_S", 30.0)
     began = time.monotonic()
     lanes, counts = await status._from_broker(RuntimeConfig())
     assert (lanes, counts) == ([], (0, 0))
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 15.0
 
 
 async def test_what_went_wrong_before_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
