@@ -200,24 +200,37 @@ class Answers:
 
 
 async def rate(
-    start: Start, warm: Sequence[bytes], values: Sequence[bytes], *, committed: bool = True, share: float = 1.0
+    start: Start,
+    warm: Sequence[bytes],
+    values: Sequence[bytes],
+    *,
+    committed: bool = True,
+    share: float = 1.0,
+    sustained: list[float] | None = None,
 ) -> float:
     """Answers a second to ``values``, after those to ``warm`` are in, until ``share`` of them are there.
 
     ``committed`` False: for a contender that reads uncommitted records, and so began before the commit. It is timed
     once the first part of its answers is there, which may have been held back in its buffers and come in one burst.
+    ``sustained`` is given the rate timed so of the same run.
     """
     async with start() as pipe, AsyncExitStack() as ends:
         answers = await ends.enter_async_context(Answers(pipe))
         await send(pipe, warm)
         await answers.take(len(warm))
         shown_ms = await send(pipe, values)
-        appended = await answers.take(len(values))
-        if committed:
-            count = math.ceil(len(values) * share)
-            return count / (sorted(appended)[count - 1] - shown_ms) * 1000
-        settled = sorted(appended)[len(appended) // WARM_UP_PART :]
-        return (len(settled) - 1) / (settled[-1] - settled[0]) * 1000
+        appended = sorted(await answers.take(len(values)))
+        if not committed:
+            return _after_the_first_part(appended)
+        if sustained is not None:
+            sustained.append(_after_the_first_part(appended))
+        count = math.ceil(len(values) * share)
+        return count / (appended[count - 1] - shown_ms) * 1000
+
+
+def _after_the_first_part(appended: Sequence[int]) -> float:
+    settled = appended[len(appended) // WARM_UP_PART :]
+    return (len(settled) - 1) / (settled[-1] - settled[0]) * 1000
 
 
 async def send(pipe: Pipe, values: Sequence[bytes]) -> float:
