@@ -127,15 +127,9 @@ async def _quick(addresses: StackAddresses, url: str, pythons: Mapping[str, str]
         contenders: dict[str, Measure] = {"client": partial(_client, base_url, RECORDS["client"])}
         sustained: list[float] = []
         contenders |= {
-            name: partial(
-                _rate,
-                start,
-                RECORDS[name],
-                committed=name != "faust",
-                sustained=sustained if name == "apart" else None,
-            )
-            for name, start in starts.items()
+            name: partial(_rate, start, RECORDS[name], committed=name != "faust") for name, start in starts.items()
         }
+        contenders["apart"] = partial(_rate, starts["apart"], RECORDS["apart"], sustained=sustained)
         rounds = await _with_limit(contenders, LATENCY_MS, missing)
         rounds.found["sustained"] = sustained
         return rounds

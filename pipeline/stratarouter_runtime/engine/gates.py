@@ -214,7 +214,8 @@ class Gates:
             # A server that counts nothing has not answered for nothing: what was booked stands.
             if used > 0:
                 passage.booking.settle(used)
-        elif outcome is not None and not outcome.maybe_paid:
+            return
+        if outcome is not None and not outcome.maybe_paid:
             passage.booking.settle(0)
         key = self._key(passage)
         if key is None:

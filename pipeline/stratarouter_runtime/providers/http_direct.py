@@ -110,7 +110,7 @@ class _Connection(asyncio.Protocol):
         self.idle_until = 0.0
         self.alive = False
         self.whole = False
-        self._pool, self._loop = pool, pool.loop
+        self._pool = pool
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[HttpReply] | None = None
@@ -132,7 +132,7 @@ class _Connection(asyncio.Protocol):
     def ask(self, request: bytes) -> asyncio.Future[HttpReply]:
         """Send ``request``; the future has the whole reply or what it broke off with."""
         assert self._transport is not None
-        self._waiter = self._loop.create_future()
+        self._waiter = self._pool.loop.create_future()
         self._headers, self._body, self._in_body, self.whole = {}, [], False, False
         self._size = self._head_size = 0
         self._transport.write(request)
@@ -142,7 +142,7 @@ class _Connection(asyncio.Protocol):
         """Keep it for as long as its server does: what that promised with its last reply, or KEEPALIVE_S."""
         promise = PROMISED.search(self._headers.get("keep-alive", ""))
         kept_s = KEEPALIVE_S if promise is None else min(int(promise[1]) - PROMISE_MARGIN_S, PROMISED_MOST_S)
-        self.idle_until = self._loop.time() + kept_s
+        self.idle_until = self._pool.loop.time() + kept_s
 
     def abort(self) -> None:
         """Nothing of what is on its way is wanted."""

@@ -54,8 +54,8 @@ class _Schedule:
         if self.per_minute is None:
             return 0.0
         # A call larger than the whole burst would never fit: it goes when the burst is whole, and pays afterwards.
-        burst = min(units * MINUTE_S / self.per_minute, BURST_S)
-        return max(0.0, self._next + burst - BURST_S - now)
+        burst_s = min(self.length_s(units), BURST_S)
+        return max(0.0, self._next + burst_s - BURST_S - now)
 
     def length_s(self, units: float, most_minutes: float = 1) -> float:
         """How much of the schedule ``units`` take: so many minutes at most, whatever is said; 0 without a limit."""

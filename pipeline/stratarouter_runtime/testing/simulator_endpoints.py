@@ -140,7 +140,7 @@ def text_of(content: Any) -> str:
 
 def last_user_text(messages: list[dict[str, Any]]) -> str:
     """What the user said last."""
-    for message in messages[::-1]:
+    for message in messages[::-1]:  # not reversed(): of dicts of Any the compiler breaks off at it
         if message.get("role") == "user":
             return text_of(message.get("content"))
     return ""
