@@ -594,6 +594,69 @@ async def test_who_waited_for_its_turn_does_not_go_to_a_target_that_has_fallen_i
     assert gates.room_in_s(target, lambda: 1) == 0.0, "its place is given back"
 
 
+class Events:
+    """A key that is refused while a call waits for its turn under its limits."""
+
+    def __init__(self, refused: ProviderError, keys: int = 1) -> None:
+        self.refused = refused
+        self.target = Target("openai", "small")
+        self.clock = Eventful(self.refuse)
+        self.first: Passage | None = None
+        limits = Limits(100, requests_per_minute=60)
+        self.gates = Gates(clock=self.clock, metrics=Metrics(), keys=lambda _: keys, limits={}, default=limits)
+
+    def refuse(self) -> None:
+        if self.first is not None:
+            self.gates.leave(self.first, self.refused)
+            self.first = None
+
+    async def fill(self, calls: int) -> None:
+        """As many calls as go at once; the first one's end is what happens."""
+        self.first, *_ = [await self.gates.enter(self.target, lambda: 1, 60.0) for _ in range(calls)]
+
+    async def enter(self, remaining_s: float = 60.0) -> tuple[int, float]:
+        """The key that the next call goes with, and after how many seconds."""
+        asked = self.clock.now
+        passage = await self.gates.enter(self.target, lambda: 1, remaining_s)
+        return passage.key, passage.began - asked
+
+
+async def test_who_waited_for_its_turn_does_not_leave_while_its_key_is_closed() -> None:
+    events = Events(ProviderRateLimitedError("429", retry_after_s=30.0))
+    await events.fill(2)
+    assert await events.enter() == (0, 30.0)
+    assert await events.enter() == (0, 0.0), "two at once after a pause, as ever"
+    assert await events.enter() == (0, 1.0)
+
+
+async def test_who_waited_for_its_turn_goes_by_another_key_where_its_own_is_closed() -> None:
+    events = Events(ProviderRateLimitedError("429", retry_after_s=30.0), keys=2)
+    await events.fill(4)
+    assert await events.enter() == (1, 1.0)
+
+
+async def test_who_waited_for_its_turn_goes_by_another_key_where_its_own_is_refused() -> None:
+    events = Events(ProviderAuthError("401"), keys=2)
+    await events.fill(4)
+    assert await events.enter() == (1, 1.0)
+
+
+async def test_who_waited_for_its_turn_at_the_only_key_tries_it_although_it_was_refused() -> None:
+    events = Events(ProviderAuthError("401"))
+    await events.fill(2)
+    assert await events.enter() == (0, 1.0)
+
+
+async def test_who_waited_for_its_turn_hears_where_its_key_is_closed_for_longer_than_it_has() -> None:
+    events = Events(ProviderRateLimitedError("429", retry_after_s=30.0))
+    await events.fill(2)
+    with pytest.raises(ProviderRateLimitedError, match=r"within 4\.0 s"):
+        await events.enter(remaining_s=5.0)
+    assert events.gates.room_in_s(events.target, lambda: 1) == 29.0
+    events.clock.now += 29.0
+    assert [await events.enter() for _ in range(2)] == [(0, 0.0)] * 2, "its place is given back"
+
+
 async def test_a_key_that_is_refused_after_other_failures_leaves_the_next_key_its_try() -> None:
     class Ailing(Models):
         async def call(self, provider: str, call: ProviderCall, *, key: int = 0, **more: Any) -> Answer:

@@ -55,6 +55,14 @@ def test_a_refusal_closes_the_key_for_a_bounded_time() -> None:
     assert limiter.wait_s(0.0, 1) == MAX_RESET_S
 
 
+def test_what_gathers_while_a_key_is_closed_leaves_as_after_any_pause() -> None:
+    limiter = RateLimiter(requests_per_minute=60)
+    limiter.penalise(0.0, 30.0)
+    assert [limiter.reserve(now, 1).wait_s + now for now in (0.0, 10.0, 20.0, 29.0)] == [30.0, 30.0, 31.0, 32.0]
+    assert limiter.is_closed(29.0)
+    assert not limiter.is_closed(30.0)
+
+
 def test_headers_teach_a_limit_and_never_widen_the_configured_one() -> None:
     learnt, configured = RateLimiter(), RateLimiter(requests_per_minute=30)
     for limiter in (learnt, configured):

@@ -148,12 +148,28 @@ class Gates:
     async def enter(self, target: Target, tokens: Callable[[], int], remaining_s: float) -> Passage:
         """Pass the breaker (which must be open for calls) and book a key's rate; waits for its turn.
 
-        ``tokens`` says about how many the call will take; it is asked only where a limit on them is known.
+        Who waits when its key is closed or refused books anew, at another key where there is one. ``tokens`` says about
+        how many the call will take; it is asked only where a limit on them is known.
 
         Raises ProviderRateLimitedError where the turn comes later than in ``remaining_s`` seconds, and
         ProviderUnavailableError where the breaker has opened meanwhile.
         """
         now = self._clock.monotonic()
+        until = now + remaining_s
+        while True:
+            key, booking = self._book(target, tokens, now, until - now)
+            if booking.wait_s <= 0:
+                break
+            now = await self._turn(target, booking)
+            if self._may_leave(target, key, now):
+                break
+            booking.release()
+        health = self._health_of(target)
+        health.breaker.begin(now)
+        health.calls += 1
+        return Passage(target, key.number, booking, now)
+
+    def _book(self, target: Target, tokens: Callable[[], int], now: float, remaining_s: float) -> tuple[_Key, Booking]:
         keys = self._keys_of(target.provider)
         needed = _needed(keys, tokens)
         key = keys[0]
@@ -168,12 +184,11 @@ class Gates:
             # The next call finds this key at the end of its own queue: with equal waits the keys take turns.
             keys.remove(key)
             keys.append(key)
-        if booking.wait_s > 0:
-            now = await self._turn(target, booking)
-        health = self._health_of(target)
-        health.breaker.begin(now)
-        health.calls += 1
-        return Passage(target, key.number, booking, now)
+        return key, booking
+
+    def _may_leave(self, target: Target, key: _Key, now: float) -> bool:
+        """Whether ``key``, whose turn was waited for, is still one to call with."""
+        return not key.limiter.is_closed(now) and any(one is key for one in self._usable(target.provider, now))
 
     async def _turn(self, target: Target, booking: Booking) -> float:
         """When the booked place is there, monotonic seconds; the place is left to others where it is not taken."""

@@ -148,14 +148,23 @@ class RateLimiter:
 
     def wait_s(self, now: float, tokens: int) -> float:
         """Seconds until a call of about ``tokens`` may leave. Takes nothing."""
+        opens = max(now, self._closed_until)
         if self._requests.per_minute is None and self._tokens.per_minute is None:
-            return max(0.0, self._closed_until - now)
-        waits = (self._requests.wait_s(now, 1), self._tokens.wait_s(now, tokens), self._closed_until - now)
-        return max(0.0, *waits)
+            return opens - now
+        return opens - now + max(self._requests.wait_s(opens, 1), self._tokens.wait_s(opens, tokens))
 
     def reserve(self, now: float, tokens: int) -> Booking:
-        """Book the next place for a call of about ``tokens``."""
-        return Booking(self.wait_s(now, tokens), self._requests.book(now, 1), self._tokens.book(now, tokens))
+        """Book the next place for a call of about ``tokens``.
+
+        While the key is closed places begin where it opens: what has gathered until then leaves as after any pause, a
+        burst at once and the others in their turn.
+        """
+        opens = max(now, self._closed_until)
+        return Booking(self.wait_s(now, tokens), self._requests.book(opens, 1), self._tokens.book(opens, tokens))
+
+    def is_closed(self, now: float) -> bool:
+        """Whether the provider has asked to be left alone for longer than until ``now``."""
+        return self._closed_until > now
 
     def learn(self, now: float, hint: RateHint) -> None:
         """Take up what a reply's headers say."""
