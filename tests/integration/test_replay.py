@@ -175,6 +175,28 @@ async def test_only_what_was_answered_with_an_error_or_not_at_all_is_executed_ag
         await Replay(config, await _plan(config, only_errors=True), go=True).run()
 
 
+async def test_what_was_mended_and_answered_since_is_not_executed_once_more(answered: Answered) -> None:
+    """A mended letter stands elsewhere, its hit in no journal: it was paid for although its id has its answer."""
+    config, watch = answered.config, answered.watch
+    await produce(config, [request("known", "a bad one 0"), request("twice", "something else", route="nowhere")])
+    count = ASKED + AGAIN + BAD + 2
+    await watch.until(count, 60)
+    mend = ("dead-letters", "resend", "--code", "unknown_route", "--set", "decision.route_id=support", "--go", "--json")
+    for name in ("bad0", "bad1"):
+        code, out, err = await command(config, *mend, "--request-id", name)
+        assert code == 0, (out, err)
+    # Not mended, but another question under the same id.
+    await produce(config, [request("twice", "what is 1 and 1")])
+    seen = await watch.until(count + 3, 60)
+    ends = {response.request_id: response.cache.kind for response in seen.responses[-3:]}
+    assert ends == {"bad0": "exact", "bad1": "miss", "twice": "exact"}
+    plan = await _plan(config, re_execute=True, only_errors=True, replay_id="x3")
+    report = await Replay(config, plan, go=True).run()
+    assert (report.re_executed, report.published) == (1, 1)
+    seen = await watch.until(count + 4, 60)
+    assert seen.dead_letters[-1].request_id == "twice.replay-x3"
+
+
 async def test_the_same_words_pay_once_while_their_bounds_move_on(answered: Answered) -> None:
     """The id was made of the offsets that "20m" stood for, which are others at each start: typed twice, paid twice."""
     config, watch, simulator = answered.config, answered.watch, answered.simulator

@@ -34,6 +34,7 @@ from stratarouter_runtime.records import Coordinates, Execution, Outbound, Reque
 from stratarouter_runtime.telemetry.tracing import TRACEPARENT
 from stratarouter_runtime.tools.ranges import BATCH, RangeReader, Span, Wanted
 from stratarouter_runtime.tools.replay_progress import Gone, ProgressWriter, rounds
+from stratarouter_runtime.tools.sent_again import Missing, Place, SentAgain, place
 from stratarouter_runtime.validation import MAX_ID_CHARS
 
 HEADER = "stratarouter-replay"
@@ -146,14 +147,6 @@ class Report:
     before: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Missing:
-    """A request whose result is not in the journal, and when it was written."""
-
-    key: JournalKey
-    timestamp_ms: int
-
-
 class _Pace:
     """Keeps to so many records a second."""
 
@@ -197,7 +190,7 @@ class Replay:
         self._chunk = BATCH if rate is None else max(1, min(BATCH, int(rate)))
         self._limits = wire.Limits.of(config)
         self._group = f"{config.group_id}.replay.{plan.group}"
-        self._missing: dict[tuple[str, int, int], _Missing] = {}
+        self._missing: dict[Place, Missing] = {}
         self._writers: dict[TopicPartition, ProgressWriter] = {}
         self._first: dict[int, int] = {}
         self.report = Report(plan.name, dry_run=not go)
@@ -282,13 +275,13 @@ class Replay:
         outbounds = []
         for (record, request), key, recorded, known in zip(wanted, keys, found, hashes, strict=True):
             if recorded is None or known not in {None, wire.payload_hash(request)}:
-                self._miss(key, coordinates(record))
+                self._miss(key, request, coordinates(record))
             elif not plan.only_errors:
                 self.report.from_journal += 1
                 outbounds.append((record.offset, self._response(_rebuilt(request, coordinates(record), recorded))))
             elif recorded.answer is None:
                 # The same id may have been sent twice, and this one answered: its own response says.
-                self._miss(key, coordinates(record))
+                self._miss(key, request, coordinates(record))
             else:
                 self.report.left_out += 1
         return outbounds
@@ -311,13 +304,13 @@ class Replay:
             return None
         return request if self._plan.takes(request) else None
 
-    def _miss(self, key: JournalKey, at: Coordinates) -> None:
+    def _miss(self, key: JournalKey, request: Request, at: Coordinates) -> None:
         if len(self._missing) >= MAX_MISSING:
             raise ConfigurationError(
                 f"more than {MAX_MISSING} requests of the range have no result in the journal",
                 remedy="replay a shorter range at a time",
             )
-        self._missing[_place(at)] = _Missing(key, at.timestamp_ms)
+        self._missing[place(at)] = Missing(key, wire.payload_hash(request), at.timestamp_ms)
 
     def _once_more(self, record: Record, request: Request) -> Outbound:
         """The request under a new id, past the cache, without the deadline that is over."""
@@ -356,10 +349,11 @@ class Replay:
                 await self._leave_out_written(since)
         if not self._missing:
             return
+        again = SentAgain(self._config, self._missing) if self._plan.only_errors else None
         async with RangeReader(self._config, topic) as reader:
             async for records in reader.read(await reader.spans(since_ms=since), chunk=self._chunk):
-                found = [answer for record in records if (answer := self._answer_to_missing(record)) is not None]
-                if self._plan.only_errors:
+                found = [answer for record in records if (answer := self._answer_to_missing(record, again)) is not None]
+                if again is not None:
                     self.report.left_out += len(found)
                     continue
                 self.report.from_responses += len(found)
@@ -367,6 +361,9 @@ class Replay:
                     await self._pace.take(len(found))
                     await writer.go_on([self._response(answer) for answer in found], Gone())
                     self.report.published += len(found)
+        for at in [] if again is None else await again.found():
+            if self._missing.pop(at, None) is not None:
+                self.report.left_out += 1
 
     async def _leave_out_written(self, since_ms: int) -> None:
         """What an earlier run has written out of the responses topic is missing no more."""
@@ -375,11 +372,11 @@ class Replay:
             async for records in reader.read(await reader.spans(since_ms=since_ms)):
                 for record in records:
                     source = _answered(record) if _mark(record) == self._plan.name.encode() else None
-                    if source is not None and self._missing.pop(_place(source), None) is not None:
+                    if source is not None and self._missing.pop(place(source), None) is not None:
                         self.report.from_responses += 1
                         self.report.before += 1
 
-    def _answer_to_missing(self, record: Record) -> Response | None:
+    def _answer_to_missing(self, record: Record, again: SentAgain | None) -> Response | None:
         if _mark(record) is not None:
             return None
         try:
@@ -389,12 +386,14 @@ class Replay:
         if response.source is None:
             return None
         # By its coordinates: the same id may have been sent twice.
-        asked = self._missing.get(_place(response.source))
-        if self._plan.only_errors and response.error is not None:
-            return None
+        asked = self._missing.get(place(response.source))
+        if again is not None:
+            if response.error is not None:
+                return None
+            again.note(response)
         if asked is None or asked.key != JournalKey(response.tenant, response.request_id):
             return None
-        del self._missing[_place(response.source)]
+        del self._missing[place(response.source)]
         return response
 
     # -- 3. what nobody answered, where only that is to be executed again ---------------------------------------
@@ -405,7 +404,7 @@ class Replay:
                 outbounds = [
                     (record.offset, self._once_more(record, self._decoded(record)))
                     for record in records
-                    if self._missing.pop(_place(coordinates(record)), None) is not None
+                    if self._missing.pop(place(coordinates(record)), None) is not None
                 ]
                 self.report.re_executed += len(outbounds)
                 if outbounds:
@@ -477,7 +476,3 @@ def _answered(record: Record) -> Coordinates | None:
         return wire.decode_response(record.value).source
     except InvalidRecordError:
         return None  # a foreign record on the topic, with our header on it
-
-
-def _place(at: Coordinates) -> tuple[str, int, int]:
-    return at.topic, at.partition, at.offset

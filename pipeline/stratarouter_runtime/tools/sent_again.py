@@ -1,0 +1,89 @@
+"""Which requests that have no answer of their own were answered when they were sent again under the same id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stratarouter_runtime import wire
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import InvalidRecordError
+from stratarouter_runtime.plain import dataclass
+from stratarouter_runtime.port_values import JournalKey
+from stratarouter_runtime.processors.kafka_client import Record
+from stratarouter_runtime.processors.publish import coordinates
+from stratarouter_runtime.records import Coordinates, Response
+from stratarouter_runtime.tools import dead_letters
+from stratarouter_runtime.tools.ranges import RangeReader, Span
+from stratarouter_runtime.tools.replay_progress import rounds
+
+Place = tuple[str, int, int]
+"""Topic, partition, offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A request whose result is not in the journal: its words, and when it was written."""
+
+    key: JournalKey
+    payload_hash: str
+    timestamp_ms: int
+
+
+def place(at: Coordinates) -> Place:
+    """Where a record stands."""
+    return at.topic, at.partition, at.offset
+
+
+class SentAgain:
+    """Finds them by good answers to later records of their ids: to a mended dead letter, or to the same words.
+
+    An id that stands for other words by then, and was not mended, is another request.
+    """
+
+    def __init__(self, config: RuntimeConfig, missing: Mapping[Place, Missing]) -> None:
+        self._config = config
+        self._topic = config.topic(config.requests_topic)
+        self._missing = missing
+        self._places: dict[JournalKey, list[Place]] = {}
+        for at, one in missing.items():
+            self._places.setdefault(one.key, []).append(at)
+        self._answered: dict[Place, JournalKey] = {}
+
+    def note(self, response: Response) -> None:
+        """A good answer on the responses topic: is it one to look at?"""
+        source, key = response.source, JournalKey(response.tenant, response.request_id)
+        if source is not None and source.topic == self._topic and key in self._places:
+            self._answered[place(source)] = key
+
+    async def found(self) -> list[Place]:
+        """The missing ones that are answered so. Raises BrokerError."""
+        answered: list[Place] = []
+        spans = [Span(partition, offset, offset + 1) for _, partition, offset in self._answered]
+        if not spans:
+            return answered
+        async with RangeReader(self._config, self._topic) as reader:
+            held = {span.partition: span for span in await reader.spans()}
+            kept = [span for span in spans if span.partition in held and held[span.partition].begin <= span.begin]
+            for some in rounds(kept):
+                async for records in reader.read(some):
+                    for record in records:
+                        answered += self._answered_by(record)
+        return answered
+
+    def _answered_by(self, record: Record) -> list[Place]:
+        key = self._answered.get(place(coordinates(record)))
+        if key is None:
+            return []
+        is_mended = any(name == dead_letters.HEADER for name, _ in record.headers)
+        try:
+            request = wire.decode_request(record.value, headers=record.headers, limits=wire.Limits.of(self._config))
+        except InvalidRecordError:
+            return []
+        payload_hash = wire.payload_hash(request)
+        return [
+            at
+            for at in self._places[key]
+            if (one := self._missing.get(at)) is not None
+            and one.timestamp_ms <= record.timestamp
+            and (is_mended or one.payload_hash == payload_hash)
+        ]
