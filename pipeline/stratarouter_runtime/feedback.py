@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import OrderedDict
 from typing import Any, Protocol
@@ -13,6 +14,9 @@ from stratarouter_runtime.records import BatchVerdict, CacheAction, CacheCommand
 ANSWER_PLACES = (
     "pass the result itself; ids are sought among the last 10,000 answers and, over Kafka, the responses topic"
 )
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+"""As ``cache.key`` of a response is: a digest of 128 bits."""
 
 MAX_RECENT = 10_000
 """Responses remembered, by what feedback needs of them: about 10 MB."""
@@ -58,6 +62,19 @@ class Recent:
                 f"{request_id!r} is a request of several tenants: {tenants}", remedy="pass tenant="
             )
         return found[0] if found else None
+
+
+def checked_key(key: str, name: str) -> str:
+    """``key``, which a caller has given as ``name``.
+
+    Raises SchemaViolationError for what no answer can be kept under: it would be done, and change nothing.
+    """
+    if not _KEY.fullmatch(key):
+        raise SchemaViolationError(
+            f"{name} {key!r} is no key of the cache: 32 digits, 0 to f",
+            remedy="take it from cache.key of a response, or from `stratarouter-runtime cache find`",
+        )
+    return key
 
 
 def command(action: CacheAction, by: str, reason: str, **fields: str | int | bool | None) -> CacheCommand:
@@ -165,11 +182,14 @@ class Feedback:
 
         ``answer`` is a result, or the key of a question (``result.cache.key``). Errors as ``mark_wrong``'s.
         """
-        fields: dict[str, Any] = {"key": answer}
-        if not isinstance(answer, str):
+        commander = await self._started()
+        fields: dict[str, Any]
+        if isinstance(answer, str):
+            fields = {"key": checked_key(answer, "answer")}
+        else:
             record = answer.record
             fields = {"key": served_from(record)[0], "tenant": record.tenant, "route_id": record.route_id or None}
-        await (await self._started()).command(command("correct", by, reason, text=text, ttl=ttl, **fields))
+        await commander.command(command("correct", by, reason, text=text, ttl=ttl, **fields))
 
     async def invalidate(
         self,
@@ -186,5 +206,8 @@ class Feedback:
         """Serve no kept answer any more that is named: by one of key, request id (with its tenant), tag, route, tenant,
         or everything. Errors as ``mark_wrong``'s.
         """
+        commander = await self._started()
+        if key is not None:
+            checked_key(key, "key")
         named = {"key": key, "request_id": request_id, "tag": tag, "route_id": route_id, "tenant": tenant}
-        await (await self._started()).command(command("invalidate", by, reason, everything=everything, **named))
+        await commander.command(command("invalidate", by, reason, everything=everything, **named))

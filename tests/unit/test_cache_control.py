@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -328,6 +328,28 @@ def test_a_mark_by_request_id_takes_what_that_request_left() -> None:
 NOWHERE = RuntimeConfig(
     state_backend="memory", cache_backend="redis", redis_url="redis://127.0.0.1:1", drain_timeout_s=0.1
 )
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda bridge: bridge.correct("r-1", "Under Account.", reason="shorter"),
+        lambda bridge: bridge.invalidate(key="r-1", reason="shorter"),
+    ],
+)
+async def test_what_is_no_key_is_refused_instead_of_done_for_nothing(
+    say: Callable[[CoreRuntimeBridge], Coroutine[None, None, None]],
+) -> None:
+    table = RouteTable.from_dict(
+        {
+            "providers": {"sim": {"kind": "simulator", "base_url": "http://127.0.0.1:9/v1"}},
+            "routes": {"chat": {"targets": [{"provider": "sim", "model": "m"}]}},
+        }
+    )
+    async with CoreRuntimeBridge(RuntimeConfig(state_backend="memory", cache_backend="memory"), table) as bridge:
+        with pytest.raises(SchemaViolationError, match=r"'r-1' is no key of the cache: 32 digits") as caught:
+            await say(bridge)
+    assert "cache.key" in caught.value.remedy
 
 
 async def test_what_the_cache_did_not_hear_of_is_not_said_to_be_done() -> None:

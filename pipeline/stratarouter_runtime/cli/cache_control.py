@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.console import Console
 from stratarouter_runtime.cli.common import ConfigOption, configure, run
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, InvalidRecordError
-from stratarouter_runtime.feedback import command, served_from, wrong_answer
+from stratarouter_runtime.feedback import checked_key, command, served_from, wrong_answer
 from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.records import CacheCommand, Response
 
@@ -22,8 +21,6 @@ WORKER_POLL_S = 0.2
 POSITION = "stratarouter_cache_control_position"
 LOOK_TIMEOUT_S = 5.0
 """For one look at a worker's metrics."""
-_KEY = re.compile(r"[0-9a-f]{32}")
-"""As ``cache.key`` of a response is: a digest of 128 bits."""
 
 BootstrapOption = typer.Option(None, help="Kafka's bootstrap servers.")
 ReasonOption = typer.Option(..., help="Why; it stands in the audit.")
@@ -119,14 +116,10 @@ def mark_wrong(
 
 
 def _check_keys(**keys: str | None) -> None:
-    """Raises InvalidRecordError for what no answer can be kept under: a typo would be done, and change nothing."""
+    """Raises InvalidRecordError for what no answer can be kept under."""
     for name, key in keys.items():
-        if key is not None and not _KEY.fullmatch(key):
-            option = name.replace("_", "-")
-            raise InvalidRecordError(
-                f"--{option} {key!r} is no key of the cache: 32 digits, 0 to f",
-                remedy="take it from cache.key of a response, or from `cache find`",
-            )
+        if key is not None:
+            checked_key(key, f"--{name.replace('_', '-')}")
 
 
 def _who(by: str | None) -> str:
@@ -161,13 +154,13 @@ def _carry_out(
     console = Console(soft_wrap=True)
     if not as_json:
         topic = settings.topic(settings.cache_control_topic)
-        console.print(f"{wanted.action}: written to {topic} at offset {offset}", highlight=False)
+        console.print(f"{wanted.action}: written to {topic} at offset {offset}", markup=False, highlight=False)
     late = run(_wait_for(workers, offset, timeout_s))
     applied = [worker for worker in workers if worker not in late]
     if as_json:
         typer.echo(json_bytes({"offset": offset, "applied_by": applied, "command": wanted}))
     elif applied:
-        console.print(f"applied by {', '.join(applied)}", highlight=False)
+        console.print(f"applied by {', '.join(applied)}", markup=False, highlight=False)
     if late:
         why = "; ".join(f"{worker} {said}" for worker, said in late.items())
         raise BrokerError(
