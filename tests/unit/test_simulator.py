@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -124,6 +125,46 @@ async def test_malformed_call_is_refused_unpaid(extra):
     assert status == 400
     assert reply["error"]["code"] == "invalid_request_error"
     assert simulator.paid_calls == []
+
+
+@pytest.mark.parametrize("latency_ms", [0, 5])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_call_that_cannot_be_answered_is_refused_and_frees_its_place(latency_ms, streamed):
+    async with Simulator(SimulatorSettings(latency_ms=latency_ms, max_concurrency=1)) as simulator:
+        async with Client(simulator.base_url) as client:
+            status, _, reply = await client.chat(response_format={"type": "json_schema"}, stream=streamed)
+            assert (status, reply["error"]["code"]) == (400, "invalid_request_error")
+            assert (await client.chat())[0] == 200
+        assert simulator.active == 0
+        assert len(simulator.paid_calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("127.0.0.2", "127.0.0.2"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")]
+)
+async def test_simulator_says_where_it_is_reached(host, shown):
+    try:
+        simulator = Simulator()
+        base_url = await simulator.start(0, host)
+    except ConfigurationError:
+        if ":" in host:
+            pytest.skip("no IPv6 here")
+        raise
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"{base_url}/models")).status_code == 200
+    finally:
+        await simulator.stop()
+    assert base_url.startswith(f"http://{shown}:")
+
+
+async def test_simulator_that_cannot_start_says_why(tmp_path):
+    async with Simulator() as first:
+        port = int(first.base_url.rpartition(":")[2].partition("/")[0])
+        with pytest.raises(ConfigurationError, match=f"127.0.0.1:{port}"):
+            await Simulator().start(port)
+    with pytest.raises(ConfigurationError, match="No such file"):
+        await Simulator(SimulatorSettings(log_path=tmp_path / "no" / "log")).start()
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 429, 500, 503, 529])

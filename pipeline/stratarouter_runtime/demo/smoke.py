@@ -7,10 +7,10 @@ import itertools
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from rich.console import Console
@@ -21,8 +21,11 @@ from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.demo.stream import produced
 from stratarouter_runtime.demo.tally import Tally, percentiles
+from stratarouter_runtime.errors import InvalidRecordError
 from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.processors.tail import Tail
+
+T = TypeVar("T")
 
 SETTLE_S = 2.0
 """How long the topics are watched on after the last response is in, for one too many."""
@@ -62,15 +65,23 @@ class _Count:
     async def collect(self, responses: Tail, dead: Tail) -> None:
         """What is new on both topics; other people's records pass by."""
         for record in await responses.poll(POLL_S):
-            response = wire.decode_response(record.value)
-            if response.request_id.startswith(self.prefix):
+            response = _ours(wire.decode_response, record.value)
+            if response is not None and response.request_id.startswith(self.prefix):
                 asked_ms = response.source.timestamp_ms if response.source else record.timestamp
                 self.tally.add(response, float(record.timestamp - asked_ms))
         for record in await dead.poll(0.01):
-            letter = wire.decode_dead_letter(record.value)
-            if (letter.key or b"").startswith(self.prefix.encode()):
+            letter = _ours(wire.decode_dead_letter, record.value)
+            if letter is not None and (letter.key or b"").startswith(self.prefix.encode()):
                 self.letters[letter.code] += 1
                 self.refused.add(str(letter.request_id or letter.key))
+
+
+def _ours(decode: Callable[[bytes | None], T], value: bytes | None) -> T | None:
+    """What ``value`` says; None where it is no record of the product's."""
+    try:
+        return decode(value)
+    except InvalidRecordError:
+        return None
 
 
 def sample_requests(test: SmokeTest, run_id: str) -> Iterator[tuple[bytes, bytes]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import math
 import os
 import random
@@ -129,7 +130,7 @@ class _Job:
 
 
 class Simulator:
-    """The server; use it as an async context manager, or ``start`` and ``stop`` it. Binds to 127.0.0.1 only."""
+    """The server; use it as an async context manager, on 127.0.0.1, or ``start`` and ``stop`` it."""
 
     def __init__(self, settings: SimulatorSettings | None = None) -> None:
         self.settings = settings or SimulatorSettings()
@@ -145,16 +146,25 @@ class Simulator:
         self._server: asyncio.Server | None = None
 
     async def start(self, port: int = 0, host: str = "127.0.0.1") -> str:
-        """Listen on ``port`` (0: a free one) and return the base URL, ``http://127.0.0.1:port/v1``.
+        """Listen on ``port`` (0: a free one) and return the base URL, as ``http://127.0.0.1:port/v1``.
 
         A ``host`` other than the loopback address lets other machines in; it asks nobody for a key.
+
+        Raises ConfigurationError where it cannot listen there, or its log cannot be written.
         """
-        self.log.open()
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._serve, self._connections), host, port, backlog=BACKLOG
-        )
-        bound = self._server.sockets[0].getsockname()[1]
-        self.base_url = f"http://127.0.0.1:{bound}/v1"
+        try:
+            self.log.open()
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: Connection(self._serve, self._connections), host, port, backlog=BACKLOG
+            )
+        except OSError as exc:
+            self.log.close()
+            raise ConfigurationError(
+                f"the simulated provider cannot start on {host}:{port}: {exc}",
+                remedy="name a free port (0 takes one), an address of this machine, a log in a folder that is there",
+            ) from exc
+        address, bound = self._server.sockets[0].getsockname()[:2]
+        self.base_url = f"http://{_reachable(address)}:{bound}/v1"
         return self.base_url
 
     async def stop(self) -> None:
@@ -239,7 +249,7 @@ class Simulator:
         limit = self.settings.max_concurrency
         if limit is None or self.active < limit:
             self.active += 1
-            self._begin(job)
+            self._try(job, self._begin)
         elif self.settings.on_overload == "queue" and len(self._waiting) < self.settings.max_queue:
             self._waiting.append(job)
         else:
@@ -254,6 +264,14 @@ class Simulator:
         self._record(job.request, job.ask, status=refusal.status, effect="refused")
         job.connection.reply(refusal.status, job.endpoint.error(refusal), job.headers + headers)
 
+    def _try(self, job: _Job, step: Callable[[_Job], None]) -> None:
+        """Take ``step``; a call that turns out to be malformed after all is refused."""
+        try:
+            step(job)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, its client waits and it holds a place
+            self._refuse(job, Refusal(400, "invalid_request_error", f"the call cannot be answered: {exc!r}"))
+            self._release()
+
     def _begin(self, job: _Job) -> None:
         delay_s = self.settings.draw_latency_s(self._chance)
         if job.fault is not None:
@@ -261,9 +279,10 @@ class Simulator:
         if job.ask.stream and job.endpoint.stream is not None:
             pieces = _pieces(job, job.endpoint.stream(job.ask, self.settings.output_tokens))
             gap_s = delay_s / 2 / max(1, len(pieces) - 1)
-            self._later(delay_s / 2, partial(self._begin_stream, job, pieces, gap_s))
+            begin = partial(self._begin_stream, pieces=pieces, gap_s=gap_s)
+            self._later(delay_s / 2, partial(self._try, job, begin))
         else:
-            self._later(delay_s, partial(self._finish, job))
+            self._later(delay_s, partial(self._try, job, self._finish))
 
     def _later(self, delay_s: float, step: Callable[[], None]) -> None:
         """Take ``step`` in ``delay_s`` seconds unless the server is stopped before; at once for no delay."""
@@ -317,7 +336,7 @@ class Simulator:
             if job.connection.is_open:
                 # Its slot is taken now, its work begins in the next iteration: a queue must not become recursion.
                 self.active += 1
-                asyncio.get_running_loop().call_soon(self._begin, job)
+                asyncio.get_running_loop().call_soon(self._try, job, self._begin)
                 return
             self._record(job.request, job.ask, status=499, effect="refused", gone=True)
 
@@ -348,6 +367,14 @@ class Simulator:
                 client_gone=gone,
             )
         )
+
+
+def _reachable(address: str) -> str:
+    """Where a client of this machine reaches who listens on ``address``, as a URL has it."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if found.is_unspecified:
+        return "127.0.0.1" if found.version == 4 else "[::1]"
+    return address if found.version == 4 else f"[{address}]"
 
 
 def _read(endpoint: Endpoint, request: SimulatedRequest, named: dict[str, str]) -> Ask:
