@@ -15,6 +15,15 @@ from typer.testing import CliRunner
 
 from stratarouter_runtime import errors
 from stratarouter_runtime.cli import EXIT_CODES, MEANINGS, app, main
+from stratarouter_runtime.embedded.errors import (
+    DataDirInUseError,
+    DataDirMismatchError,
+    EmbeddedExtraMissingError,
+    EmbeddedStackError,
+    JarDownloadError,
+    ServerStartError,
+)
+from stratarouter_runtime.tools.ranges import parse_time
 
 README = Path(__file__).parents[2] / "README.md"
 LINES_ANYWAY = {"worker", "tail"}
@@ -75,6 +84,45 @@ def test_an_error_of_ours_is_a_message_and_an_exit_code(
     assert all(known in MEANINGS for _, known in EXIT_CODES)
 
 
+@pytest.mark.parametrize("said", ["--from '[/foo]' is no time", "the route table /etc/[prod]/routes.toml", "[bold]"])
+def test_what_an_error_says_is_shown_as_it_is(
+    said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise errors.ConfigurationError(said, remedy=f"not {said}")
+
+    monkeypatch.setattr("stratarouter_runtime.cli.app", fail)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    shown = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert f"error (configuration) {said}\n" in shown
+    assert f"remedy not {said}\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (EmbeddedExtraMissingError, 2),
+        (DataDirInUseError, 2),
+        (DataDirMismatchError, 2),
+        (JarDownloadError, 3),
+        (ServerStartError, 1),
+    ],
+)
+def test_what_the_embedded_stack_lacks_has_its_exit_code(
+    error: type[EmbeddedStackError], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error("x")
+
+    monkeypatch.setattr("stratarouter_runtime.cli.app", fail)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == code
+    assert str(error.default_remedy or "") in " ".join(capsys.readouterr().err.split())
+
+
 KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -88,6 +136,10 @@ KEY = "0123456789abcdef0123456789abcdef"
         (f"cache mark-wrong --key {KEY} --answered-by r-1 --reason x", "--answered-by 'r-1' is no key"),
         (f"cache correct right --key {KEY} --request-id r-1 --reason x", "--key and --request-id both say"),
         ("cache invalidate --tag a --reason x --wait 127.0.0.1:9090", "is no HTTP address; nothing was written"),
+        ("replay --dead-letter 0@0 --tenant acme", "--dead-letter is one letter's own request"),
+        ("replay --dead-letter 0@0 --offsets 0:1..2", "--dead-letter is one letter's own request"),
+        ("replay --dead-letter 0@0 --re-execute", "--dead-letter is one letter's own request"),
+        ("dead-letters resend 0@0 --value /no/such/file", "--value /no/such/file cannot be read: No such file"),
         ("cache invalidate --tag a --reason x --wait http://", "is no HTTP address; nothing was written"),
     ],
 )
@@ -103,6 +155,28 @@ def test_a_port_that_is_none_is_refused() -> None:
     done = CliRunner().invoke(app, ["simulator", "--port", "99999"])
     assert done.exit_code == 2
     assert "less than or equal to 65535" in " ".join(done.stderr.split())
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    report = tmp_path / "no" / "report.json"
+    done = CliRunner().invoke(app, ["demo", "--data-dir", str(tmp_path / "data"), "--report", str(report)])
+    assert isinstance(done.exception, errors.ConfigurationError), done.exception
+    assert f"--report {report} cannot be written" in done.exception.message
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_data_directory_that_is_a_file_is_said(tmp_path: Path) -> None:
+    taken = tmp_path / "data"
+    taken.touch()
+    done = CliRunner().invoke(app, ["up", "--data-dir", str(taken)])
+    assert isinstance(done.exception, DataDirMismatchError), done.exception
+    assert f"data_dir {taken} cannot be used" in done.exception.message
+
+
+@pytest.mark.parametrize("text", ["999999d", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+def test_a_time_before_all_records_is_their_beginning(text: str) -> None:
+    """Kafka takes a negative time for a command: -1 is the end."""
+    assert parse_time(text, "--from") == 0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from stratarouter_runtime import __version__
 from stratarouter_runtime.cli import (
@@ -84,7 +85,7 @@ def main() -> None:
         app()
     except RuntimeSystemError as exc:
         console = Console(stderr=True, soft_wrap=True)
-        console.print(f"[bold red]error[/] [{exc.code}] {exc.message}".replace(f"[{exc.code}]", f"({exc.code})"))
+        console.print(f"[bold red]error[/] ({exc.code}) {escape(exc.message)}")
         if exc.remedy:
-            console.print(f"[bold]remedy[/] {exc.remedy}", highlight=False)
+            console.print(f"[bold]remedy[/] {escape(exc.remedy)}", highlight=False)
         sys.exit(next((code for kind, code in EXIT_CODES if isinstance(exc, kind)), 1))

@@ -123,7 +123,7 @@ def _print(report: Report, setting: str) -> None:
             soft_wrap=True,
         )
     for reason, (different, same) in sorted(report.refusals.items(), key=lambda item: -sum(item[1])):
-        console.print(f"{reason}: refused {different} wrong, {same} right", highlight=False, emoji=False)
+        console.print(f"{reason}: refused {different} wrong, {same} right", markup=False, highlight=False, emoji=False)
     console.print(f"guard: {report.guard_us:.0f} us a candidate", highlight=False)
 
 

@@ -121,15 +121,22 @@ def resend(
         raise ConfigurationError("no letters named", remedy="give addresses, or a filter such as --code")
     if value is not None and len(addresses or []) != 1:
         raise ConfigurationError("--value stands for one letter", remedy="name the letter by its address")
+    content = None if value is None else _file(value)
+    fields = [parse_change(text) for text in changes]
     wish = Wish(code, processor, request_id, None if addresses or force else False)
     listing = run(_find(settings, wish, addresses or [], since, until, RESEND_LIMIT))
     if listing.matched > len(listing.letters):
         raise ConfigurationError(
             f"{listing.matched} letters match, more than {RESEND_LIMIT}", remedy="narrow the filters, or the time"
         )
-    content = None if value is None else value.read_bytes()
-    fields = [parse_change(text) for text in changes]
     _resend_found(settings, listing, fields, content, force=force, go=go, as_json=as_json)
+
+
+def _file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigurationError(f"--value {path} cannot be read: {exc.strerror}", remedy="name a file") from exc
 
 
 def send_again(settings: RuntimeConfig, addresses: list[str], *, go: bool, as_json: bool) -> None:

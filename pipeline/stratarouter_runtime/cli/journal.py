@@ -14,6 +14,7 @@ from stratarouter_runtime.json_bytes import json_bytes
 app = typer.Typer(help="Look after the journal.", no_args_is_help=True)
 
 DAY_S = 86_400.0
+MAX_AGE_DAYS = 36_500.0
 
 
 @app.callback()
@@ -26,7 +27,10 @@ def purge(
     config: Path | None = ConfigOption,
     database_url: str | None = typer.Option(None, help="PostgreSQL's URL."),
     older_than_days: float | None = typer.Option(
-        None, min=0.0, help="Delete results that were finished so long ago; by default journal_retention_s."
+        None,
+        min=0.0,
+        max=MAX_AGE_DAYS,
+        help="Delete results that were finished so long ago; by default journal_retention_s.",
     ),
     *,
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),

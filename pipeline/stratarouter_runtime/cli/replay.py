@@ -65,6 +65,12 @@ def replay(
 
     settings = configure(config, bootstrap_servers=bootstrap_servers, database_url=database_url)
     if dead_letter is not None:
+        beside = (offsets or None, since, until, request_id, tenant, route, to_topic, replay_id, rate)
+        if re_execute or only_errors or any(option is not None for option in beside):
+            raise ConfigurationError(
+                "--dead-letter is one letter's own request; it goes with --go and --json alone",
+                remedy="leave the other options out, or see `dead-letters resend`",
+            )
         send_again(settings, [dead_letter], go=go, as_json=as_json)
         return
     plan = Plan((), to_topic, re_execute, only_errors, tenant, route, request_id, replay_id)
@@ -152,7 +158,7 @@ async def _replay(settings: RuntimeConfig, plan: Plan, console: Console, *, go: 
 def _print(report: Report, plan: Plan) -> None:
     console = Console(soft_wrap=True)
     ranges = " ".join(f"--offsets {span.partition}:{span.begin}..{span.end}" for span in plan.spans)
-    console.print(f"replay {report.replay_id} of {ranges}", highlight=False)
+    console.print(f"replay {report.replay_id} of {ranges}", markup=False, highlight=False)
     console.print(f"  {report.read} records read: {report.requests} requests, {report.refused} refused when they came")
     if report.replays:
         console.print(f"  {report.replays} that a replay had written, left out")

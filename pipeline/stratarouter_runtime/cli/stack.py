@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from stratarouter_runtime.cli.common import ConfigOption, configure, run, stop_signal
 from stratarouter_runtime.json_bytes import json_bytes
@@ -40,7 +41,7 @@ async def _up(data_dir: Path, *, kafka: bool, postgres: bool, redis: bool, as_js
     console = Console(stderr=as_json)
     stop = stop_signal()
     stack = EmbeddedStack(
-        data_dir, kafka=kafka, postgres=postgres, redis=redis, progress=lambda line: console.print(f"  {line}")
+        data_dir, kafka=kafka, postgres=postgres, redis=redis, progress=lambda line: console.print(f"  {escape(line)}")
     )
     async with stack:
         addresses = await stack.start()
@@ -54,7 +55,7 @@ async def _up(data_dir: Path, *, kafka: bool, postgres: bool, redis: bool, as_js
             typer.echo(json_bytes(known).decode())
         else:
             for name, value in known.items():
-                console.print(f"export {name}={value}", highlight=False, soft_wrap=True)
+                console.print(f"export {name}={value}", markup=False, highlight=False, soft_wrap=True)
         console.print("Ctrl-C stops it.")
         await stop.wait()
         console.print("stopping")

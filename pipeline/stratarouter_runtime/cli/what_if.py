@@ -141,7 +141,7 @@ def _as_dict(report: Report) -> dict[str, Any]:
 def _print(report: Report, changes: dict[str, Any]) -> None:
     said = _as_dict(report)
     worlds = [said["was"], said["modelled"], said["what_if"]]
-    table = Table("", *COLUMNS, title=", ".join(f"{name} = {value}" for name, value in changes.items()))
+    table = Table("", *COLUMNS, title=escape(", ".join(f"{name} = {value}" for name, value in changes.items())))
     for name in ("requests", "exact", "semantic", "coalesced", "paid", "refused", "unpriced"):
         table.add_row(name, *(str(world[name]) for world in worlds))
     for name in ("paid_usd", "saved_usd"):

@@ -17,6 +17,7 @@ from stratarouter_runtime.demo.processes import fleet, provider
 from stratarouter_runtime.demo.stream import read_records, stream
 from stratarouter_runtime.demo.tally import build_report, print_report
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
+from stratarouter_runtime.errors import ConfigurationError
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.json_bytes import json_bytes
 
@@ -27,7 +28,16 @@ REDIS_TIMEOUT_S = 5.0
 
 
 async def run_demo(data_dir: Path, report_path: Path, console: Console) -> bool:
-    """Run it all; True where nothing was lost and nothing came twice."""
+    """Run it all; True where nothing was lost and nothing came twice.
+
+    Raises ConfigurationError at once where the report cannot be written.
+    """
+    try:
+        report_path.open("ab").close()
+    except OSError as exc:
+        raise ConfigurationError(
+            f"--report {report_path} cannot be written: {exc.strerror}", remedy="name a file in a folder that is there"
+        ) from exc
     began = time.monotonic()
     console.print("[bold]1.[/] the embedded stack: Kafka, PostgreSQL, Redis", highlight=False)
     stack = EmbeddedStack(data_dir, redis=True, progress=lambda line: console.print(f"   {line}", highlight=False))

