@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -277,3 +278,40 @@ async def test_who_follows_no_topic_takes_out_what_it_names_itself(bench: Bench)
     assert isinstance(await bench.ask(SAME), CacheMiss), "it was asked for before"
     await bench.cache.store([replace(stored, origin=replace(stored.origin, begun=0))])
     assert isinstance(await bench.ask(SAME), CacheHit)
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("given_up", [False, True], ids=["awaited", "given up"])
+async def test_what_is_on_its_way_into_redis_is_taken_out_too_where_nobody_judges_it_later(
+    valkey: EmbeddedStack, given_up: bool
+) -> None:
+    """The answer left before the command and was written after the walk: it was served for its whole time to live."""
+    url = valkey.start_sync().redis_url
+    assert url is not None
+    bench = Bench(url)
+    bench.control.followed = False
+    await bench.cache.start()
+    await bench.ask(SAME)
+    async with Redis.from_url(url) as redis:
+        await redis.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
+        try:
+            storing = asyncio.create_task(bench.cache.store([entry("h1", PARIS, near=vector(1.0, 0.0), tags=("t",))]))
+
+            async def is_held() -> bool:
+                return "cmd=set" in str(await redis.execute_command("CLIENT", "LIST"))
+
+            await until(is_held, "Redis to have the answer")
+            if given_up:
+                storing.cancel()
+                await asyncio.wait([storing])
+            command = CacheCommand("invalidate", "ann", "because", 0, tag="t")
+            bench.control.apply(command, 0, 0, TTL_S)
+            dropping = asyncio.create_task(bench.cache.drop_covered(command))
+            # Long enough for a walk over everything, which reads alone.
+            await asyncio.wait([dropping], timeout=0.2)
+        finally:
+            await redis.execute_command("CLIENT", "UNPAUSE")
+    await asyncio.wait([storing])
+    assert await dropping == 1
+    assert isinstance(await bench.ask(SAME), CacheMiss)
+    await bench.cache.stop()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stratarouter_runtime import CoreRuntimeBridge, RuntimeConfig
+from stratarouter_runtime.cache import controlled
 from stratarouter_runtime.cache.controlled import ControlledCache
 from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
@@ -456,3 +458,68 @@ async def test_without_the_topic_a_command_takes_out_what_it_names_and_everythin
         for command in (said("correct", key="k0", text=""), said(key="k0"), said(tenant="acme"), said(everything=True))
     ]
     assert (dropped, cache.kept_out.dropped, backend.held.entries) == ([0, 1, 1, 2], 4, 0)
+
+
+class Slow:
+    """Takes what it is given only once ``gate`` is open, as a Redis does that is slow to write."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.kept: list[CacheEntry] = []
+
+    async def store(self, entries: Sequence[CacheEntry]) -> None:
+        await self.gate.wait()
+        self.kept += entries
+
+    async def drop(self, is_stale: Callable[[Origin], bool], turn: str | None) -> int:
+        assert turn is None
+        before = len(self.kept)
+        self.kept = [entry for entry in self.kept if not is_stale(entry.origin)]
+        return before - len(self.kept)
+
+
+def slowly() -> tuple[Slow, CacheControl, ControlledCache]:
+    backend, control = Slow(), CacheControl()
+    return backend, control, ControlledCache(cast("ControllableCache", backend), control, SystemClock())
+
+
+def kept(key: str, begun: int) -> CacheEntry:
+    return CacheEntry(key, "s", key, key, Answer("yes", "openai", "small"), None, origin=answer(begun, key))
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["a command", "a topic made anew"])
+async def test_what_is_on_its_way_into_the_cache_is_taken_out_as_well(everything: bool) -> None:
+    """It was judged before the command came, and arrived after the walk over what is kept."""
+    backend, control, cache = slowly()
+    storing = asyncio.create_task(cache.store([kept("k", BEFORE_ALL), kept("other", BEFORE_ALL)]))
+    await asyncio.sleep(0)
+    command = said(key="k")
+    control.apply(command, 0, 0, TTL_S)
+    dropping = asyncio.create_task(cache.drop_everything() if everything else cache.drop_covered(command))
+    await asyncio.sleep(0)
+    assert not dropping.done()
+    backend.gate.set()
+    await storing
+    assert await dropping == (2 if everything else 1)
+    assert [entry.entry_id for entry in backend.kept] == ([] if everything else ["other"])
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "never"])
+async def test_a_store_that_is_broken_off_or_never_ends_holds_no_command_up(
+    ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, control, cache = slowly()
+    storing = asyncio.create_task(cache.store([kept("k", BEFORE_ALL)]))
+    await asyncio.sleep(0)
+    command = said(key="k")
+    control.apply(command, 0, 0, TTL_S)
+    if ends == "cancelled":
+        storing.cancel()
+        assert await cache.drop_covered(command) == 0
+    else:
+        monkeypatch.setattr(controlled, "STORES_TIMEOUT_S", 0.01)
+        with pytest.raises(CacheUnavailableError, match="on their way"):
+            await cache.drop_covered(command)
+        backend.gate.set()
+    await asyncio.wait([storing])
+    assert storing.cancelled() == (ends == "cancelled")

@@ -6,6 +6,7 @@ Stands before any backend and gives both the same contract. What was said on the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,10 @@ CORRECTED = "corrected"
 INVALIDATED = "invalidated"
 OUT_OF_REACH = CacheMiss("control", bypassed=True)
 """The cache-control topic has been silent for too long: what is kept may have been invalidated."""
+
+STORES_TIMEOUT_S = 10.0
+"""How long a command waits for answers that are on their way into the backend: several times as long as round trips to a
+Redis in trouble take."""
 
 Place = tuple[str, str]
 """An entry's key: scope and content hash."""
@@ -79,6 +84,7 @@ class ControlledCache:
         self.backend = backend
         self._control = control
         self._clock = clock
+        self._storing: set[asyncio.Future[None]] = set()
         self.kept_out = Kept()
 
     @property
@@ -123,8 +129,16 @@ class ControlledCache:
                 else replace(entry, origin=replace(entry.origin, begun=BEFORE_ALL))
                 for entry in fresh
             ]
-        if fresh:
+        if not fresh:
+            return
+        # No wait stands between the judgement and this: whoever is not in here is judged by the next command.
+        ended = asyncio.get_running_loop().create_future()
+        self._storing.add(ended)
+        try:
             await self.backend.store(fresh)
+        finally:
+            self._storing.discard(ended)
+            ended.set_result(None)
 
     async def claim(self, place: Place) -> bool:
         """As the backend's."""
@@ -153,6 +167,7 @@ class ControlledCache:
         if command.action == "correct":
             return 0  # it stands in front of what is kept
         labels = frozenset(labels_of(command))
+        await self._stored()
         gone = await self.backend.drop(lambda origin: command.everything or not labels.isdisjoint(origin.labels), None)
         self.kept_out.dropped += gone
         return gone
@@ -162,10 +177,25 @@ class ControlledCache:
 
         Raises CacheUnavailableError where some may be left.
         """
+        await self._stored()
         gone = await self.backend.drop(lambda _: True, None)
         self.kept_out.dropped += gone
         event(log, logging.WARNING, "cache emptied", entries=gone)
         return gone
+
+    async def _stored(self) -> None:
+        """Wait for what was judged before now and is on its way in: it would arrive behind whoever looks for it.
+
+        Raises CacheUnavailableError where it takes too long.
+        """
+        if not self._storing:
+            return
+        _, left = await asyncio.wait(self._storing, timeout=STORES_TIMEOUT_S)
+        if left:
+            raise CacheUnavailableError(
+                f"answers were still on their way into the cache after {STORES_TIMEOUT_S} s",
+                remedy="check the cache's backend, then try again",
+            )
 
     def _with_vetoes(self, queries: Sequence[CacheQuery]) -> Sequence[CacheQuery]:
         control = self._control

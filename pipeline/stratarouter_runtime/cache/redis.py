@@ -252,10 +252,13 @@ class RedisCache:
     async def drop(self, is_stale: Callable[[Origin], bool], turn: str | None) -> int:
         """As ``sweep.drop``. Asks Redis even while it is left alone: nobody is answered later for it.
 
-        What this worker finds by likeness loses them when they are found and their answer is gone.
+        Where nobody else does it, all that this worker wrote before is seen. What this worker finds by likeness loses
+        them when they are found and their answer is gone.
         """
         self._copies.drop(is_stale)
-        return await sweep.drop(self._ask, self._keys, is_stale, turn)
+        if turn is None and self._trips is not None and not await self._trips.settle():
+            raise sweep.no_answer()
+        return await sweep.drop(self._ask, self._keys, is_stale, turn, self._changed)
 
     async def kept(self) -> AsyncIterator[sweep.Kept]:
         """Every entry in Redis, for people to look at; one may come twice. Raises CacheUnavailableError."""

@@ -58,29 +58,42 @@ async def walk(ask: Ask, keys: Keys) -> AsyncIterator[list[Kept]]:
             return
 
 
-async def drop(ask: Ask, keys: Keys, is_stale: Callable[[Origin], bool], turn: str | None) -> int:
+async def drop(
+    ask: Ask,
+    keys: Keys,
+    is_stale: Callable[[Origin], bool],
+    turn: str | None,
+    gone: Callable[[Place], None] = lambda _: None,
+) -> int:
     """Take out what ``is_stale`` names, unless another worker has taken this ``turn``; returns how many entries.
 
-    ``turn``: None where no other worker would do it. Raises CacheUnavailableError where Redis fails; what was taken out
-    by then is.
+    ``turn``: None where no other worker would do it. ``gone`` is told of each, before Redis itself tells of it. Raises
+    CacheUnavailableError where Redis fails; what was taken out by then is.
     """
     if turn is not None:
         [mine] = await _asked(ask, [("SET", keys.turn(turn), b"1", "NX", "PX", TURN_MS)])
         if mine is None:
             return 0
-    gone = 0
+    count = 0
     async for some in walk(ask, keys):
         stale = [kept.place for kept in some if is_stale(kept.origin)]
         await _asked(ask, removals(keys, stale))
-        gone += len(stale)
-    return gone
+        for place in stale:
+            gone(place)
+        count += len(stale)
+    return count
 
 
 async def _asked(ask: Ask, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     replies = await ask(commands)
     if replies is None:
-        raise CacheUnavailableError("Redis did not answer", remedy="check Redis (REDIS_URL), then try again")
+        raise no_answer()
     return replies
+
+
+def no_answer() -> CacheUnavailableError:
+    """What is raised where Redis fails."""
+    return CacheUnavailableError("Redis did not answer", remedy="check Redis (REDIS_URL), then try again")
 
 
 def removals(keys: Keys, places: Sequence[Place]) -> list[tuple[Any, ...]]:

@@ -83,6 +83,18 @@ class Trips:
             self._set_out(self._go())
         return await replies
 
+    async def settle(self) -> bool:
+        """Wait until nothing that was asked before, given up or late, can be carried out any more after what is asked
+        next. False where the server does not answer.
+
+        Trips leave in the order in which they are asked for, and the server takes what has arrived over all connections
+        before it reads on any of them again.
+        """
+        replies = await self.ask([("PING",)])
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        return replies is not None
+
     def beat(self) -> None:
         """Have the connections that wait say that they live: where all hits are copies, nobody asks over them."""
         for _ in range(min(len(self._idle), AT_ONCE - len(self._under_way))):
