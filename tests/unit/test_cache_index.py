@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import stratarouter_runtime.native  # noqa: F401 - here: the example that built the first graph would take too long
 from stratarouter_runtime.cache.guard import create_guard
-from stratarouter_runtime.cache.index import FIRST_CAPACITY, ScopedIndex, unit
-from stratarouter_runtime.cache.shelf import Item, Near, Shelf
+from stratarouter_runtime.cache.index import ScopedIndex, unit
+from stratarouter_runtime.cache.shelf import NUMBER_BYTES, Item, Near, Shelf
 from stratarouter_runtime.port_values import CacheMiss, CacheQuery
 from stratarouter_runtime.records import Vector
 
@@ -120,8 +120,41 @@ def test_the_graph_goes_and_the_matrix_shrinks_when_a_scope_empties() -> None:
         index.remove(key)
     left = index._scopes["s", DIMENSION]
     assert left._graph is None
-    assert len(left._matrix) <= 2 * FIRST_CAPACITY
+    assert len(left._matrix) <= 6
     assert {key for key, _ in index.search("s", rows[0], 10)} == set(range(295, 300))
+
+
+def held_bytes(index: ScopedIndex[int]) -> int:
+    return sum(rows._matrix.nbytes for rows in index._scopes.values())
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 200), st.sampled_from([1, 3, 200])), max_size=300))
+def test_no_more_memory_is_held_than_is_counted(steps: list[tuple[bool, int, int]]) -> None:
+    """A prompt that names the user makes a scope of one entry: each had 16 rows, of which one was counted."""
+    rows = vectors(201)
+    index: ScopedIndex[int] = ScopedIndex()
+    for adding, key, scopes in steps:
+        if adding:
+            index.add(key, f"s{key % scopes}", rows[key])
+        else:
+            index.remove(key)
+        # A byte of each number is the graph's.
+        assert held_bytes(index) <= len(index) * DIMENSION * (NUMBER_BYTES - 1)
+
+
+def test_a_scope_grows_and_shrinks_in_few_steps() -> None:
+    index: ScopedIndex[int] = ScopedIndex()
+    [row] = vectors(1)
+    capacities = []
+    for key in range(4000):
+        index.add(key, "s", row)
+        capacities.append(len(index._scopes["s", DIMENSION]._matrix))
+    assert len(set(capacities)) < 80
+    for key in range(3999):
+        index.remove(key)
+        capacities.append(len(index._scopes["s", DIMENSION]._matrix))
+    assert len(set(capacities)) < 160
+    assert capacities[-1] == 1
 
 
 # -- shelf ------------------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ OUT_OF_REACH = CacheMiss("control", bypassed=True)
 """The cache-control topic has been silent for too long: what is kept may have been invalidated."""
 
 STORES_TIMEOUT_S = 10.0
-"""How long a command waits for answers that are on their way into the backend: several times as long as round trips to a
-Redis in trouble take."""
+"""How long a command waits for answers that are on their way into the backend: several times as long as round trips to
+a Redis in trouble take."""
 
 Place = tuple[str, str]
 """An entry's key: scope and content hash."""

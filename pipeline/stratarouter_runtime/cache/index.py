@@ -35,8 +35,11 @@ CATCH_UP = 8
 """Rows put into the graph with every addition (0.7 ms each), until it holds all: so that no addition pays for
 building it. Until then searches are exact."""
 
-FIRST_CAPACITY = 16
-"""Rows of a scope's first matrix; doubled as entries come."""
+SPARE = 8
+"""One row in so many is added beside the one that is needed, and left where rows go. A scope may hold one entry only,
+so it begins with one row; and room that nobody fills is memory which no bound counts."""
+FILLED = 0.8
+"""Of a matrix at least, or rows are given back: what ``shelf.size_of`` counts for a row is what it takes at this."""
 
 UNIT_TOLERANCE = 1e-3
 """How far a vector's length may be from one before it is scaled again."""
@@ -104,7 +107,7 @@ class _Rows(Generic[Key]):
     def __init__(self, dimension: int, brute_force_max: int, graph_min: int) -> None:
         self.keys: list[Key] = []
         self._row_of: dict[Key, int] = {}
-        self._matrix: NDArray[np.float32] = np.zeros((FIRST_CAPACITY, dimension), dtype=np.float32)
+        self._matrix: NDArray[np.float32] = np.zeros((1, dimension), dtype=np.float32)
         self._labels: list[int] = []
         self._row_of_label: dict[int, int] = {}
         self._next_label = 0
@@ -116,7 +119,7 @@ class _Rows(Generic[Key]):
     def add(self, key: Key, vector: Vector) -> None:
         row = len(self.keys)
         if row == len(self._matrix):
-            self._matrix = np.concatenate([self._matrix, np.zeros_like(self._matrix)])
+            self._resize(row + row // SPARE + 1)
         self._matrix[row] = vector
         self.keys.append(key)
         self._row_of[key] = row
@@ -140,8 +143,8 @@ class _Rows(Generic[Key]):
         self._labels.pop()
         del self._row_of_label[label]
         self._shrink_graph(label)
-        if len(self._matrix) > FIRST_CAPACITY and 4 * len(self.keys) < len(self._matrix):
-            self._matrix = self._matrix[: len(self._matrix) // 2].copy()
+        if 0 < last < FILLED * len(self._matrix):
+            self._resize(last + last // SPARE)
 
     def search(self, vector: Vector, count: int) -> list[tuple[Key, float]]:
         rows = self._candidates(vector, count)
@@ -154,6 +157,10 @@ class _Rows(Generic[Key]):
         # Ties go to the row, so that the same contents always give the same order.
         found = sorted(zip(negative, rows, strict=True))[:count]
         return [(self.keys[row], min(1.0, max(-1.0, -score))) for score, row in found]
+
+    def _resize(self, capacity: int) -> None:
+        """In place: a large matrix moves by its pages, and is never there twice. No view of it outlives a call."""
+        self._matrix.resize((capacity, self._matrix.shape[1]), refcheck=False)
 
     def _candidates(self, vector: Vector, count: int) -> list[int] | None:
         """Rows that the graph proposes; None where every row is to be scored."""

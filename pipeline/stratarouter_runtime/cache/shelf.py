@@ -30,6 +30,10 @@ OVERHEAD_BYTES = 2_000
 GRAPH_BYTES = 480
 """A vector's neighbours in the graph."""
 
+NUMBER_BYTES = 6
+"""A vector's number: float32 in a matrix that may have a fifth of its rows to spare (``index.FILLED``), and a byte in
+the graph."""
+
 MARKED_WRONG = "guard:marked_wrong"
 """The reason where somebody said that this entry's answer was wrong for this question."""
 
@@ -85,8 +89,8 @@ class Held:
 
 
 def size_of(text: str, vector: Vector | None) -> int:
-    """Bytes an entry takes: the text, the vector in float32 and again in bytes in the graph, and OVERHEAD_BYTES."""
-    return OVERHEAD_BYTES + 2 * len(text) + (0 if vector is None else GRAPH_BYTES + 5 * vector.size)
+    """Bytes an entry takes at most: the text, the vector, and OVERHEAD_BYTES."""
+    return OVERHEAD_BYTES + 2 * len(text) + (0 if vector is None else GRAPH_BYTES + NUMBER_BYTES * vector.size)
 
 
 class Shelf:
