@@ -447,6 +447,33 @@ async def test_the_same_words_gone_from_redis_are_a_miss_once_and_likeness_count
     await cache.stop()
 
 
+@pytest.mark.stack
+@pytest.mark.parametrize("fetched_before", [False, True])
+async def test_an_answer_of_another_entry_in_a_place_is_not_served_by_likeness_to_what_was_there(
+    url: str, fetched_before: bool
+) -> None:
+    """Redis evicted an entry, and an alias took its place: its answer was said to be as near as the entry gone."""
+    prefix = uuid.uuid4().hex
+    cache = await started(url, prefix)
+    await cache.store([replace(ENTRY, entry_id="e2", content_hash="h2")])
+    async with Redis.from_url(url) as redis:
+        # As eviction leaves it, and as another worker writes the alias.
+        await redis.delete(Keys(prefix).findable(("s1", "h2")))
+        alias = replace(ENTRY, entry_id="far", content_hash="h2", vector=None, likeness=0.8)
+        await redis.set(Keys(prefix).answer(("s1", "h2")), encode_answer(alias, LIKELY_MS + time.time_ns() // 10**6))
+    if fetched_before:
+        asked = replace(SAME, content_hash="h2")
+        async with asyncio.timeout(DEADLINE_S):
+            while not cache.counters.copied:
+                [hit] = await cache.lookup([asked])
+                assert isinstance(hit, CacheHit)
+                assert (hit.kind, hit.entry_id, hit.likeness) == ("exact", "far", 0.8)
+    [miss] = await cache.lookup([replace(ALIKE, content_hash="h3")])
+    assert about(miss) == ("vanished", 0.999, "e2")
+    assert cache.indexed == 0
+    await cache.stop()
+
+
 BAD_ANSWER = b'{"v":1,"scope":"s1","content_hash":"h1","answer":{}}'
 GARBAGE = [b"\xff\x00", b"{}", b"[]", b"null", BAD_ANSWER, b'{"v":99}', b""]
 

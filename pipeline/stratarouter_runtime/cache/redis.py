@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -77,7 +77,7 @@ class Counters:
         garbage: values that could not be read; they were deleted.
         unstorable: entries that JSON cannot hold.
         lost_stores: entries not kept because Redis was away.
-        vanished: entries found by likeness whose answer was gone.
+        vanished: entries found by likeness whose answer was gone, or another's.
         copied: hits without a round trip.
     """
 
@@ -295,7 +295,7 @@ class RedisCache:
             return near
         # Their own answer may lie in Redis without a vector, as an alias does: what is alike is as good.
         found = self._copies.get(near.item.place, now)
-        return near if found is None else _alike(found, near.similarity)
+        return _alike(found, near.similarity) if _is_of(found, near) else near
 
     async def _there(self, asked: Sequence[tuple[CacheQuery, Near | CacheMiss]]) -> list[CacheHit | CacheMiss]:
         """The answers of both kinds, in one round trip: what Redis no longer holds is never served."""
@@ -322,7 +322,7 @@ class RedisCache:
         if isinstance(near, CacheMiss):
             return near
         like = fetched.answers.get(near.item.place)
-        if like is not None:
+        if _is_of(like, near):
             return _alike(like, near.similarity)
         self._shelf.remove(near.item.place)
         self.counters.vanished += 1
@@ -456,6 +456,13 @@ def _exact(found: Found) -> CacheHit:
 
 def _alike(found: Found, similarity: float) -> CacheHit:
     return CacheHit("semantic", similarity, found.entry_id, found.answer, found.origin, likeness=similarity)
+
+
+def _is_of(found: Found | None, near: Near) -> TypeGuard[Found]:
+    """Whether ``found``, where ``near`` lay, is its answer: an alias may have come there since, whose answer belongs to
+    another question.
+    """
+    return found is not None and found.entry_id == near.item.entry_id
 
 
 def _read(reply: Any, place: Place) -> Found:
