@@ -11,13 +11,14 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
 
 from stratarouter_runtime.cache import create_cache, sweep
 from stratarouter_runtime.cache.guard import create_guard
@@ -32,6 +33,10 @@ from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, Ca
 from stratarouter_runtime.ports import Cache
 from stratarouter_runtime.records import Answer, Usage, Vector
 from stratarouter_runtime.state.cache_control import Origin
+from stratarouter_runtime.telemetry.logs import EVENT_ATTRIBUTE
+
+if TYPE_CHECKING:
+    from stratarouter_runtime.cache.trips import Trips
 
 DEADLINE_S = 20.0
 LIKELY_MS = 3_600_000
@@ -682,6 +687,61 @@ async def test_what_is_taken_out_for_this_worker_alone_needs_no_room_in_redis(ur
             assert await cache.drop(lambda _: True, None) == 1
         finally:
             await redis.config_set("maxmemory", 0)
+    await cache.stop()
+
+
+FULL = (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"))
+REPLICA = (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"))
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize(("how", "back", "cause"), [(*FULL, "OutOfMemoryError"), (*REPLICA, "ReadOnlyError")])
+async def test_a_redis_that_takes_no_writes_still_answers_lookups(
+    url: str, how: tuple[str, ...], back: tuple[str, ...], cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One refused store had the server left alone, and what it holds was paid for again."""
+    cache = await started(url, uuid.uuid4().hex)
+    await cache.store([ENTRY])
+    async with Redis.from_url(url) as redis:
+        await redis.execute_command(*how)
+        try:
+            for number in range(5):
+                key = f"k{number}"
+                await cache.store([replace(ENTRY, entry_id=key, content_hash=key)])
+                assert await cache.claim(("s1", key))
+                cache._copies.clear()
+                assert isinstance((await cache.lookup([SAME]))[0], CacheHit)
+                assert await cache.lookup([CacheQuery("s1", key, "x")]) == [CacheMiss()]
+        finally:
+            await redis.execute_command(*back)
+    assert (cache.counters.lost_stores, cache.counters.failures, cache.counters.bypassed) == (5, 0, 0)
+    said = [record for record in caplog.records if record.getMessage() == "cache writes refused"]
+    assert {getattr(record, EVENT_ATTRIBUTE)["cause"] for record in said} == {cause}
+    await cache.store([replace(ENTRY, entry_id="k0", content_hash="k0")])
+    assert isinstance((await cache.lookup([replace(SAME, content_hash="k0", vector=None)]))[0], CacheHit)
+    await cache.stop()
+
+
+class Refusing:
+    """A server that is there and gives out nothing."""
+
+    async def ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any] | None:
+        return [NoPermissionError("NOPERM this user has no permissions") for _ in commands]
+
+    async def stop(self) -> None:
+        """Nothing is under way."""
+
+
+async def test_a_redis_that_refuses_lookups_is_left_alone() -> None:
+    cache = await started("redis://127.0.0.1:1/0", "t")
+    assert cache._trips is not None
+    await cache._trips.stop()
+    cache._trips = cast("Trips", Refusing())
+    await cache.store([ENTRY])
+    assert (cache.counters.failures, cache.counters.lost_stores) == (0, 1)
+    assert await cache.lookup([SAME]) == [CacheMiss("unavailable", bypassed=True)]
+    assert cache.lookup_now([SAME]) == [CacheMiss("breaker_open", bypassed=True)]
+    assert cache.counters.failures == 1
     await cache.stop()
 
 

@@ -40,7 +40,7 @@ from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, Ca
 from stratarouter_runtime.ports import Clock, Guard
 from stratarouter_runtime.records import Vector
 from stratarouter_runtime.state.cache_control import Origin
-from stratarouter_runtime.telemetry.logs import event
+from stratarouter_runtime.telemetry.logs import event, event_of
 
 log = logging.getLogger("stratarouter.cache")
 
@@ -63,6 +63,9 @@ LOCAL_ENTRIES = 50_000
 LOCAL_BYTES = 256 * 1024 * 1024
 """Bounds of what one worker holds for finding by likeness; entries beyond are found by their exact words only."""
 
+READING = frozenset({"GET", "PTTL", "SCAN"})
+"""What is asked; anything else is written."""
+
 STORE_CHUNK = 100
 """Entries written in one round trip: 100 of 20 kB take 2 MB and a few milliseconds."""
 
@@ -73,10 +76,10 @@ class Counters:
 
     Attributes:
         bypassed: lookups not asked or not answered.
-        failures: round trips that failed.
+        failures: round trips that failed, or in which Redis refused to be read.
         garbage: values that could not be read; they were deleted.
         unstorable: entries that JSON cannot hold.
-        lost_stores: entries not kept because Redis was away.
+        lost_stores: entries not kept because Redis was away or refused them.
         vanished: entries found by likeness whose answer was gone, or another's.
         copied: hits without a round trip.
     """
@@ -428,17 +431,23 @@ class RedisCache:
         return self._client is None or self._clock.monotonic() < self._away_until
 
     async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any] | None:
-        """One round trip, shared with others; None where it failed, and then Redis is left alone for a while."""
+        """One round trip, shared with others; None where it failed or something was refused. Redis is left alone for a
+        while then, unless all that it refused was to be written.
+        """
         trips = self._trips
         replies = None if trips is None else await trips.ask(commands)
         if replies is None:
             return None
-        refused = next((reply for reply in replies if isinstance(reply, Exception) and not _is_wrong_type(reply)), None)
-        if refused is not None:
-            self._failed(refused)
-            return None
-        self._pause_s = 0.0
-        return replies
+        pairs = zip(commands, replies, strict=True)
+        refused = {one[0] in READING: reply for one, reply in pairs if _is_refusal(reply)}
+        if True in refused:
+            self._failed(refused[True])
+        elif refused:
+            # A server that is full, or a replica: what it holds it gives out as before.
+            event_of(log, logging.WARNING, "cache writes refused", cause=_cause(refused[False]))
+        else:
+            self._pause_s = 0.0
+        return None if refused else replies
 
     def _failed(self, exc: Exception) -> None:
         self.counters.failures += 1
@@ -475,5 +484,14 @@ def _all_done(replies: list[Any] | None) -> bool:
     return replies is not None and not any(isinstance(reply, Exception) for reply in replies)
 
 
-def _is_wrong_type(reply: Any) -> bool:
-    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+def _is_refusal(reply: Any) -> bool:
+    """Whether it is an error that is not about one key."""
+    return isinstance(reply, Exception) and not (
+        isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+    )
+
+
+def _cause(refusal: Exception) -> str:
+    """Its code where redis-py left it there, else its kind. The rest may quote what was to be written."""
+    code = str(refusal).partition(" ")[0]
+    return code if code.isupper() else type(refusal).__name__
