@@ -101,3 +101,34 @@ async def test_one_that_gives_up_is_not_embedded_and_the_end_breaks_off_the_rest
     await gathered.stop()
     with pytest.raises(EmbedderError):
         await left
+
+
+async def test_the_end_fails_who_waits_and_begins_no_call() -> None:
+    """The call that was broken off made room, and the next one left into an embedder about to stop."""
+    slow = Slow()
+    gathered = _gathered(slow, max_calls=1)
+    tasks = await _tasks(gathered, "one", "two", "three")
+    await gathered.stop()
+    async with asyncio.timeout(10):
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(one) for one in ended] == [EmbedderError] * 3
+    assert slow.lists == [["one"]]
+    with pytest.raises(EmbedderError, match="stopped"):
+        await gathered.embed(["four"])
+
+
+async def test_a_window_ends_after_another_start_too() -> None:
+    slow = Slow()
+    gathered = _gathered(slow, window_s=0.05)
+    left = await _tasks(gathered, "one", "two")
+    await gathered.stop()
+    await asyncio.gather(*left, return_exceptions=True)
+    await gathered.start()
+    slow.lists.clear()
+    tasks = await _tasks(gathered, "three", "four")
+    async with asyncio.timeout(10):
+        while len(slow.lists) < 2:
+            await asyncio.sleep(0.005)
+    slow.gate.set()
+    assert len(await asyncio.gather(*tasks)) == 2
+    assert slow.lists == [["three"], ["four"]]

@@ -13,6 +13,8 @@ from stratarouter_runtime.state.window import Windows
 
 log = logging.getLogger("stratarouter.embedders")
 
+STOPPED = "the embedder was stopped"
+
 _Waiting = tuple[str, "asyncio.Future[Vector]"]
 
 
@@ -36,6 +38,7 @@ class GatheredEmbedder:
         self._windows: Windows[None, _Waiting] = Windows(window_s, max_size, max_calls)
         self._calls: set[asyncio.Task[None]] = set()
         self._timer: asyncio.Task[None] | None = None
+        self._stopped = False
 
     @property
     def dimension(self) -> int:
@@ -45,10 +48,15 @@ class GatheredEmbedder:
     async def start(self) -> None:
         """Start the embedder."""
         await self._embedder.start()
+        self._stopped = False
 
     async def stop(self) -> None:
-        """Break off what is under way and stop the embedder. Idempotent."""
-        tasks = [*self._calls, *([] if self._timer is None else [self._timer])]
+        """Break off what is under way, fail who waits and stop the embedder. Idempotent."""
+        # Before the calls, whose end makes room for the next.
+        self._stopped = True
+        _fail(self._windows.clear(), EmbedderError(STOPPED))
+        timer, self._timer = self._timer, None
+        tasks = [*self._calls, *([] if timer is None else [timer])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -58,6 +66,8 @@ class GatheredEmbedder:
         """One unit vector a text. Raises EmbedderError."""
         if len(texts) != 1:
             return await self._embedder.embed(texts)
+        if self._stopped:
+            raise EmbedderError(STOPPED)
         waiting: _Waiting = (texts[0], asyncio.get_running_loop().create_future())
         self._windows.add(self._clock.monotonic(), None, waiting)
         self._pump()

@@ -55,6 +55,12 @@ class Windows(Generic[Key, Item]):
         else:
             del self._waiting[key]
 
+    def clear(self) -> list[Item]:
+        """Nothing waits any more; what did."""
+        left = [item for items in self._waiting.values() for _, item in items]
+        self._waiting.clear()
+        return left
+
     def take(self, now: float) -> list[tuple[Key, list[Item]]]:
         """The calls that leave at ``now``, the one whose first item came first before the others."""
         leaving = []
