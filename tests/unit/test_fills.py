@@ -184,3 +184,31 @@ async def test_a_redis_that_is_away_leases_to_everybody() -> None:
     assert [await each.claim(("s", "c")) for each in (one, other)] == [True, True]
     assert not await one.claim(("s", "c")), "one process's own calls still wait for each other"
     await asyncio.gather(one.stop(), other.stop())
+
+
+async def test_a_claim_that_the_end_overtakes_leaves_neither_a_lease_nor_a_task() -> None:
+    redis = LeaseKeys(clock := Clock())
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(commands: Sequence[tuple[Any, ...]]) -> list[Any] | None:
+        replies = await redis.ask(commands)
+        if commands and commands[0][0] == "SET":
+            asked.set()
+            await answer.wait()
+        return replies
+
+    leases = Leases(slow, Keys("p"), clock)
+    claim = asyncio.create_task(leases.claim(("s", "c")))
+    await asked.wait()
+    before = asyncio.all_tasks()
+    await leases.stop()
+    answer.set()
+    assert await claim
+    assert (redis.names, len(leases)) == (set(), 0)
+    assert await leases.claim(("s", "d")), "nobody is held up by who is stopped"
+    assert (redis.names, len(leases)) == (set(), 0)
+    assert asyncio.all_tasks() <= before
+    leases.start()
+    assert await leases.claim(("s", "c"))
+    assert len(redis.names) == len(leases) == 1
+    await leases.stop()

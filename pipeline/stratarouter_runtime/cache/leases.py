@@ -38,19 +38,30 @@ class Leases:
         self._owner = uuid.uuid4().hex
         self._held: set[Place] = set()
         self._refreshing: asyncio.Task[None] | None = None
+        self._stopped = False
 
     def __len__(self) -> int:
         """Leases held."""
         return len(self._held)
 
+    def start(self) -> None:
+        """Again after ``stop``; a first start needs none."""
+        self._stopped = False
+
     async def claim(self, place: Place) -> bool:
         """Whether this process may fill ``place`` now; where it may not, another one is at it."""
+        if self._stopped:
+            return True
         if place in self._held:
             return False
         name = self._keys.lease(place)
         replies = await self._ask([("SET", name, self._owner, "NX", "PX", int(LEASE_S * 1000))])
         if replies is not None and replies[0] is None:
             return False
+        if self._stopped:
+            # Meanwhile: nobody would renew it, nor give it back.
+            await self._ask([self._if_ours(UNLINK, place)])
+            return True
         self._held.add(place)
         if self._refreshing is None:
             self._refreshing = asyncio.create_task(self._refresh(), name="cache leases")
@@ -63,7 +74,8 @@ class Leases:
             await self._ask([self._if_ours(UNLINK, place)])
 
     async def stop(self) -> None:
-        """Give all back, in one round trip. Idempotent."""
+        """Give all back, in one round trip; claims from now on are granted and not kept. Idempotent."""
+        self._stopped = True
         task, self._refreshing = self._refreshing, None
         if task is not None:
             task.cancel()

@@ -183,6 +183,7 @@ class RedisCache:
             lost=self._watch.lost,
         )
         self._watch.start(self._trips.beat)
+        self._leases.start()
         self._follower_client = connect(self._url, READ_TIMEOUT_S, 1)
         self._follower = Follower(self._follower_client, self._keys, self._shelf, self._clock, self._worker)
         self._follower.start()
