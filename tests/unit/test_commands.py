@@ -207,3 +207,10 @@ def test_the_shell_completes_commands_options_and_names(words: str, expected: li
         timeout=60,
     )
     assert sorted(done.stdout.split()) == sorted(expected)
+
+
+def test_a_threshold_that_no_request_may_have_is_refused_and_not_replaced() -> None:
+    options = ["cache", "explain", "asked", "stored", "--no-topic", "--threshold", "0"]
+    result = CliRunner().invoke(app, options)
+    assert isinstance(result.exception, errors.SchemaViolationError)
+    assert "--threshold" in result.exception.message

@@ -88,6 +88,15 @@ def test_pairs_are_read_by_their_usual_names(tmp_path: Path, name: str, text: st
     assert read(path) == [Pair("x, y", "z", same=True), Pair("p", "q", same=False)]
 
 
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1e"], ids=ascii)
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=ascii)
+def test_only_the_end_of_a_line_ends_a_row(tmp_path: Path, sign: str, end: str) -> None:
+    """Texts copied from the web hold what Unicode calls a line's end; the row was cut there."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(f'a,b,label{end}x{sign}y,"p{sign}q",1{end}'.encode())
+    assert read(path) == [Pair(f"x{sign}y", f"p{sign}q", same=True)]
+
+
 def test_columns_may_be_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,left,right,verdict\n1,x,y,yes\n", encoding="utf-8")
@@ -118,6 +127,9 @@ def test_a_text_may_be_a_conversation(tmp_path: Path) -> None:
     assert pair.asked == conversation_text(turns)
 
 
+PAIR = '{"a": "x", "b": "y", "label": 1, "vector1": [1, 0], "vector2": [1, 0]}\n'
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -129,6 +141,9 @@ def test_a_text_may_be_a_conversation(tmp_path: Path) -> None:
         ("a.jsonl", "[1]\n", "no JSON object"),
         ("a.jsonl", '{"a": "x", "b": "y", "label": 1, "vector1": [1, 0], "vector2": [0]}\n', "row 1"),
         ("a.jsonl", '{"a": "x", "b": "y", "label": 1, "vector1": [0, 0], "vector2": [1, 0]}\n', "row 1"),
+        ("a.jsonl", PAIR + PAIR.replace("[1, 0]", "[1, 0, 0]"), "row 2.*3 numbers.*row 1 has 2"),
+        ("a.jsonl", PAIR + PAIR.replace("vector2", "other"), "row 2: vector1 and vector2"),
+        ("a.csv", 'question,answer,vector\nx,1,"[1]"\ny,2,"[1, 0]"\n', "row 2.*2 numbers.*row 1 has 1"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, name: str, text: str, message: str) -> None:

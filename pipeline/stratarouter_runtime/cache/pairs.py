@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,16 @@ def read(path: Path, columns: Columns | None = None) -> list[Pair] | list[Questi
     label = columns.label or next((name for name in LABEL_COLUMNS if name in rows[0]), None)
     if texts is not None and label is not None:
         vectors = next((names for names in VECTOR_COLUMNS if names[0] in rows[0] and names[1] in rows[0]), None)
-        return [_pair(path, at, row, texts, label, vectors) for at, row in enumerate(rows, 1)]
+        pairs = [_pair(path, at, row, texts, label, vectors) for at, row in enumerate(rows, 1)]
+        _check_lengths(path, [pair.vectors for pair in pairs])
+        return pairs
     question = next((name for name in QUESTION_COLUMNS if name in rows[0]), None)
     answer = next((name for name in ANSWER_COLUMNS if name in rows[0]), None)
     if columns == Columns() and question is not None and answer is not None:
         vector = next((name for name in QUESTION_VECTOR_COLUMNS if name in rows[0]), None)
-        return [_question(path, at, row, (question, answer), vector) for at, row in enumerate(rows, 1)]
+        questions = [_question(path, at, row, (question, answer), vector) for at, row in enumerate(rows, 1)]
+        _check_lengths(path, [one.vector for one in questions])
+        return questions
     raise InvalidRecordError(f"{path} has the columns {', '.join(rows[0])}: no labelled pairs", remedy=REMEDY)
 
 
@@ -113,7 +118,8 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     # A field may hold a long text: the parser's own limit is 128 kB.
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    yield from csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter)
+    # Lines as the parser sees them: str.splitlines also ends one at signs that texts hold, such as U+2028.
+    yield from csv.DictReader(StringIO(text, newline=""), delimiter=delimiter)
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
@@ -170,12 +176,22 @@ def _vectors(path: Path, at: int, row: Mapping[str, Any], names: Sequence[str]) 
     try:
         both = [json.loads(row[name]) if isinstance(row[name], str) else row[name] for name in names]
         found = np.asarray(both, dtype=np.float32)
-    except (ValueError, TypeError) as exc:
+    except (KeyError, ValueError, TypeError) as exc:
         raise InvalidRecordError(f"{path}, row {at}: {' and '.join(names)} are no lists of numbers: {exc}") from exc
     lengths = np.linalg.norm(found, axis=1, keepdims=True) if found.ndim == 2 else np.zeros(1)
     if not all(length > 0 and math.isfinite(length) for length in lengths.ravel()):
         raise InvalidRecordError(f"{path}, row {at}: {' and '.join(names)} are no vectors of one length")
     return np.asarray(found / lengths, dtype=np.float32)
+
+
+def _check_lengths(path: Path, vectors: Sequence[Vector | None]) -> None:
+    """Raises InvalidRecordError where not all rows' vectors are of one length: one embedder's are."""
+    lengths = [0 if row is None else row.shape[-1] for row in vectors]
+    at = next((at for at, length in enumerate(lengths, 1) if length != lengths[0]), None)
+    if at is not None:
+        raise InvalidRecordError(
+            f"{path}, row {at}: vectors of {lengths[at - 1]} numbers, where row 1 has {lengths[0]}"
+        )
 
 
 def _result(answer: str) -> str:

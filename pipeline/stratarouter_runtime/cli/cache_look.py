@@ -101,7 +101,7 @@ def explain(
     tenant: str = typer.Option("default", help="The tenant of both."),
     stored_route: str | None = typer.Option(None, help="The route of the second, where it is another one."),
     stored_tenant: str | None = typer.Option(None, help="The tenant of the second, where it is another one."),
-    threshold: float | None = typer.Option(None, min=0.0, max=1.0, help="The request's own threshold."),
+    threshold: float | None = typer.Option(None, min=0.0, max=1.0, help="The request's own threshold, above 0."),
     bootstrap_servers: str | None = BootstrapOption,
     topic: bool = typer.Option(True, help="Read the cache-control topic for counter-examples."),
     as_json: bool = JsonOption,

@@ -28,6 +28,7 @@ from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.cache_control import CacheControl
 from stratarouter_runtime.state.error_bound import ErrorBound, Observation
 from stratarouter_runtime.telemetry.metrics import Metrics
+from stratarouter_runtime.validation import similarity
 
 if TYPE_CHECKING:
     from stratarouter_runtime.cache.redis import RedisCache
@@ -142,9 +143,11 @@ async def _redis(settings: RuntimeConfig) -> AsyncIterator[RedisCache]:
 
 
 def question(settings: RuntimeConfig, text: str, route: str, tenant: str, threshold: float | None) -> Execution:
-    """A question made ready, as a worker would. Raises UnknownRouteError."""
+    """A question made ready, as a worker would. Raises UnknownRouteError, and SchemaViolationError for a ``threshold``
+    that no request may have.
+    """
     messages = ({"role": "user", "content": text},)
-    options = CacheOptions(threshold=threshold or None)
+    options = CacheOptions(threshold=None if threshold is None else similarity(threshold, "--threshold"))
     request = Request("explain", Decision(route), messages, context=Context(tenant), cache=options)
     return Acceptor(settings, RouteTable.for_config(settings)).accept(request, None)
 
