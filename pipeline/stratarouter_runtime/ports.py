@@ -72,6 +72,9 @@ class Journal(Protocol):
     async def abandoned(self, keys: Sequence[JournalKey]) -> list[bool]:
         """Whether each was started by another worker that is dead now: of such a call nobody knows what came of it."""
 
+    async def spoken_for(self, keys: Sequence[JournalKey]) -> list[bool]:
+        """Whether each has a result, or another worker that lives is at it: to ask for it pays for nothing."""
+
     async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
         """What was spent in each window, by all workers, as of now."""
 

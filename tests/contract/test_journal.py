@@ -264,6 +264,27 @@ async def test_a_call_is_abandoned_where_a_dead_worker_started_it_and_nobody_rec
     assert await me.abandoned([]) == []
 
 
+async def test_an_id_is_spoken_for_where_it_has_a_result_or_another_living_worker_is_at_it(world: World) -> None:
+    dead, alive, me = await world.worker(), await world.worker(), await world.worker()
+    names = ("answered", "failed", "alive's", "follows answer", "dead's", "mine", "follows nothing", "nobody's")
+    keys = [JournalKey("acme", name) for name in names]
+    answered, failed, alives, follower, deads, mine, idle, _ = keys
+    await alive.begin([begin(one) for one in (answered, failed, alives)])
+    await alive.finish([Finish(answered, ANSWER, None), Finish(failed, None, ERROR)])
+    await alive.begin([begin(follower, leader=answered), begin(idle, leader=alives)])
+    await dead.begin([begin(deads)])
+    await me.begin([begin(mine)])
+    assert await me.spoken_for(keys) == [True] * 5 + [False] * 3
+    await world.silence(dead)
+    assert await me.spoken_for(keys) == [True] * 4 + [False] * 4
+    assert await me.spoken_for(keys[::-1]) == [False] * 4 + [True] * 4
+    assert await me.spoken_for([]) == []
+    # As begin judges: who was silent itself takes nobody for dead.
+    await world.outage()
+    assert await me.spoken_for([deads, alives]) == [True, True]
+    assert states(await me.begin([begin(deads), begin(alives)])) == ["busy", "busy"]
+
+
 async def test_heartbeat_brings_a_silent_worker_back_to_life(world: World) -> None:
     other, me = await world.worker(), await world.worker()
     await other.begin([begin(A)])

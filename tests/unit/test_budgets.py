@@ -17,7 +17,7 @@ from stratarouter_runtime.port_values import BudgetWindow, ProviderCall, Spent
 from stratarouter_runtime.records import Answer, Response, Usage
 from stratarouter_runtime.route_file import Budget
 from stratarouter_runtime.telemetry.metrics import Metrics
-from unit.engine_bench import FIRST, SECOND, Bench, Provider, execution
+from unit.engine_bench import FIRST, SECOND, Bench, Provider, execution, until
 
 HUNDRED_CALLS = Budget("team", window_s=86_400, usd=0.05)
 """Five calls of a cent each."""
@@ -210,6 +210,42 @@ async def test_an_id_that_is_paid_for_is_answered_again_though_the_budget_is_spe
             await bench.engine.submit(replace(execution("r", "other words", threshold=None)))
     assert [_code(first), _code(again), _code(other)] == [None, None, "budget_exhausted"]
     assert again.from_journal
+    assert len(provider.calls) == 1
+
+
+class Waiting(Provider):
+    """Holds the calls for one id back."""
+
+    async def call(self, provider: str, call: ProviderCall, **_: Any) -> Answer:
+        if call.request_id == "r":
+            self.calls.append(call)
+            await self.gate.wait()
+            return Answer("late", provider, call.model, Usage(10, 5), cost_usd=0.01)
+        return Answer("soon", provider, call.model, Usage(10, 5), cost_usd=0.01)
+
+
+@pytest.mark.parametrize("lives", [True, False])
+async def test_an_id_that_a_living_worker_is_paying_for_is_waited_for_though_the_budget_is_spent(lives: bool) -> None:
+    """Its partition's next owner published the refusal, and the answer that was paid for stood in the journal alone."""
+    store, provider, budgets = MemoryStore(), Waiting(), [Budget("small", tokens=10)]
+    provider.gate.clear()
+    async with (
+        Bench(provider, store=store, budgets=budgets) as first,
+        Bench(provider, store=store, owner=SECOND, budgets=budgets) as second,
+    ):
+        paid = first.engine.submit(execution("r", "q", threshold=None))
+        await until(lambda: bool(provider.calls))
+        assert _code(await first.engine.submit(execution("other", "else", threshold=None))) is None
+        store.steady_since[SECOND] -= 60
+        if not lives:
+            store.heartbeats[FIRST] -= 60
+        again = second.engine.submit(execution("r", "q", threshold=None), check_journal=True)
+        new = await second.engine.submit(execution("new", "else", threshold=None))
+        if not lives:
+            await again
+        provider.gate.set()
+        codes = [_code(await asked) for asked in (paid, again)]
+    assert (codes, _code(new)) == ([None, None if lives else "budget_exhausted"], "budget_exhausted")
     assert len(provider.calls) == 1
 
 

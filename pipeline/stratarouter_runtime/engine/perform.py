@@ -125,17 +125,17 @@ class Performer:
                 return recorded
 
     async def _refused(self, work: Work) -> Recorded | None:
-        """Why its budgets forbid the call, unless the answer is recorded and costs nothing."""
+        """Why its budgets forbid the call, unless none is to be made: the answer is recorded, or on its way."""
         refusal = await self._persist(lambda: self._budgets.refusal(work.execution), "read budgets", until=work.due)
-        if refusal is None or await self._is_recorded(work):
+        if refusal is None or await self._is_spoken_for(work):
             return None
         return Recorded(None, error_info(refusal))
 
-    async def _is_recorded(self, work: Work) -> bool:
-        """Whether its id was answered before, which the journal then says again, and costs nothing."""
+    async def _is_spoken_for(self, work: Work) -> bool:
+        """Whether its id costs nothing: the journal says its result again, or another living worker pays for it."""
         if work.deferred:
             return False
-        return await self._persist(lambda: self._journal.lookup_one(work.key), "lookup", until=work.due) is not None
+        return await self._persist(lambda: self._journal.spoken_for_one(work.key), "lookup", until=work.due)
 
     async def begin(self, execution: Execution, key: JournalKey, *, leader: JournalKey | None) -> Begun:
         """Claim ``key``; waits while another living worker executes it.

@@ -219,8 +219,8 @@ class GroupedJournal:
         journal: where the rows go.
         max_rows: rows in one call.
         linger_s: how long a row waits for others where less than ``max_rows`` are there; 0 sends at once.
-        writers: calls under way at once for begins and for finishes each; lookups have one. Together they should
-            not be more than the journal's connections by much.
+        writers: calls under way at once for begins and for finishes each; each kind of read has one. Together they
+            should not be more than the journal's connections by much.
         max_waiting: rows of each kind queued or under way; further callers wait their turn.
     """
 
@@ -240,6 +240,7 @@ class GroupedJournal:
         self._begins = _Gatherer[Begin, Begun](journal.begin, **bounds, check=rows.check_begin, abandon=self._abandon)
         self._finishes = _Gatherer[Finish, Recorded](journal.finish, **bounds, check=rows.check_finish, lost=self._lost)
         self._lookups = _Gatherer[JournalKey, Recorded | None](journal.lookup, **bounds, check=rows.check_key)
+        self._spoken = _Gatherer[JournalKey, bool](journal.spoken_for, **bounds, check=rows.check_key)
         self._spent = _Gatherer[BudgetWindow, Spent](journal.spent, **bounds)
 
     async def start(self) -> None:
@@ -247,11 +248,12 @@ class GroupedJournal:
         self._begins.start("begin", self._writers)
         self._finishes.start("finish", self._writers)
         self._lookups.start("lookup", 1)
+        self._spoken.start("spoken for", 1)
         self._spent.start("spent", 1)
 
     async def stop(self) -> None:
         """Take no more, write what is queued, join the writers. Idempotent."""
-        gatherers = (self._begins, self._finishes, self._lookups, self._spent)
+        gatherers = (self._begins, self._finishes, self._lookups, self._spoken, self._spent)
         await asyncio.gather(*(gatherer.stop(STOP_TIMEOUT_S) for gatherer in gatherers))
 
     @staticmethod
@@ -299,6 +301,10 @@ class GroupedJournal:
     def lookup_one(self, key: JournalKey) -> Coroutine[None, None, Recorded | None]:
         """Read one finished result, or None. Errors as ``begin_one``'s."""
         return self._lookups.submit(key)
+
+    def spoken_for_one(self, key: JournalKey) -> Coroutine[None, None, bool]:
+        """Whether it has a result, or another living worker is at it. Errors as ``begin_one``'s."""
+        return self._spoken.submit(key)
 
     async def is_abandoned(self, key: JournalKey) -> bool:
         """Whether a dead worker has started it. Asked too seldom to be gathered. Raises JournalUnavailableError."""

@@ -219,6 +219,17 @@ class MemoryJournal:
             return False
         return row.owner != self._owner and not self._beats(row.owner)
 
+    async def spoken_for(self, keys: Sequence[JournalKey]) -> list[bool]:
+        """As ``PostgresJournal.spoken_for``."""
+        self._check_available("read who is at rows")
+        return [self._store.result(key) is not None or self._is_anothers(self._store.rows.get(key)) for key in keys]
+
+    def _is_anothers(self, row: Row | None) -> bool:
+        """Whether another worker that lives is at it."""
+        if row is None or row.result is not None or row.leader is not None:
+            return False
+        return row.owner != self._owner and self._is_alive(row.owner)
+
     async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
         """As ``PostgresJournal.spent``."""
         self._check_available("read what was spent")

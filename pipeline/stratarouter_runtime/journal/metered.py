@@ -60,6 +60,10 @@ class MeteredJournal:
         """Counted as ``lookup``."""
         return await self._measured("lookup", len(keys), self._journal.abandoned(keys))
 
+    async def spoken_for(self, keys: Sequence[JournalKey]) -> list[bool]:
+        """Counted as ``lookup``."""
+        return await self._measured("lookup", len(keys), self._journal.spoken_for(keys))
+
     async def spent(self, windows: Sequence[BudgetWindow]) -> list[Spent]:
         """Counted as ``spent``."""
         return await self._measured("spent", len(windows), self._journal.spent(windows))

@@ -82,6 +82,7 @@ class PostgresJournal:
         self._database_url = database_url
         self._owner = str(uuid.UUID(owner))
         self._heartbeat_ttl_s = heartbeat_ttl_s
+        self._judge = (self._owner, heartbeat_ttl_s)
         self._pool_max = pool_max
         self._timeout_s = timeout_s
         self._pool: asyncpg.Pool | None = None
@@ -282,12 +283,11 @@ class PostgresJournal:
 
     async def abandoned(self, keys: Sequence[JournalKey]) -> list[bool]:
         """Whether each was started by another worker that is dead now. Errors as ``finish``'s."""
-        found = [False] * len(keys)
-        if keys:
-            columns = _columns(2, keys)
-            for record in await self._fetch("abandoned", *columns, self._owner, self._heartbeat_ttl_s):
-                found[record["ord"] - 1] = True
-        return found
+        return _named(await self._fetch("abandoned", *_columns(2, keys), *self._judge) if keys else (), len(keys))
+
+    async def spoken_for(self, keys: Sequence[JournalKey]) -> list[bool]:
+        """Whether each has a result, or is busy for this worker with another one. Errors as ``finish``'s."""
+        return _named(await self._fetch("spoken_for", *_columns(2, keys), *self._judge) if keys else (), len(keys))
 
     async def payload_hashes(self, keys: Sequence[JournalKey]) -> list[str | None]:
         """What each request was when it was begun (``wire.payload_hash``); None where that is not known."""
@@ -458,6 +458,12 @@ def _charge_columns(items: Sequence[Finish]) -> list[tuple[object, ...]]:
         for window, spent in item.charges
     )
     return _columns(6, charges)
+
+
+def _named(records: Iterable[asyncpg.Record], count: int) -> list[bool]:
+    """Whose places are in ``records``."""
+    places = {record["ord"] - 1 for record in records}
+    return [place in places for place in range(count)]
 
 
 def _in_order(

@@ -224,6 +224,28 @@ WHERE r.state = 'started' AND r.owner <> $3::uuid AND NOT EXISTS (
     WHERE w.owner = r.owner AND w.heartbeat_at > now() - make_interval(secs => $4::float8)
 );
 
+-- name: spoken_for
+SELECT i.ord
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i (tenant, request_id, ord)
+JOIN journal AS r ON r.tenant = i.tenant AND r.request_id = i.request_id
+LEFT JOIN journal AS l ON r.state = 'following' AND l.state = 'succeeded'
+    AND l.tenant = r.leader_tenant AND l.request_id = r.leader_request_id
+WHERE r.state IN ('succeeded', 'failed') OR l.state IS NOT NULL OR (
+    -- Who lives is judged as begin does it: what is busy there is waited for.
+    r.state = 'started' AND r.owner <> $3::uuid AND EXISTS (
+        SELECT FROM workers AS w
+        WHERE w.owner = r.owner AND (
+            w.heartbeat_at > now() - make_interval(secs => $4::float8)
+            OR NOT EXISTS (
+                SELECT FROM workers AS me
+                WHERE me.owner = $3::uuid
+                    AND me.heartbeat_at > now() - make_interval(secs => $4::float8)
+                    AND me.steady_since <= now() - make_interval(secs => $4::float8)
+            )
+        )
+    )
+);
+
 -- name: payload_hashes
 SELECT i.ord, r.payload_hash
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i (tenant, request_id, ord)
