@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import uuid
 from collections import Counter
 from functools import partial
@@ -51,6 +52,8 @@ log = logging.getLogger("stratarouter.assembly")
 BEATS_PER_TTL = 5
 """Heartbeats within ``heartbeat_ttl_s``: some may be late before a living worker is taken for dead."""
 GAUGE_INTERVAL_S = 1.0
+PURGE_INTERVAL_S = 300.0
+"""Between two rounds of deleting results that are older than ``journal_retention_s``."""
 
 
 class Part(Protocol):
@@ -69,8 +72,8 @@ class Assembly:
     Args:
         config: the settings.
         routes: the route table; by default the one that ``config`` names.
-        needs_engine: False for a worker that only enriches: it begins and finishes nothing in the journal, which it
-            opens for its heartbeat and its lanes' checkpoints alone, and calls no provider.
+        needs_engine: False for a worker that only enriches: it begins, finishes and deletes nothing in the journal,
+            which it opens for its heartbeat and its lanes' checkpoints alone, and calls no provider.
         comparer: judges kept answers against fresh ones; by default the one that ``config`` names.
     """
 
@@ -232,6 +235,8 @@ class Assembly:
             asyncio.create_task(self._beat(), name="heartbeat"),
             asyncio.create_task(self._tell(), name="gauges of the engine"),
         ]
+        if self._needs_engine:
+            self._tasks.append(asyncio.create_task(self._purge(), name="purge"))
 
     def _hedge_of(self, route_id: str) -> RouteHedge | None:
         return self.routes.hedge_of(route_id)
@@ -269,6 +274,19 @@ class Assembly:
             except InfrastructureError as exc:
                 event(log, logging.WARNING, "heartbeat failed", cause=str(exc))
             await asyncio.sleep(self.config.heartbeat_ttl_s / BEATS_PER_TTL)
+
+    async def _purge(self) -> None:
+        """Delete what ``journal_retention_s`` has passed; several processes at once do no harm."""
+        while self.config.journal_retention_s > 0:
+            # Spread over the fleet; chance protects nothing here.
+            await asyncio.sleep(PURGE_INTERVAL_S * (0.5 + random.random()))  # noqa: S311
+            try:
+                gone = await self.journal.purge(self.config.journal_retention_s)
+            except InfrastructureError as exc:
+                event(log, logging.WARNING, "purge failed", cause=str(exc))
+            else:
+                if gone:
+                    event(log, logging.INFO, "journal purged", rows=gone)
 
     async def _tell(self) -> None:
         while True:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -44,8 +43,6 @@ HANDOVER_AFTER_S = 5.0
 """A stopping worker gives its partitions to others after this, even if calls are still in flight."""
 COMMIT_GRACE_S = 5.0
 """Time for the last commits once everything taken is answered."""
-PURGE_INTERVAL_S = 300.0
-"""Between two rounds of deleting results that are older than ``journal_retention_s``."""
 TRACES_GRACE_S = 2.0
 """For the last spans to leave; an exporter that is away holds no shutdown up."""
 
@@ -185,7 +182,6 @@ class Worker:
         self._tasks = [
             asyncio.create_task(self._checkpoint_loop(), name="checkpoints"),
             asyncio.create_task(self._gauge_loop(), name="gauges"),
-            asyncio.create_task(self._purge_loop(), name="purge"),
         ]
 
     async def _require_deltas(self) -> None:
@@ -317,19 +313,6 @@ class Worker:
                 await self.assembly.journal.save_checkpoints(items)
             except InfrastructureError as exc:
                 event(log, logging.WARNING, "checkpoint failed", cause=str(exc))
-
-    async def _purge_loop(self) -> None:
-        """Delete what ``journal_retention_s`` has passed; several workers at once do no harm."""
-        while self.config.journal_retention_s > 0:
-            # Spread over the fleet; chance protects nothing here.
-            await asyncio.sleep(PURGE_INTERVAL_S * (0.5 + random.random()))  # noqa: S311
-            try:
-                gone = await self.assembly.journal.purge(self.config.journal_retention_s)
-            except InfrastructureError as exc:
-                event(log, logging.WARNING, "purge failed", cause=str(exc))
-            else:
-                if gone:
-                    event(log, logging.INFO, "journal purged", rows=gone)
 
     async def _gauge_loop(self) -> None:
         metrics = self.assembly.metrics

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -673,6 +674,27 @@ async def test_purges_find_every_old_call_of_a_table_that_none_looks_through_who
         if not left:
             break
     assert left == 0
+
+
+async def test_a_purge_in_memory_gives_others_their_turn() -> None:
+    world = MemoryWorld()
+    me = await world.worker()
+    keys = [JournalKey("acme", f"{n}") for n in range(100)]
+    await me.begin([begin(JournalKey("acme", f"follows {n}"), leader=key) for n, key in enumerate(keys)])
+    await me.finish([Finish(key, ANSWER, None) for key in keys])
+    await world.age()
+    left: list[int] = []
+
+    async def look() -> None:
+        while True:
+            left.append(len(world.store.rows))
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        looking = asyncio.create_task(look())
+        assert await me.purge(50, batch=10) == 200
+        looking.cancel()
+    assert [before - after for before, after in pairwise(left) if before != after] == [10] * 20
 
 
 # -- what only a server can do ---------------------------------------------------------------------------------

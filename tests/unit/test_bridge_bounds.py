@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from stratarouter_runtime import assembly
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft
@@ -22,6 +23,7 @@ from stratarouter_runtime.errors import (
     ShuttingDownError,
 )
 from stratarouter_runtime.inline import InlineCarrier
+from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
 from stratarouter_runtime.records import CacheCommand, Response
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
@@ -99,6 +101,41 @@ async def test_who_waits_when_the_bridge_is_closed_is_told_so(bridge: CoreRuntim
     for task in (under_way, waiting):
         with pytest.raises(ShuttingDownError):
             await asyncio.wait_for(task, 5.0)
+
+
+@pytest.mark.parametrize(("retention_s", "left"), [(0.001, 0), (0.0, 5), (3600.0, 5)])
+async def test_results_are_kept_in_process_for_as_long_as_is_set(
+    monkeypatch: pytest.MonkeyPatch, retention_s: float, left: int
+) -> None:
+    """Workers alone deleted old ones: the journal in memory grew as long as the bridge was open."""
+    monkeypatch.setattr(assembly, "PURGE_INTERVAL_S", 0.01)
+    purged = asyncio.Event()
+
+    class Journal(MemoryJournal):
+        async def purge(self, older_than_s: float, batch: int = 5000) -> int:
+            gone = await super().purge(older_than_s, batch)
+            if len(store.rows) == left:
+                purged.set()
+            return gone
+
+    store = MemoryStore()
+    monkeypatch.setattr(assembly, "create_journal", lambda _, *, owner: Journal(store, owner=owner))
+    async with Simulator(SimulatorSettings(latency_ms=1)) as simulator:
+        table = {
+            "providers": {"sim": {"kind": "simulator", "base_url": simulator.base_url}},
+            "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
+        }
+        config = RuntimeConfig(state_backend="memory", cache_enabled=False, journal_retention_s=retention_s)
+        async with CoreRuntimeBridge(config, RouteTable.from_dict(table)) as bridge:
+            for number in range(5):
+                await bridge.execute("chat", query=f"question {number}", request_id=f"r{number}")
+            purged.clear()
+            if retention_s > 0:
+                await asyncio.wait_for(purged.wait(), 5.0)
+            else:
+                await asyncio.sleep(0.1)
+            assert len(store.rows) == left
+    assert purged.is_set() is (retention_s > 0)
 
 
 async def test_the_metrics_of_an_inline_bridge_can_be_shown_among_ones_own(bridge: CoreRuntimeBridge) -> None:

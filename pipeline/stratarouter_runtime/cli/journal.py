@@ -1,4 +1,4 @@
-"""``journal purge``: delete old results by hand; workers do the same by themselves."""
+"""``journal purge``: delete old results by hand; workers and bridges in-process do the same by themselves."""
 
 from __future__ import annotations
 

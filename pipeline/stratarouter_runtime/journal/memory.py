@@ -5,6 +5,7 @@ Workers of one test share a ``MemoryStore``, as real ones share a database.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -259,22 +260,35 @@ class MemoryJournal:
         self._store.checkpoints.pop((group, topic, partition), None)
 
     async def purge(self, older_than_s: float, batch: int = 5000) -> int:
-        """As ``PostgresJournal.purge``; ``batch`` has no meaning here. What was spent in windows that are over goes as
-        soon as results do: nobody reads it here.
+        """As ``PostgresJournal.purge``: after ``batch`` rows others have their turn. What was spent in windows that are
+        over goes as soon as results do: nobody reads it here.
         """
-        del batch
         self._check_available("purge")
         ended = self._store.wall() - older_than_s
         for window in [window for window in self._store.spending if window.start + window.length_s < ended]:
             del self._store.spending[window]
         before = self._store.clock() - older_than_s
-        every = self._store.rows
-        old = {key for key, row in every.items() if row.finished_at is not None and row.finished_at < before}
-        old |= {key for key, row in every.items() if self._is_nobodys(row) and row.started_at < before}
-        old |= {key for key, row in every.items() if row.leader in old}
-        for key in old:
-            del every[key]
-        return len(old)
+        gone = await self._delete(lambda row: self._is_old(row, before), batch)
+        # A follower has no result once its leader is gone.
+        followers = await self._delete(lambda row: row.leader in gone, batch) if gone else gone
+        return len(gone | followers)
+
+    async def _delete(self, is_over: Callable[[Row], bool], batch: int) -> set[JournalKey]:
+        every, gone = self._store.rows, set[JournalKey]()
+        keys = list(every)
+        for start in range(0, len(keys), batch):
+            for key in keys[start : start + batch]:
+                row = every.get(key)
+                if row is not None and is_over(row):
+                    del every[key]
+                    gone.add(key)
+            await asyncio.sleep(0)
+        return gone
+
+    def _is_old(self, row: Row, before: float) -> bool:
+        if row.finished_at is not None:
+            return row.finished_at < before
+        return row.started_at < before and self._is_nobodys(row)
 
     def _is_nobodys(self, row: Row) -> bool:
         """Whether it is a call that nobody is at any more."""
