@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stratarouter_runtime.state.limiter import BURST_S, MAX_RESET_S, RateHint, RateLimiter, RateWindow
+from stratarouter_runtime.state.limiter import BURST_S, MAX_RESET_S, Booking, RateHint, RateLimiter, RateWindow
 
 NOTHING = RateWindow()
 
@@ -125,6 +127,56 @@ def test_a_place_that_is_not_used_goes_to_the_next() -> None:
     assert [booking.wait_s for booking in bookings] == [0.0, 0.0, 1.0, 2.0]
     last.release()
     assert limiter.wait_s(0.0, 1) == 2.0
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 20), st.integers(1, 6000), st.floats(0, 1)), min_size=1, max_size=20),
+    st.floats(0, 120),
+    st.lists(st.tuples(st.floats(0, 3), st.integers(1, 40), st.integers(0, 3)), min_size=1, max_size=60),
+)
+def test_what_calls_from_before_a_pause_have_not_used_lets_no_more_leave_after_it(
+    early: list[tuple[float, int, float]], idle_s: float, late: list[tuple[float, int, int]]
+) -> None:
+    """Early calls that booked much, took little and lasted long gave back time that was over."""
+    limit, tokens, now = 6000, 100, 0.0
+    limiter, under_way, leaving = RateLimiter(tokens_per_minute=limit), deque[tuple[Booking, int]](), list[float]()
+    for pause, booked, share in early:
+        now += pause
+        under_way.append((limiter.reserve(now, booked), int(booked * share)))
+    # Until all that was booked is over.
+    now += limiter.wait_s(now, limit) + BURST_S + idle_s
+    for pause, calls, ended in late:
+        now += pause
+        for _ in range(calls):
+            booking = limiter.reserve(now, tokens)
+            leaving.append(now + booking.wait_s)
+            booking.settle(tokens)
+        for _ in range(min(ended, len(under_way))):
+            booking, used = under_way.popleft()
+            booking.settle(used)
+    leaving.sort()
+    allowed = limit + limit * BURST_S / 60 + tokens
+    for first in leaving[::7]:
+        assert tokens * sum(first <= at < first + 60 for at in leaving) <= allowed + 1e-6
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["after a pause", "behind a closed key"])
+@pytest.mark.parametrize(("used", "waits"), [(0, 10.0), (400, 10.0), (700, 13.0)])
+def test_a_place_whose_time_is_over_gives_nothing_back_and_still_pays_its_debt(
+    closed: bool, used: int, waits: float
+) -> None:
+    limiter = RateLimiter(tokens_per_minute=6000)
+    early, now = limiter.reserve(0.0, 400), 5.0
+    if closed:
+        limiter.penalise(3.0, 2.0)
+        now = 3.0
+    late = [limiter.reserve(now, 400) for _ in range(3)]
+    early.settle(used)
+    assert limiter.wait_s(5.0, 200) == pytest.approx(waits + 2.0)
+    # Those that came after it give back what they have not used.
+    for booking in late:
+        booking.settle(200)
+    assert limiter.wait_s(5.0, 200) == pytest.approx(waits + 2.0 - 3 * 2.0)
 
 
 def test_calls_are_held_back_only_where_next_to_nothing_is_left() -> None:

@@ -42,11 +42,17 @@ class RateHint:
 
 
 class _Schedule:
-    """One limit: when the next unit has its place."""
+    """One limit: when the next unit has its place.
+
+    Attributes:
+        pauses: how often a place began later than the one before it ended. Whatever was booked before is over then,
+            used or not: what is given back of it would be taken from places that were booked since.
+    """
 
     def __init__(self, per_minute: int | None) -> None:
         self.configured = per_minute
         self.per_minute = per_minute
+        self.pauses = 0
         self._next = 0.0
 
     def wait_s(self, now: float, units: float) -> float:
@@ -66,7 +72,10 @@ class _Schedule:
         if self.per_minute is None:
             return None
         length_s = self.length_s(units)
-        self._next = max(self._next, now) + length_s
+        if now > self._next:
+            self.pauses += 1
+            self._next = now
+        self._next += length_s
         return _Place(self, length_s)
 
     def move_back(self, seconds: float) -> None:
@@ -88,17 +97,23 @@ class _Schedule:
 class _Place:
     """What one call took of one schedule. Given back in the schedule's time: its limit may have changed meanwhile."""
 
-    __slots__ = ("_length_s", "_schedule")
+    __slots__ = ("_length_s", "_pauses", "_schedule")
 
     def __init__(self, schedule: _Schedule, length_s: float) -> None:
         self._schedule = schedule
         self._length_s = length_s
+        self._pauses = schedule.pauses
 
     def release(self) -> None:
-        self._schedule.move_back(self._length_s)
+        self._give_back(self._length_s)
 
     def settle(self, units: float) -> None:
-        self._schedule.move_back(self._length_s - self._schedule.length_s(units, MAX_DEBT_MINUTES))
+        self._give_back(self._length_s - self._schedule.length_s(units, MAX_DEBT_MINUTES))
+
+    def _give_back(self, seconds: float) -> None:
+        # What was used and not booked is owed, however long ago it was booked.
+        if seconds < 0 or self._pauses == self._schedule.pauses:
+            self._schedule.move_back(seconds)
 
 
 class Booking:
