@@ -11,6 +11,11 @@ KINDS = ("paid", "late", "exact", "semantic", "coalesced", "replayed")
 JOURNALED = ("paid", "coalesced")
 HITS = ("exact", "semantic")
 
+COUNTED_WITHIN_S = 600
+"""A response is counted at most so long after its result was recorded, unless its lane or the broker was away."""
+MINUTE_S = 60
+EVER_S = 2**40
+
 Sums = Mapping[str, Mapping[str, int]]
 """Whole numbers by tenant and name: responses as ``paid``, nano-dollars as ``paid_nano``."""
 
@@ -53,6 +58,15 @@ class LedgerLine:
     def nano_without(self) -> int:
         """What they would have cost, in nano-dollars."""
         return sum(self.nano_usd.values())
+
+
+def longest_s(retention_s: float) -> int:
+    """How far back the journal holds the result of every response that was counted, where results are kept for
+    ``retention_s`` (0: for ever). A ledger begins with a whole minute.
+    """
+    if retention_s <= 0:
+        return EVER_S
+    return max(0, int(retention_s) - MINUTE_S - COUNTED_WITHIN_S)
 
 
 def reconcile(sources: Sources) -> list[LedgerLine]:

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from stratarouter_runtime.cli import app
 from stratarouter_runtime.cli.usage import dollars, seconds
-from stratarouter_runtime.errors import ConfigurationError
+from stratarouter_runtime.errors import ConfigurationError, JournalUnavailableError
 from stratarouter_runtime.journal.usage import kind_of
-from stratarouter_runtime.ledger import HITS, JOURNALED, KINDS, Sources, reconcile
+from stratarouter_runtime.ledger import HITS, JOURNALED, KINDS, Sources, longest_s, reconcile
 
 numbers = st.fixed_dictionaries(
     {f"{kind}{end}": st.integers(0, 10**15) for kind in KINDS if kind != "late" for end in ("", "_nano")}
@@ -91,3 +93,39 @@ def test_a_duration_is_a_number_and_a_unit(text: str, value: int) -> None:
 def test_what_is_no_duration_is_refused_with_what_one_is(text: str) -> None:
     with pytest.raises(ConfigurationError, match="no duration"):
         seconds(text, "--window")
+
+
+@pytest.mark.parametrize("retention_s", [3600.0, 86_400.0, 1_209_600.5])
+def test_of_the_longest_window_every_response_has_its_result_still(retention_s: float) -> None:
+    """It begins with a whole minute, and a result is there for some time before its response is counted."""
+    for now in (1_800_000_000, 1_800_000_059):
+        began = now - longest_s(retention_s)
+        assert began - began % 60 - 600 >= now - retention_s
+        assert began - 60 - 600 <= now - retention_s + 1
+
+
+def test_results_kept_for_ever_and_for_no_time() -> None:
+    assert longest_s(0.0) > 1e9
+    assert longest_s(600.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("retention", "window", "said"),
+    [("86400", "1d", "1429m"), ("86400", "24h", "1429m"), ("86400", "1430m", "1429m"), ("600", "1m", "keep results")],
+)
+def test_a_window_as_long_as_results_are_kept_is_refused_with_the_longest_there_is(
+    monkeypatch: pytest.MonkeyPatch, retention: str, window: str, said: str
+) -> None:
+    """Results of its first minutes were gone already: it told of differences that were none."""
+    monkeypatch.setenv("STRATAROUTER_JOURNAL_RETENTION_S", retention)
+    refused = CliRunner().invoke(app, ["ledger", "--window", window]).exception
+    assert isinstance(refused, ConfigurationError)
+    assert f"journal_retention_s = {retention}" in refused.message
+    assert said in refused.remedy
+
+
+def test_the_longest_window_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRATAROUTER_JOURNAL_RETENTION_S", "86400")
+    nowhere = "postgresql://u:p@127.0.0.1:1/d"
+    away = CliRunner().invoke(app, ["ledger", "--window", "1429m", "--database-url", nowhere]).exception
+    assert isinstance(away, JournalUnavailableError)

@@ -100,11 +100,7 @@ def ledger(
 
     settings = configure(config, database_url=database_url)
     length = seconds(window, "--window")
-    if 0 < settings.journal_retention_s < length:
-        raise ConfigurationError(
-            f"--window {window} is longer than results are kept (journal_retention_s = {settings.journal_retention_s})",
-            remedy="ask for a shorter window",
-        )
+    _check_kept(settings, window, length)
     lines = reconcile(run(_sources(settings, length, settle)))
     if as_json:
         typer.echo(json_bytes([_as_dict(line) for line in lines]).decode())
@@ -112,6 +108,20 @@ def ledger(
         _print(lines)
     if any(line.differences for line in lines):
         raise typer.Exit(1)
+
+
+def _check_kept(settings: RuntimeConfig, window: str, length_s: int) -> None:
+    """Refuse a window whose first results may be gone: they would be told as differences."""
+    from stratarouter_runtime.ledger import COUNTED_WITHIN_S, longest_s
+
+    longest_m = longest_s(settings.journal_retention_s) // MINUTE_S
+    if length_s > longest_m * MINUTE_S:
+        shorter = f"ask for --window {longest_m}m at most: a result is recorded up to {COUNTED_WITHIN_S} s before"
+        raise ConfigurationError(
+            f"results are not kept for as long as --window {window} reaches back "
+            f"(journal_retention_s = {settings.journal_retention_s})",
+            remedy=f"{shorter} its response is counted" if longest_m else "keep results longer",
+        )
 
 
 async def _sources(settings: RuntimeConfig, length_s: int, settle_s: float) -> Any:

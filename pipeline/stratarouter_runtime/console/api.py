@@ -14,7 +14,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, InfrastructureError, RuntimeSystemError, in_general
 from stratarouter_runtime.journal.reader import STATES, JournalReader
 from stratarouter_runtime.journal.usage import WINDOWS_S, UsageAccounts
-from stratarouter_runtime.ledger import reconcile
+from stratarouter_runtime.ledger import longest_s, reconcile
 from stratarouter_runtime.processors.cache_control import ControlWriter
 from stratarouter_runtime.processors.find_response import find_answer
 from stratarouter_runtime.records import CacheCommand
@@ -379,9 +379,10 @@ async def money(sources: Sources, asked: Asked) -> dict[str, Any]:
 
 
 async def ledger(sources: Sources, asked: Asked) -> list[dict[str, Any]]:
-    """Each tenant's account held against the journal, over the last day or so."""
+    """Each tenant's account held against the journal, over the last day or so, as far as results are kept."""
     now = int(time.time())
-    since_s = max(parse_time(asked.text("since") or "1d", "since") // 1000, now - MAX_LEDGER_S)
+    longest = min(MAX_LEDGER_S, longest_s(sources.config.journal_retention_s))
+    since_s = max(parse_time(asked.text("since") or "1d", "since") // 1000, now - longest)
     accounts = await sources.accounts()
     found = await accounts.ledger(since_s - since_s % MINUTE_S, now + 2 * MINUTE_S, now - SETTLE_S)
     return [
