@@ -784,6 +784,34 @@ async def test_a_new_row_beside_an_old_one_was_started_once(postgres: PostgresWo
 
 
 @pytest.mark.stack
+@pytest.mark.parametrize(
+    ("keys", "finished"),
+    [((B, C), (B,)), ((B, C), (C,)), ((B, C, JournalKey("acme", "d")), (B, C))],
+    ids=["an old row", "a new row", "one of each"],
+)
+async def test_a_row_whose_result_comes_while_rows_are_made_is_none_of_them(
+    postgres: PostgresWorld, monkeypatch: pytest.MonkeyPatch, keys: Sequence[JournalKey], finished: Sequence[JournalKey]
+) -> None:
+    """The newest of this owner's rows were taken for the new ones: a call was made, and paid, for what had failed."""
+    me = await postgres.worker()
+    await me.begin([begin(A)])
+    await me.begin([begin(B, leader=A)])
+    execute = asyncpg.Pool.execute
+
+    async def and_then(pool: asyncpg.Pool, statement: str, *arguments: object) -> str:
+        monkeypatch.undo()
+        made: str = await execute(pool, statement, *arguments)
+        await me.finish([Finish(key, None, ERROR) for key in finished])
+        return made
+
+    monkeypatch.setattr(asyncpg.Pool, "execute", and_then)
+    begun = await me.begin([begin(key) for key in keys])
+    assert states(begun) == ["recorded" if key in finished else "granted" for key in keys]
+    found = await postgres.run("SELECT state FROM journal WHERE request_id > 'a' ORDER BY request_id")
+    assert [row["state"] for row in found] == ["failed" if key in finished else "started" for key in keys]
+
+
+@pytest.mark.stack
 async def test_follower_s_row_holds_no_answer(postgres: PostgresWorld) -> None:
     me = await postgres.worker()
     await me.begin([begin(A), begin(B, leader=A)])

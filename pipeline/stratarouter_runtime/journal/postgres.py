@@ -203,7 +203,7 @@ class PostgresJournal:
         left = set(mine)
         if made:
             found = await self._fetch("begun_by", *columns[:3], self._owner)
-            # Another count: somebody took rows over meanwhile, and what is found may be older.
+            # Another count: somebody took rows over or finished some meanwhile, and what is found may be older.
             if len(found) == made:
                 left.difference_update([mine[record["ord"] - 1] for record in found])
         return left

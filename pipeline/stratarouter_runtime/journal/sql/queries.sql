@@ -20,15 +20,16 @@ ORDER BY i.tenant COLLATE "C", i.request_id COLLATE "C"
 ON CONFLICT (tenant, request_id) DO NOTHING;
 
 -- name: begun_by
--- Where begin_new took some of the rows only: the places of those, which are the last that this owner made.
+-- Where begin_new took some of the rows only: the places of those, which are the last that this owner made. Whoever has
+-- written a result into one of the rows since wrote last: none is told then.
 WITH found AS (
-    SELECT i.ord, age(r.xmin) AS since
+    SELECT i.ord, age(r.xmin) AS since, r.state
     FROM unnest($1::text::text[], $2::text::text[], $3::text::text[]) WITH ORDINALITY
         AS i (tenant, request_id, payload_hash, ord)
     JOIN journal AS r ON r.tenant = i.tenant AND r.request_id = i.request_id
     WHERE r.owner = $4::uuid AND r.payload_hash = i.payload_hash
 )
-SELECT ord FROM found WHERE since = (SELECT min(since) FROM found);
+SELECT ord FROM found WHERE since = (SELECT min(since) FROM found) AND state IN ('started', 'following');
 
 -- name: begin
 WITH item AS MATERIALIZED (
