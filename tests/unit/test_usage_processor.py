@@ -22,6 +22,8 @@ from stratarouter_runtime.usage_deltas import Delta, encode
 
 MONEY = Budget("money", usd=10.0)
 TOKENS = Budget("tokens", tokens=1000)
+NOW_S = 40_000
+"""Within the first day."""
 
 
 def _spent(budget: str, *, usd: float = 0.0, tokens: int = 0) -> Spending:
@@ -41,22 +43,42 @@ def _spent(budget: str, *, usd: float = 0.0, tokens: int = 0) -> Spending:
     ],
 )
 def test_an_alert_is_due_from_80_and_from_100_percent(spent: Spending, percents: list[int]) -> None:
-    assert [percent for _, percent in due_alerts([spent], [MONEY, TOKENS], set())] == percents
+    assert [percent for _, percent in due_alerts([spent], [MONEY, TOKENS], {}, NOW_S)] == percents
 
 
 @pytest.mark.parametrize("usd", [1.07, 2.14, 4.03])
 def test_the_last_nano_dollar_of_a_budget_raises_the_last_alert(usd: float) -> None:
     """1.07 * 1e9 is more than 1,070,000,000 in floats: a budget spent to the end was never said to be."""
     budget, spent = Budget("money", usd=usd), _spent("money", usd=usd)
-    assert [percent for _, percent in due_alerts([spent], [budget], set())] == [80, 100]
+    assert [percent for _, percent in due_alerts([spent], [budget], {}, NOW_S)] == [80, 100]
     just_below = replace(spent, nano_usd=spent.nano_usd - 1)
-    assert [percent for _, percent in due_alerts([just_below], [budget], set())] == [80]
+    assert [percent for _, percent in due_alerts([just_below], [budget], {}, NOW_S)] == [80]
 
 
 def test_an_alert_is_raised_once_in_a_window() -> None:
     spent = _spent("money", usd=20.0)
-    assert due_alerts([spent], [MONEY], {("money", "acme", 0, 80), ("money", "acme", 0, 100)}) == []
-    assert len(due_alerts([spent], [MONEY], {("money", "acme", 86_400, 80)})) == 2
+    raised = {("money", "acme", 0, percent): 86_400 for percent in (80, 100)}
+    assert due_alerts([spent], [MONEY], raised, NOW_S) == []
+    assert len(due_alerts([spent], [MONEY], {("money", "acme", 86_400, 80): 86_400}, NOW_S)) == 2
+
+
+@pytest.mark.parametrize(
+    ("row_s", "now_s", "percents"),
+    [(60, 59, [80, 100]), (86_400, 59, [80, 100]), (86_400, 60, []), (86_400, 86_399, [])],
+    ids=["its own", "its own, of a day's before", "a day's", "a day's at its end"],
+)
+def test_an_alert_is_of_the_budgets_present_window_alone(row_s: int, now_s: int, percents: list[int]) -> None:
+    """What a day's window held was taken for the minute's after its budget had become one a minute."""
+    minute, spent = replace(MONEY, window_s=60), replace(_spent("money", usd=20.0), window_s=row_s)
+    due = due_alerts([spent], [minute], {}, now_s)
+    assert [(alert.window_s, percent) for alert, percent in due] == [(60, percent) for percent in percents]
+
+
+@pytest.mark.parametrize(("noted_s", "percents"), [(3600, [80, 100]), (86_400, [100]), (31 * 86_400, [100])])
+def test_an_alert_of_a_shorter_window_holds_back_none_of_a_longer_one(noted_s: int, percents: list[int]) -> None:
+    raised = {("money", "acme", 0, 80): noted_s}
+    due = due_alerts([_spent("money", usd=20.0)], [MONEY], raised, NOW_S)
+    assert [percent for _, percent in due] == percents
 
 
 def _line(**more: object) -> bytes:

@@ -60,7 +60,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What is spent of one budget by one tenant in the present window."""
+    """What is spent of one budget by one tenant in the present window. ``window_s``: of the longest that began then,
+    where the budget's length was changed.
+    """
 
     budget: str
     tenant: str
@@ -213,10 +215,11 @@ class UsageAccounts:
             found = await self._open().fetch(statements()["spending_now"])
         return [Spending(*row) for row in found]
 
-    async def alerted(self) -> set[tuple[str, str, int, int]]:
-        """Alerts raised for the present windows: budget, tenant, window's start, percent."""
+    async def alerted(self) -> dict[tuple[str, str, int, int], int]:
+        """Alerts raised for the present windows, by budget, tenant, window's start and percent: the window's length."""
         with mapped("read alerts"):
-            return {tuple(row) for row in await self._open().fetch(statements()["alerted"])}
+            found = await self._open().fetch(statements()["alerted"])
+        return {tuple(key): window_s for *key, window_s in found}
 
     async def note_alert(self, spent: Spending, percent: int) -> None:
         """Remember that the alert was raised. Raises JournalUnavailableError."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,19 +84,22 @@ class _ReadCommittedTransport(Transport):
 
 
 def due_alerts(
-    spendings: Sequence[Spending], budgets: Sequence[Budget], raised: set[tuple[str, str, int, int]]
+    spendings: Sequence[Spending],
+    budgets: Sequence[Budget],
+    raised: Mapping[tuple[str, str, int, int], int],
+    now_s: int,
 ) -> list[tuple[Spending, int]]:
-    """Which alerts to raise now: of each budget that passed 80 or 100 % of its money or its tokens, those not raised
-    before in this window.
+    """Which alerts to raise now, in epoch seconds: of each budget that passed 80 or 100 % of its money or its tokens in
+    its present window, those not raised before in this one, or a longer one that began with it.
     """
     by_name = {budget.name: budget for budget in budgets}
     return [
-        (spent, percent)
+        (replace(spent, window_s=budget.window_s), percent)
         for spent in spendings
+        if (budget := by_name.get(spent.budget)) is not None and spent.window_start == now_s - now_s % budget.window_s
         for percent in ALERT_PERCENTS
-        if spent.budget in by_name
-        and _passes(spent, by_name[spent.budget], percent)
-        and (spent.budget, spent.tenant, spent.window_start, percent) not in raised
+        if _passes(spent, budget, percent)
+        and raised.get((spent.budget, spent.tenant, spent.window_start, percent), 0) < budget.window_s
     ]
 
 
@@ -260,7 +264,7 @@ class UsageProcessor:
 
     async def _raise_alerts(self) -> None:
         spendings, raised = await self._accounts.spending(), await self._accounts.alerted()
-        for spent, percent in due_alerts(spendings, self._budgets, raised):
+        for spent, percent in due_alerts(spendings, self._budgets, raised, int(time.time())):
             event(
                 log, logging.WARNING, "budget alert", budget=spent.budget, tenant=spent.tenant, percent=percent,
                 spent_usd=spent.nano_usd / 1e9, spent_tokens=spent.tokens, window_start=spent.window_start,

@@ -145,16 +145,19 @@ WITH item AS MATERIALIZED (
     RETURNING j.tenant, j.request_id
 ), charged AS (
     -- Only for results that this statement has written: a result is charged as often as it is recorded, once.
+    -- Of a budget whose length was changed two windows may begin with the same second. What either holds was spent
+    -- since then: they are one row, as long as the longer.
     INSERT INTO spending AS s (budget, tenant, window_start, window_s, nano_usd, tokens, calls)
-    SELECT c.budget, i.tenant, c.window_start, c.window_s, sum(c.nano_usd), sum(c.tokens), count(*)
+    SELECT c.budget, i.tenant, c.window_start, max(c.window_s), sum(c.nano_usd), sum(c.tokens), count(*)
     FROM unnest($8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[])
         AS c (ord, budget, window_start, window_s, nano_usd, tokens)
     JOIN item AS i ON i.ord = c.ord
     JOIN written AS w ON w.tenant = i.tenant AND w.request_id = i.request_id
-    GROUP BY c.budget, i.tenant, c.window_start, c.window_s
+    GROUP BY c.budget, i.tenant, c.window_start
     ORDER BY c.budget, i.tenant, c.window_start
     ON CONFLICT (budget, tenant, window_start) DO UPDATE
-    SET nano_usd = s.nano_usd + excluded.nano_usd, tokens = s.tokens + excluded.tokens, calls = s.calls + excluded.calls
+    SET window_s = greatest(s.window_s, excluded.window_s), nano_usd = s.nano_usd + excluded.nano_usd,
+        tokens = s.tokens + excluded.tokens, calls = s.calls + excluded.calls
 )
 -- What is not in the reply was written.
 SELECT
@@ -193,15 +196,16 @@ WITH item AS MATERIALIZED (
     RETURNING tenant, request_id
 )
 INSERT INTO spending AS s (budget, tenant, window_start, window_s, nano_usd, tokens, calls)
-SELECT c.budget, i.tenant, c.window_start, c.window_s, sum(c.nano_usd), sum(c.tokens), count(*)
+SELECT c.budget, i.tenant, c.window_start, max(c.window_s), sum(c.nano_usd), sum(c.tokens), count(*)
 FROM unnest($11::bigint[], $12::text[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[])
     AS c (ord, budget, window_start, window_s, nano_usd, tokens)
 JOIN item AS i ON i.ord = c.ord
 JOIN written AS w ON w.tenant = i.tenant AND w.request_id = i.request_id
-GROUP BY c.budget, i.tenant, c.window_start, c.window_s
+GROUP BY c.budget, i.tenant, c.window_start
 ORDER BY c.budget, i.tenant, c.window_start
 ON CONFLICT (budget, tenant, window_start) DO UPDATE
-SET nano_usd = s.nano_usd + excluded.nano_usd, tokens = s.tokens + excluded.tokens, calls = s.calls + excluded.calls;
+SET window_s = greatest(s.window_s, excluded.window_s), nano_usd = s.nano_usd + excluded.nano_usd,
+    tokens = s.tokens + excluded.tokens, calls = s.calls + excluded.calls;
 
 -- name: lookup
 SELECT

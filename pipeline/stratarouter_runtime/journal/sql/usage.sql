@@ -68,13 +68,17 @@ SELECT budget, tenant, window_start, window_s, nano_usd, tokens
 FROM spending WHERE window_start + window_s > extract(epoch FROM now());
 
 -- name: alerted
-SELECT budget, tenant, window_start, percent FROM usage_alerts
+SELECT budget, tenant, window_start, percent, window_s FROM usage_alerts
 WHERE window_start + window_s > extract(epoch FROM now());
 
 -- name: insert_alert
-INSERT INTO usage_alerts (budget, tenant, window_start, percent, window_s, spent_nano, spent_tokens)
+-- One of a shorter window that began then, before the budget's length was changed, gives way to the longer one's.
+INSERT INTO usage_alerts AS a (budget, tenant, window_start, percent, window_s, spent_nano, spent_tokens)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
-ON CONFLICT (budget, tenant, window_start, percent) DO NOTHING;
+ON CONFLICT (budget, tenant, window_start, percent) DO UPDATE
+SET window_s = excluded.window_s, raised_at = now(),
+    spent_nano = excluded.spent_nano, spent_tokens = excluded.spent_tokens
+WHERE a.window_s < excluded.window_s;
 
 -- name: prune_deltas
 DELETE FROM usage_deltas WHERE minute < $1::bigint;
