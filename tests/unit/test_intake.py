@@ -119,6 +119,48 @@ async def test_a_lane_that_took_over_in_mid_poll_gets_nothing_of_the_other_ones_
     await asyncio.gather(old.close(0), new.close(0))
 
 
+class TwoPartitions(OnePoll):
+    """One poll brings records of two partitions: the first ``POLLED`` of PLACE, and 50 to 59 of OTHER."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = {PLACE: POLLED, OTHER: 60}
+
+    async def getmany(self, *_: object, **__: object) -> dict[TopicPartition, list[Any]]:
+        others = [ConsumerRecord("requests", 1, n, 1, 0, None, b"x", None, 0, 1, ()) for n in range(50, 60)]
+        return await super().getmany() | {OTHER: others}
+
+    def assignment(self) -> set[TopicPartition]:
+        return {PLACE, OTHER}
+
+    async def position(self, partition: TopicPartition) -> int:
+        return self.positions[partition]
+
+
+@pytest.mark.parametrize("position", [0, 60])
+async def test_a_lane_that_took_over_while_others_records_were_handed_out_gets_nothing_of_a_poll_before_it(
+    position: int,
+) -> None:
+    """It begins where the group has committed: the offsets between there and the poll's are no gap."""
+    first, old, new = await _lane(), await _lane(), await _lane()
+    for offset in range(50):
+        assert old.take(offset)
+    seen = []
+
+    def handle(lane: Lane, taken: list[Record]) -> None:
+        seen.append((lane, len(taken)))
+        intake.lanes[OTHER] = new
+        consumer.positions[OTHER] = position
+
+    intake, consumer = _no_lanes(handle), TwoPartitions()
+    intake._consumer = cast("AIOKafkaConsumer", consumer)
+    intake.lanes |= {PLACE: first, OTHER: old}
+    await intake._poll_once()
+    assert seen == [(first, SLICE_RECORDS)] * 3 + [(first, 1)]
+    assert new.next_offset == 0
+    await asyncio.gather(*(lane.close(0) for lane in (first, old, new)))
+
+
 async def test_nothing_of_a_poll_is_passed_over_where_the_map_has_no_room() -> None:
     lane, offsets = await _lane(metadata_max_chars=512), []
     intake, consumer = _intake(lane, lambda _, taken: offsets.extend(record.offset for record in taken), step=50_000)

@@ -347,11 +347,13 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _deliver(self, polled: Polled, partitions: Collection[TopicPartition]) -> None:
         consumer = self._consumer
         assert consumer is not None
+        # Those it was polled for. One that takes over while others' records are handed out begins further back.
+        lanes = {partition: lane for partition in partitions if (lane := self.lanes.get(partition)) is not None}
         for partition, records in polled.items():
-            await self._take(partition, records)
-        for partition in partitions:
-            lane = self.lanes.get(partition)
-            if lane is not None and partition in consumer.assignment():
+            if partition in lanes:
+                await self._take(partition, lanes[partition], records)
+        for partition, lane in lanes.items():
+            if self.lanes.get(partition) is lane and partition in consumer.assignment():
                 lane.passed(await consumer.position(partition))
 
     def _next_offset(self, partition: TopicPartition) -> int | None:
@@ -379,12 +381,12 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 del self._unreadable[lane]
                 lane.halt(error)
 
-    async def _take(self, partition: TopicPartition, records: list[Record]) -> None:
-        """Hand ``records`` to their lane, a slice at a time: between two, commits, calls and heartbeats go on."""
-        consumer, lane = self._consumer, self.lanes.get(partition)
+    async def _take(self, partition: TopicPartition, lane: Lane, records: list[Record]) -> None:
+        """Hand ``records`` to ``lane``, a slice at a time: between two, commits, calls and heartbeats go on."""
+        consumer = self._consumer
         assert consumer is not None
         for start in range(0, len(records), SLICE_RECORDS):
-            if lane is None or self.lanes.get(partition) is not lane:
+            if self.lanes.get(partition) is not lane:
                 return  # revoked meanwhile; whoever has the partition now reads them again
             taken = lane.take_all(records[start : start + SLICE_RECORDS])
             if taken:
