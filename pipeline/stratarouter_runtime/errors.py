@@ -345,7 +345,8 @@ class OutputRefusedError(BrokerError):
     """The broker will never take one of these outputs: it is too large for its topic, or the topic is closed to us or
     gone.
 
-    ``topics``: the ones that are gone; empty: which of the outputs it was is not known.
+    ``topics``: the ones that are gone; empty: which of the outputs it was is not known. ``too_large``: a smaller one
+    may be taken.
     """
 
     code = "output_refused"
@@ -354,10 +355,18 @@ class OutputRefusedError(BrokerError):
         "raise the topic's max.message.bytes, or grant this user the right to it (`stratarouter-runtime topics acls`)"
     )
 
-    def __init__(self, message: str, *, remedy: str | None = None, topics: frozenset[str] = frozenset()) -> None:
-        """Build from ``message``, and the topics that are gone."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str | None = None,
+        topics: frozenset[str] = frozenset(),
+        too_large: bool = False,
+    ) -> None:
+        """Build from ``message``, the topics that are gone, and whether it is the size."""
         super().__init__(message, remedy=remedy)
         self.topics = topics
+        self.too_large = too_large
 
 
 class OffsetMetadataError(BrokerError):

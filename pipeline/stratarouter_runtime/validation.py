@@ -258,7 +258,12 @@ def numbers(value: object, path: str) -> dict[str, float]:
     """An object whose values are finite numbers."""
     if type(value) is dict and all(type(item) is float and math.isfinite(item) for item in value.values()):
         return value
-    return {name: number(item, f"{path}.{name}") for name, item in mapping(value, path).items()}
+    return {name: number(item, f"{path}.{_short(name)}") for name, item in mapping(value, path).items()}
+
+
+def _short(name: str) -> str:
+    """A name of the client's choice, as a path shows it."""
+    return name if len(name) <= MAX_ID_CHARS else shown(name)[1:-1]
 
 
 def objects(value: object, path: str) -> tuple[dict[str, Any], ...]:

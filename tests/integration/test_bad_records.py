@@ -100,6 +100,31 @@ async def test_a_bad_record_of_each_kind_is_one_dead_letter_and_stops_nothing(
         assert letter.source.topic == config.topic(config.requests_topic)
 
 
+async def test_what_grows_too_large_as_it_is_written_again_or_refused_stops_nothing(
+    config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+) -> None:
+    """Within ``max_request_bytes`` as they came: the numbers of one are longer as an execution (5 MB become 20), and
+    the dead letter of the other would name a key of the client's twice.
+    """
+    await topics.apply(config, partitions=1)
+    await migrate(config.database_url)
+    routes = write_routes(tmp_path / "routes.toml", simulator.base_url)
+    extra = {"STRATAROUTER_MAX_REQUEST_BYTES": str(12 * 2**20)}
+    worker = WorkerProcess(config, routes, tmp_path / "worker.log", extra)
+    await worker.start()
+    start = b'{"request_id":"%s","query":"x","decision":{"route_id":"support","scores":{'
+    numbers = start % b"grows" + b'}},"context":{"x":[' + b"1e15," * 1_050_000 + b"1]}}"
+    key = start % b"long" + b'"' + b"n" * 9_500_000 + b'":"high"}}}'
+    async with Watch(config) as watch:
+        await produce(config, [numbers, key, request("after", "and now")])
+        await watch.until(3, timeout_s=60)
+        seen = await watch.settle(1)
+    assert await worker.stop() == 0
+    assert seen.by_id == {"after": 1}
+    found = sorted((letter.request_id, letter.code, letter.value) for letter in seen.dead_letters)
+    assert found == [("grows", "record_too_large", numbers), ("long", "schema_violation", key)]
+
+
 async def test_every_example_under_schemas_behaves_as_named(
     config: RuntimeConfig, simulator: Simulator, tmp_path: Path
 ) -> None:

@@ -14,9 +14,9 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.errors import IdempotencyConflictError, OutputRefusedError, ShuttingDownError
 from stratarouter_runtime.processors.execute import Execute
-from stratarouter_runtime.processors.finished import Instead
+from stratarouter_runtime.processors.finished import Insteads
 from stratarouter_runtime.processors.lane import Lane
-from stratarouter_runtime.processors.publish import Outputs
+from stratarouter_runtime.processors.publish import MAX_REASON_CHARS, Outputs
 from stratarouter_runtime.records import (
     Attempt,
     Coordinates,
@@ -58,9 +58,9 @@ class Collector:
 
     def __init__(self) -> None:
         self.finished: dict[int, Outbound] = {}
-        self.instead: Instead | None = None
+        self.instead: Insteads = ()
 
-    def finish(self, offset: int, outbounds: Sequence[Outbound], instead: Instead | None = None) -> None:
+    def finish(self, offset: int, outbounds: Sequence[Outbound], instead: Insteads = ()) -> None:
         [self.finished[offset]] = outbounds
         self.instead = instead
 
@@ -128,15 +128,40 @@ async def test_a_conflict_is_a_dead_letter_at_once() -> None:
     assert len(engine.journal_checked) == 1
 
 
-async def test_a_dead_letter_that_the_broker_refuses_is_a_shorter_one_of_the_same_request() -> None:
+@pytest.mark.parametrize(
+    ("engine", "code"),
+    [
+        (FailingEngine(IdempotencyConflictError("used before")), "idempotency_conflict"),
+        (FailingEngine(ZeroDivisionError("oops"), ZeroDivisionError("oops")), "poison"),
+    ],
+)
+async def test_a_dead_letter_that_the_broker_refuses_is_a_shorter_one_of_the_same_request(
+    engine: FailingEngine, code: str
+) -> None:
     lane = Collector()
-    await _run(FailingEngine(IdempotencyConflictError("used before")), _value("r1"), lane=lane)
-    assert lane.instead is not None
-    [out] = lane.instead(OutputRefusedError("larger than the topic takes"))
+    await _run(engine, _value("r1"), lane=lane)
+    [instead] = lane.instead
+    [out] = instead(OutputRefusedError("larger than the topic takes", too_large=True))
     letter = wire.decode_dead_letter(out.value)
     assert (letter.source.topic, letter.source.partition, letter.source.offset) == ("requests", 3, 77)
-    assert (letter.request_id, letter.key, letter.value) == ("r1", b"r1", None)
+    assert (letter.code, letter.request_id, letter.key, letter.value) == (code, "r1", b"r1", None)
     assert "larger than the topic takes" in letter.reason
+
+
+async def test_a_reason_is_clipped_however_much_an_exception_says() -> None:
+    engine = FailingEngine(*(ZeroDivisionError("o" * 20_000_000) for _ in range(2)))
+    letter = wire.decode_dead_letter((await _run(engine, _value("r1")))[0].value)
+    assert letter.reason.startswith("ZeroDivisionError in 2 tries: ooo")
+    assert len(letter.reason) < MAX_REASON_CHARS + 100
+
+
+async def test_a_foreign_record_whose_dead_letter_the_broker_refuses_is_named_in_a_shorter_one() -> None:
+    lane = Collector()
+    await _run(FailingEngine(), b"not ours", lane=lane)
+    [instead] = lane.instead
+    [out] = instead(OutputRefusedError("larger than the topic takes", too_large=True))
+    letter = wire.decode_dead_letter(out.value)
+    assert (letter.code, letter.source, letter.value) == ("undecodable", Coordinates("executions", 0, 0, 1), None)
 
 
 async def test_a_response_too_large_is_an_error_response_that_says_so() -> None:
@@ -164,7 +189,7 @@ class Accounted:
         self,
         offset: int,
         outbounds: tuple[Outbound, ...],
-        _: Instead | None = None,
+        _: Insteads = (),
         usage: tuple[UsageLine, ...] = (),
     ) -> None:
         self.finished.append((offset, outbounds, usage))

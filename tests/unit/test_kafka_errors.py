@@ -9,6 +9,7 @@ from aiokafka.errors import (
     KafkaConnectionError,
     MessageSizeTooLargeError,
     ProducerFenced,
+    RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
 
@@ -16,10 +17,19 @@ from stratarouter_runtime.errors import BrokerError, LaneFencedError, OutputRefu
 from stratarouter_runtime.processors.kafka_client import RIGHTS_REMEDY, mapped, mapped_write
 
 
-@pytest.mark.parametrize("kind", [MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError])
-def test_what_the_broker_will_never_take_is_an_output_refused(kind: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "too_large"),
+    [
+        (MessageSizeTooLargeError, True),
+        (RecordListTooLargeError, True),
+        (TopicAuthorizationFailedError, False),
+        (InvalidTopicError, False),
+    ],
+)
+def test_what_the_broker_will_never_take_is_an_output_refused(kind: type[Exception], too_large: bool) -> None:
     error = mapped_write(kind("responses"), "committing requests-0 at 7")
     assert type(error) is OutputRefusedError
+    assert error.too_large is too_large
     assert (kind.__name__ in error.message, "committing requests-0 at 7" in error.message) == (True, True)
 
 

@@ -320,16 +320,18 @@ async def test_what_was_unfinished_at_a_restart_and_not_taken_again_holds_no_dra
     await lane.close(1.0)
 
 
-async def test_an_output_the_broker_refuses_is_replaced_and_its_neighbours_are_published_once() -> None:
+@pytest.mark.parametrize("refusals", [1, 2])
+async def test_an_output_the_broker_refuses_is_replaced_and_its_neighbours_are_published_once(refusals: int) -> None:
     publisher = ScriptedPublisher()
     lane = await _lane(publisher)
     for offset in range(5):
         lane.take(offset)
     publisher.gate.clear()
+    refused = (Outbound("responses.small", None, b"refused"),)
+    again = [lambda _: refused] * (refusals - 1)
     for offset in range(5):
         if offset == 2:
-            refused = (Outbound("responses.small", None, b"refused"),)
-            lane.finish(offset, refused, lambda _: (Outbound("responses", None, b"instead"),))
+            lane.finish(offset, refused, (*again, lambda _: (Outbound("responses", None, b"instead"),)))
         else:
             lane.finish(offset, _out(offset))
     publisher.gate.set()
@@ -341,10 +343,14 @@ async def test_an_output_the_broker_refuses_is_replaced_and_its_neighbours_are_p
     await lane.close(1.0)
 
 
-async def test_a_refused_output_with_nothing_in_its_place_halts_the_lane(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_refused_output_with_nothing_in_its_place_halts_the_lane(
+    more: int, caplog: pytest.LogCaptureFixture
+) -> None:
     lane = await _lane(ScriptedPublisher())
     lane.take(0)
-    lane.finish(0, (Outbound("dead-letter", None, b"refused"),))
+    refused = (Outbound("dead-letter", None, b"refused"),)
+    lane.finish(0, refused, (lambda _: refused,) * more)
     async with asyncio.timeout(5):
         await lane.drained()
     assert lane.state == "halted"

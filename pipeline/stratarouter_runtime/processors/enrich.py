@@ -20,12 +20,13 @@ from stratarouter_runtime.errors import (
     InvalidRecordError,
     OutputRefusedError,
     PoisonRecordError,
+    RecordTooLargeError,
     ReplyTopicNotAllowedError,
 )
 from stratarouter_runtime.plain import dataclass
 from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, CacheQuery
 from stratarouter_runtime.ports import Cache, Embedder
-from stratarouter_runtime.processors.finished import Instead, ProcessorLane
+from stratarouter_runtime.processors.finished import Instead, Insteads, ProcessorLane
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.own_executions import OwnExecutions
 from stratarouter_runtime.processors.publish import Outputs, coordinates
@@ -39,6 +40,7 @@ log = logging.getLogger("stratarouter.enrich")
 TOPICS_RETRY_S = 0.5
 TOPICS_TRUSTED_S = 30.0
 """A reply topic may be deleted at any time: what is asked for after so long is refused before it is paid for."""
+SEND_LESS = "send less, or raise max.message.bytes of the executions topic"
 CREATE_TOPIC = "create the topic, then resend the record; topics are never created by themselves"
 FAILED = CacheMiss(reason="unavailable", bypassed=True)
 """The cache was asked and broke."""
@@ -131,15 +133,21 @@ class Enrich:
             try:
                 return self._accept_once(lane, record)
             except InvalidRecordError as exc:
-                self._finish(lane, record, self._outputs.dead_letter(exc, record))
+                self._refuse(lane, record, exc)
                 return None
             except Exception as exc:
                 # The lane's outermost guard: a record that no step foresaw must not stop the others.
                 log.exception("record failed", extra={"fields": {"offset": record.offset, "try": tries}})
                 cause = exc
-        poison = PoisonRecordError(f"{type(cause).__name__} in {self._config.poison_tries} tries: {cause}")
-        self._finish(lane, record, self._outputs.dead_letter(poison, record))
+        self._refuse(lane, record, self._poison(cause))
         return None
+
+    def _poison(self, cause: Exception) -> PoisonRecordError:
+        return PoisonRecordError(f"{type(cause).__name__} in {self._config.poison_tries} tries: {cause}")
+
+    def _refuse(self, lane: ProcessorLane, record: Record, exc: InvalidRecordError) -> None:
+        letter = self._outputs.dead_letter(exc, record)
+        self._finish(lane, record, letter, (self._outputs.shorter(exc, record),))
 
     def _accept_once(self, lane: ProcessorLane, record: Record) -> Accepted | None:
         began, place = time.perf_counter(), coordinates(record)
@@ -160,13 +168,13 @@ class Enrich:
 
         def answer() -> None:
             outbound = self._outputs.answer(request, refused, traceparent=trace)
-            self._finish(lane, record, outbound, self._instead(refused))
+            self._finish(lane, record, outbound, (self._instead(refused),))
 
         async def look() -> None:
             await self._learn_topics([request.reply_to])
             try:
                 if self._is_unknown(request.reply_to):
-                    self._finish(lane, record, self._outputs.dead_letter(_no_topic(request), record))
+                    self._refuse(lane, record, _no_topic(request))
                 else:
                     answer()
             except Exception:
@@ -230,7 +238,8 @@ class Enrich:
         for item in accepted:
             request = item.execution.request
             if self._is_unknown(request.reply_to):
-                self._done(lane, item, self._outputs.dead_letter(_no_topic(request), item.record))
+                self._refuse(lane, item.record, _no_topic(request))
+                item.done = True
             else:
                 kept.append(item)
         return kept
@@ -308,8 +317,8 @@ class Enrich:
                 cause = exc
             else:
                 return
-        poison = PoisonRecordError(f"{type(cause).__name__} in {self._config.poison_tries} tries: {cause}")
-        self._done(lane, item, self._outputs.dead_letter(poison, item.record))
+        self._refuse(lane, item.record, self._poison(cause))
+        item.done = True
 
     def _answer(self, lane: ProcessorLane, item: Accepted, hit: CacheHit) -> None:
         took_s = time.perf_counter() - item.began
@@ -320,8 +329,15 @@ class Enrich:
             trace = self._spans.enriched(request, place, took_s, "hit", cache=hit.kind, similarity=hit.similarity)
         outbound = self._outputs.answer(request, response, traceparent=trace)
         shadow = self._trials.shadow_of(item.execution, hit)
-        check = () if shadow is None else (self._outputs.execution(shadow),)
-        self._done(lane, item, outbound, *check, instead=self._instead(response))
+        if shadow is None:
+            self._done(lane, item, (outbound,), (self._instead(response),))
+            return
+        # Where it may be the check that is refused, it goes first: the client's answer is worth more.
+        unchecked = self._unchecked(outbound, self._instead(response))
+        self._done(lane, item, (outbound, self._outputs.execution(shadow)), unchecked)
+
+    def _unchecked(self, answer: Outbound, instead: Instead) -> Insteads:
+        return lambda refusal: instead(refusal) if refusal.topics else (answer,), instead
 
     def _pass_on(self, lane: ProcessorLane, item: Accepted) -> None:
         execution, took_s = item.execution, time.perf_counter() - item.began
@@ -332,20 +348,37 @@ class Enrich:
         outbound = self._outputs.execution(execution)
         if self._own is not None:
             self._own.keep(outbound.value, execution)
-        self._done(lane, item, outbound)
+        self._done(lane, item, (outbound,), self._too_large(item.record))
 
-    def _done(self, lane: ProcessorLane, item: Accepted, *outbounds: Outbound, instead: Instead | None = None) -> None:
+    def _too_large(self, record: Record) -> Insteads:
+        """What is published where the execution is larger than its topic takes: numbers may be longer as we write them
+        than as they came (1e15), and the vector, the prompt and the targets come on top.
+        """
+
+        def letter(refusal: OutputRefusedError) -> tuple[Outbound, ...]:
+            if not refusal.too_large:
+                # Closed to us, as an example: nothing is wrong with the record, which waits for somebody to look.
+                raise refusal
+            return (self._outputs.dead_letter(_no_room(), record),)
+
+        return letter, lambda refusal: (self._outputs.dead_letter(_no_room(), record, refusal),)
+
+    def _done(self, lane: ProcessorLane, item: Accepted, outbounds: tuple[Outbound, ...], instead: Insteads) -> None:
         lane.finish(item.record.offset, outbounds, instead)
         item.done = True
         self.in_flight -= 1
 
-    def _finish(self, lane: ProcessorLane, record: Record, outbound: Outbound, instead: Instead | None = None) -> None:
+    def _finish(self, lane: ProcessorLane, record: Record, outbound: Outbound, instead: Insteads) -> None:
         self.in_flight -= 1
         lane.finish(record.offset, (outbound,), instead)
 
 
 def _no_topic(request: Request) -> ReplyTopicNotAllowedError:
     return ReplyTopicNotAllowedError(f"$.reply_to = {request.reply_to!r} does not exist", remedy=CREATE_TOPIC)
+
+
+def _no_room() -> RecordTooLargeError:
+    return RecordTooLargeError("the request, written as an execution, is larger than its topic takes", remedy=SEND_LESS)
 
 
 def _queries(accepted: list[Accepted]) -> list[CacheQuery]:

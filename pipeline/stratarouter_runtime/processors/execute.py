@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import InvalidRecordError, OutputRefusedError, PoisonRecordError, ShuttingDownError
+from stratarouter_runtime.errors import InvalidRecordError, PoisonRecordError, ShuttingDownError
 from stratarouter_runtime.processors.finished import Instead, ProcessorLane
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.own_executions import OwnExecutions, decoded
@@ -70,7 +70,7 @@ class Execute:
             # A record that the decoder did not foresee must not stop the others; trying again changes nothing.
             log.exception("record failed", extra={"fields": {"offset": record.offset}})
             problem = PoisonRecordError(f"{type(exc).__name__} while decoding: {exc}")
-        self._finish(lane, record, self._outputs.dead_letter(problem, record))
+        self._finish(lane, record, self._outputs.dead_letter(problem, record), self._outputs.shorter(problem, record))
         return None
 
     def _start(self, lane: ProcessorLane, record: Record, execution: Execution, *, tries: int) -> None:
@@ -94,15 +94,14 @@ class Execute:
             self._checked(task, lane, record)
             return
         if exc is None or isinstance(exc, InvalidRecordError):
-            outbound = self._outcome(task, record, execution)
-            self._finish(lane, record, outbound, lambda refusal: self._instead(refusal, task, record, execution))
+            self._finish(lane, record, *self._outcome(task, record, execution))
             return
         log.error("execution failed", exc_info=exc, extra={"fields": {"offset": record.offset, "try": tries}})
         if tries < self._config.poison_tries:
             self._start(lane, record, execution, tries=tries + 1)
         else:
             poison = PoisonRecordError(f"{type(exc).__name__} in {tries} tries: {exc}")
-            self._finish(lane, record, self._outputs.refused_execution(poison, execution, record))
+            self._finish(lane, record, *self._refused(poison, record, execution))
 
     def _checked(self, task: asyncio.Task[Response], lane: ProcessorLane, record: Record) -> None:
         """End a hit's check, whatever came of it: its client has an answer, so there is no response and no dead letter,
@@ -118,30 +117,27 @@ class Execute:
         count_shadow(self._metrics, response)
         lane.finish(record.offset, (), usage=self._outputs.shadow_usage(response))
 
-    def _outcome(self, task: asyncio.Task[Response], record: Record, execution: Execution) -> Outbound:
-        """What to publish for a task that ended with a response or a refusal."""
+    def _outcome(self, task: asyncio.Task[Response], record: Record, execution: Execution) -> tuple[Outbound, Instead]:
+        """What to publish for a task that ended with a response or a refusal, and where the broker refuses that."""
         request = execution.request
         try:
             response = task.result()
             trace = self._spans.executed(request, execution.source, response)
-            return self._outputs.answer(request, response, traceparent=trace)
+            answer = self._outputs.answer(request, response, traceparent=trace)
         except InvalidRecordError as exc:
-            return self._outputs.refused_execution(exc, execution, record)
+            return self._refused(exc, record, execution)
         except Exception as exc:
             # Nobody waits for this callback: an answer that cannot be written must be seen somewhere.
             log.exception("response failed", extra={"fields": {"offset": record.offset}})
             poison = PoisonRecordError(f"{type(exc).__name__} while writing the response: {exc}")
-            return self._outputs.refused_execution(poison, execution, record)
+            return self._refused(poison, record, execution)
+        return answer, lambda refusal: (self._outputs.refused_response(refusal, response),)
 
-    def _instead(
-        self, refusal: OutputRefusedError, task: asyncio.Task[Response], record: Record, execution: Execution
-    ) -> tuple[Outbound, ...]:
-        """What to publish where the broker refuses the first choice: an error response, or a shorter dead letter."""
-        if task.exception() is None:
-            return (self._outputs.refused_response(refusal, task.result()),)
-        poison = PoisonRecordError(refusal.message)
-        return (self._outputs.refused_execution(poison, execution, record, short=True),)
+    def _refused(self, problem: InvalidRecordError, record: Record, execution: Execution) -> tuple[Outbound, Instead]:
+        """The request's dead letter, and a shorter one where the broker refuses that."""
+        refused = self._outputs.refused_execution
+        return refused(problem, execution, record), lambda refusal: (refused(problem, execution, record, refusal),)
 
-    def _finish(self, lane: ProcessorLane, record: Record, outbound: Outbound, instead: Instead | None = None) -> None:
+    def _finish(self, lane: ProcessorLane, record: Record, outbound: Outbound, instead: Instead) -> None:
         self.in_flight -= 1
-        lane.finish(record.offset, (outbound,), instead)
+        lane.finish(record.offset, (outbound,), (instead,))

@@ -16,6 +16,10 @@ MAX_COMMIT_BYTES = 8 * 1024 * 1024
 
 Committed = Callable[[str, int, int, float, Sequence[Outbound]], None]
 Instead = Callable[[OutputRefusedError], "tuple[Outbound, ...]"]
+"""What to publish in the place of something that the broker has refused for good; raises the refusal where that is no
+reason to publish anything else."""
+Insteads = tuple[Instead, ...]
+"""The first for what is finished, each further one for what came of the one before."""
 Accounts = Callable[[Iterable[tuple[int, UsageLine]], int], list[Outbound]]
 """What to publish beside the responses that are committed now: given each one's offset and meaning, and the time in
 epoch milliseconds."""
@@ -23,7 +27,8 @@ epoch milliseconds."""
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished input record, what it publishes, and what instead where the broker refuses that for good.
+    """A finished input record, what it publishes, and what instead where the broker refuses that for good. Without
+    anything more to publish, a refusal halts the lane.
 
     ``usage``: what it means for the accounts beside what ``outbounds`` say.
     """
@@ -31,7 +36,7 @@ class Finished:
     offset: int
     outbounds: tuple[Outbound, ...]
     size: int
-    instead: Instead | None = None
+    instead: Insteads = ()
     usage: tuple[UsageLine, ...] = ()
 
     @property
@@ -42,10 +47,10 @@ class Finished:
 
     def refused(self, cause: OutputRefusedError) -> Finished:
         """What is published in its stead; raises ``cause`` where there is nothing."""
-        if self.instead is None:
+        if not self.instead:
             raise cause
-        outbounds = self.instead(cause)
-        return Finished(self.offset, outbounds, sum(len(o.value) for o in outbounds))
+        outbounds = self.instead[0](cause)
+        return Finished(self.offset, outbounds, sum(len(o.value) for o in outbounds), self.instead[1:], self.usage)
 
 
 class ProcessorLane(Protocol):
@@ -58,7 +63,7 @@ class ProcessorLane(Protocol):
         self,
         offset: int,
         outbounds: tuple[Outbound, ...],
-        instead: Instead | None = None,
+        instead: Insteads = (),
         usage: tuple[UsageLine, ...] = (),
     ) -> None:
         """As ``Lane.finish``."""

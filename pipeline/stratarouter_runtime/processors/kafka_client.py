@@ -15,6 +15,7 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     ProducerFenced,
+    RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
 from aiokafka.helpers import create_ssl_context
@@ -138,8 +139,9 @@ def mapped(exc: BaseException, doing: str) -> BrokerError:
 
 def mapped_write(exc: BaseException, doing: str) -> BrokerError:
     """As ``mapped``, of what was written: where the broker will never take it, that is said."""
-    if isinstance(exc, MessageSizeTooLargeError | TopicAuthorizationFailedError | InvalidTopicError):
-        return OutputRefusedError(f"{type(exc).__name__} while {doing}: {exc}")
+    too_large = isinstance(exc, MessageSizeTooLargeError | RecordListTooLargeError)
+    if too_large or isinstance(exc, TopicAuthorizationFailedError | InvalidTopicError):
+        return OutputRefusedError(f"{type(exc).__name__} while {doing}: {exc}", too_large=too_large)
     return mapped(exc, doing)
 
 

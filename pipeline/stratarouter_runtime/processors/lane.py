@@ -24,7 +24,7 @@ from stratarouter_runtime.processors.finished import (
     Accounts,
     Committed,
     Finished,
-    Instead,
+    Insteads,
     first_batch,
 )
 from stratarouter_runtime.processors.kafka_client import Record
@@ -261,10 +261,10 @@ class Lane:
         self,
         offset: int,
         outbounds: tuple[Outbound, ...],
-        instead: Instead | None = None,
+        instead: Insteads = (),
         usage: tuple[UsageLine, ...] = (),
     ) -> None:
-        """Publish ``outbounds`` with the offset of the record that is done, or what ``instead`` makes of a refusal.
+        """Publish ``outbounds`` with the offset of the record that is done, or what ``instead`` makes of refusals.
 
         Dropped where the lane is over: the new owner publishes from the journal.
         """

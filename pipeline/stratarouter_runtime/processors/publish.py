@@ -19,6 +19,7 @@ from stratarouter_runtime.errors import (
     ResponseTooLargeError,
     RuntimeSystemError,
 )
+from stratarouter_runtime.processors.finished import Instead
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.records import Coordinates, DeadLetter, Execution, Outbound, Request, Response, UsageLine
 from stratarouter_runtime.telemetry.logs import event_of, ids
@@ -28,6 +29,9 @@ from stratarouter_runtime.telemetry.tracing import TRACEPARENT, trace_headers
 from stratarouter_runtime.usage_deltas import line_of
 
 log = logging.getLogger("stratarouter.publish")
+
+MAX_REASON_CHARS = 4_000
+"""Of a dead letter's reason: some hold what a client wrote, or another's exception said."""
 
 
 class Outputs:
@@ -89,19 +93,32 @@ class Outputs:
         headers = trace_headers(execution.request.traceparent)
         return Outbound(self._executions, meeting_key(execution), wire.encode_execution(execution), headers)
 
-    def dead_letter(self, exc: InvalidRecordError, record: Record) -> Outbound:
-        """``record`` as it came, with why it could not be used."""
+    def dead_letter(
+        self, exc: InvalidRecordError, record: Record, refusal: OutputRefusedError | None = None
+    ) -> Outbound:
+        """``record`` as it came, with why it could not be used; after a ``refusal``, without what makes it long."""
+        key, value = (record.key, record.value) if refusal is None else (None, None)
         request_id = wire.peek_request_id(record.value)
-        return self._dead_letter(exc, record, coordinates(record), record.key, record.value, request_id)
+        return self._dead_letter(exc, record, coordinates(record), key, value, request_id, refusal)
+
+    def shorter(self, exc: InvalidRecordError, record: Record) -> Instead:
+        """What is published where the broker refuses the dead letter of ``record``."""
+        return lambda refusal: (self.dead_letter(exc, record, refusal),)
 
     def refused_execution(
-        self, exc: InvalidRecordError, execution: Execution, record: Record, *, short: bool = False
+        self,
+        exc: InvalidRecordError,
+        execution: Execution,
+        record: Record,
+        refusal: OutputRefusedError | None = None,
     ) -> Outbound:
-        """The request inside ``execution``, under the coordinates where its client wrote it; ``short``: without it."""
+        """The request inside ``execution``, under the coordinates where its client wrote it; after a ``refusal``, these
+        alone.
+        """
         request = execution.request
         place = execution.source or coordinates(record)
-        value = None if short else wire.encode_request(request)
-        return self._dead_letter(exc, record, place, request.request_id.encode(), value, request.request_id)
+        value = wire.encode_request(request) if refusal is None else None
+        return self._dead_letter(exc, record, place, request.request_id.encode(), value, request.request_id, refusal)
 
     def _dead_letter(
         self,
@@ -111,12 +128,15 @@ class Outputs:
         key: bytes | None,
         value: bytes | None,
         request_id: str | None,
+        refusal: OutputRefusedError | None,
     ) -> Outbound:
-        reason = exc.message
+        reason = _clipped(exc.message)
         if len(key or b"") > wire.MAX_HEADER_BYTES or len(value or b"") > MAX_REQUEST_BYTES:
             # Compressed, any size comes through the broker; a letter that its topic refuses would halt the lane.
             reason += f" (a value of {len(value or b'')} bytes and its key are in no letter: they stand at the source)"
             key = value = None
+        if refusal is not None:
+            reason += f" (without the value, which stands at the source: {_clipped(refusal.message)})"
         letter = DeadLetter(
             code=exc.code,
             reason=reason,
@@ -125,17 +145,25 @@ class Outputs:
             processor=self._processor,
             key=key,
             value=value,
-            headers=wire.kept_headers(record.headers),
+            headers=wire.kept_headers(record.headers) if refusal is None else (),
             failed_at_ms=int(time.time() * 1000),
             request_id=request_id,
         )
-        self._metrics.dead_letters_total.labels(letter.code).inc()
         address = f"{place.topic}-{place.partition}@{place.offset}"
-        told = {"code": letter.code, "source": address, "processor": self._processor}
-        parent = next((value for name, value in record.headers if name == TRACEPARENT), None)
-        event_of(log, logging.WARNING, "dead letter", **ids(request_id, parent), **told)
+        if refusal is None:
+            self._tell(letter, record, address)
         topic = self._config.topic(self._config.dead_letter_topic)
         return Outbound(topic, address.encode(), wire.encode_dead_letter(letter))
+
+    def _tell(self, letter: DeadLetter, record: Record, address: str) -> None:
+        self._metrics.dead_letters_total.labels(letter.code).inc()
+        told = {"code": letter.code, "source": address, "processor": self._processor}
+        parent = next((value for name, value in record.headers if name == TRACEPARENT), None)
+        event_of(log, logging.WARNING, "dead letter", **ids(letter.request_id, parent), **told)
+
+
+def _clipped(reason: str) -> str:
+    return reason if len(reason) <= MAX_REASON_CHARS else reason[:MAX_REASON_CHARS] + " ..."
 
 
 def _without_answer(response: Response, problem: RuntimeSystemError) -> Response:
