@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,11 +10,18 @@ from typing import Any
 
 import orjson
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.admin import NewTopic
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import OutputRefusedError
 from stratarouter_runtime.journal.migrations import migrate
+from stratarouter_runtime.processors.lane import Lane
+from stratarouter_runtime.processors.publisher import TransactionalPublisher
+from stratarouter_runtime.records import Outbound
+from stratarouter_runtime.state.offsets import OffsetMap
+from stratarouter_runtime.telemetry.metrics import Metrics
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from support.cluster import admin
 from support.fleet import Watch, WorkerProcess, produce, request, write_routes
@@ -74,12 +82,52 @@ async def test_a_refused_request_that_names_no_topic_that_there_is_stops_nobody(
     assert told == {"late": "letter reply_topic_not_allowed", "after": "ok"}
 
 
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"max.message.bytes": "200"}, "response_too_large"),
+        ({"message.timestamp.before.max.ms": "0"}, "reply_topic_not_allowed"),
+    ],
+    ids=["too small", "takes nothing from before now"],
+)
 async def test_a_refused_request_whose_topic_takes_no_answer_is_answered_on_the_responses_topic(
-    running: RuntimeConfig,
+    settings: dict[str, str], code: str, running: RuntimeConfig
 ) -> None:
-    small = await _make(running, "small", **{"max.message.bytes": "200"})
-    told = await _told(running, request("late", "x", reply_to=small, deadline=LATE), request("after", "and now"))
-    assert told == {"late": "response_too_large", "after": "ok"}
+    odd = await _make(running, "odd", **settings)
+    told = await _told(running, request("late", "x", reply_to=odd, deadline=LATE), request("after", "and now"))
+    assert told == {"late": code, "after": "ok"}
+
+
+async def test_an_answer_larger_than_a_segment_of_its_topic_holds_up_nobody(config: RuntimeConfig) -> None:
+    """A broker refuses such with an error of its own (RECORD_LIST_TOO_LARGE), whatever ``max.message.bytes`` says."""
+    await topics.apply(config, partitions=1)
+    odd = await _make(config, "odd", **{"segment.bytes": str(2**20), "max.message.bytes": str(4 * 2**20)})
+    place = TopicPartition(config.topic(config.requests_topic), 0)
+    lane = Lane(
+        "lane", TransactionalPublisher(config, "segments", place), processor="execute", max_in_flight=100,
+        metadata_max_chars=4096, metrics=Metrics(), on_change=lambda: None,
+    )  # fmt: skip
+
+    async def resume(_: OffsetMap) -> OffsetMap:
+        return OffsetMap(0, 0)
+
+    await lane.open(resume)
+    refusals: list[OutputRefusedError] = []
+
+    def instead(refusal: OutputRefusedError) -> tuple[Outbound, ...]:
+        refusals.append(refusal)
+        return (Outbound(config.topic(config.responses_topic), b"k", b"too large"),)
+
+    for offset in range(3):
+        assert lane.take(offset)
+    lane.finish(0, (Outbound(odd, b"k", b"x" * 1_500_000),), (instead,))
+    for offset in (1, 2):
+        lane.finish(offset, (Outbound(config.topic(config.responses_topic), b"k", b"neighbour"),))
+    async with asyncio.timeout(SOON_S):
+        await lane.drained()
+    assert (lane.state, lane.committed.watermark) == ("running", 3)
+    assert [refusal.too_large for refusal in refusals] == [True]
+    await lane.close(1.0)
 
 
 async def test_a_reply_topic_that_was_deleted_holds_up_nobody(running: RuntimeConfig) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
+    InvalidTimestampError,
     InvalidTopicError,
     KafkaConnectionError,
     MessageSizeTooLargeError,
     ProducerFenced,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
+    UnsupportedForMessageFormatError,
 )
 
 from stratarouter_runtime.errors import BrokerError, LaneFencedError, OutputRefusedError
@@ -31,6 +33,15 @@ def test_what_the_broker_will_never_take_is_an_output_refused(kind: type[Excepti
     assert type(error) is OutputRefusedError
     assert error.too_large is too_large
     assert (kind.__name__ in error.message, "committing requests-0 at 7" in error.message) == (True, True)
+
+
+@pytest.mark.parametrize("kind", [InvalidTimestampError, UnsupportedForMessageFormatError])
+@pytest.mark.parametrize(("chosen", "expected"), [(True, OutputRefusedError), (False, BrokerError)])
+def test_what_a_topic_s_own_settings_refuse_is_final_for_the_topics_that_clients_choose(
+    kind: type[Exception], chosen: bool, expected: type[BrokerError]
+) -> None:
+    """Our own are corrected, and everything waits for that."""
+    assert type(mapped_write(kind("responses.mine"), "committing requests-0 at 7", chosen=chosen)) is expected
 
 
 @pytest.mark.parametrize("kind", [TopicAuthorizationFailedError, GroupAuthorizationFailedError])

@@ -11,12 +11,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
+    InvalidTimestampError,
     InvalidTopicError,
     KafkaError,
     MessageSizeTooLargeError,
     ProducerFenced,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
+    UnsupportedForMessageFormatError,
 )
 from aiokafka.helpers import create_ssl_context
 
@@ -39,6 +41,7 @@ REQUEST_TIMEOUT_MS = 15_000
 METADATA_MAX_AGE_MS = 15_000
 """How late a consumer hears of new partitions, or of a topic made anew; aiokafka's default is 5 minutes."""
 
+SETTINGS_REMEDY = "correct the settings of the topic that reply_to names, or name another"
 RIGHTS_REMEDY = "grant this user the right to it (`stratarouter-runtime topics acls`)"
 
 aiokafka.producer.sender.BACKOFF_OVERRIDE = TRANSACTION_RETRY_S
@@ -137,11 +140,15 @@ def mapped(exc: BaseException, doing: str) -> BrokerError:
     return BrokerError(f"{type(exc).__name__} while {doing}: {exc}", remedy=remedy)
 
 
-def mapped_write(exc: BaseException, doing: str) -> BrokerError:
-    """As ``mapped``, of what was written: where the broker will never take it, that is said."""
+def mapped_write(exc: BaseException, doing: str, *, chosen: bool = False) -> BrokerError:
+    """As ``mapped``, of what was written: where the broker will never take it, that is said. ``chosen``: a topic of the
+    client's choice is among those written to, whose settings nobody here corrects.
+    """
     too_large = isinstance(exc, MessageSizeTooLargeError | RecordListTooLargeError)
     if too_large or isinstance(exc, TopicAuthorizationFailedError | InvalidTopicError):
         return OutputRefusedError(f"{type(exc).__name__} while {doing}: {exc}", too_large=too_large)
+    if chosen and isinstance(exc, InvalidTimestampError | UnsupportedForMessageFormatError):
+        return OutputRefusedError(f"{type(exc).__name__} while {doing}: {exc}", remedy=SETTINGS_REMEDY)
     return mapped(exc, doing)
 
 

@@ -84,7 +84,7 @@ class Outputs:
 
     def refused_response(self, refusal: OutputRefusedError, response: Response) -> Outbound:
         """An error response on the responses topic, for one that its own topic will not take."""
-        kind = ReplyTopicNotAllowedError if refusal.topics else ResponseTooLargeError
+        kind = ResponseTooLargeError if refusal.too_large else ReplyTopicNotAllowedError
         problem = kind(f"the reply topic refused the response: {refusal.message}", remedy=refusal.remedy)
         return self.response(_without_answer(response, problem), reply_to=None, traceparent=None)
 

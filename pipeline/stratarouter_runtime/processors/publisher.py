@@ -76,7 +76,7 @@ class KafkaPublisher:
         try:
             await (self._watched(writing, chosen, doing) if chosen else writing)
         except CLIENT_ERRORS as exc:
-            raise mapped_write(exc, doing) from exc
+            raise mapped_write(exc, doing, chosen=bool(chosen)) from exc
 
     async def _watched(self, write: Coroutine[Any, Any, None], chosen: frozenset[str], doing: str) -> None:
         """``write``, which waits for no topic that is gone."""
