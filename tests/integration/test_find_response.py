@@ -12,6 +12,8 @@ from stratarouter_runtime.processors import find_response as searching
 from stratarouter_runtime.processors import kafka_client
 from stratarouter_runtime.processors.find_response import find_response
 from stratarouter_runtime.records import CacheVerdict, Response
+from support.cluster import admin
+from support.waits import until
 
 pytestmark = pytest.mark.stack
 
@@ -41,6 +43,34 @@ async def test_the_last_response_is_found_however_far_back_it_is(
         assert await find_response(config, f"r{number}") == response(number)
     assert await find_response(config, "r5") == again
     assert await find_response(config, "nobody's") is None
+
+
+@pytest.mark.parametrize("counts", [(1, 8), (3, 4, 7)], ids=str)
+async def test_responses_from_before_partitions_were_added_are_found(
+    counts: tuple[int, ...], config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "WINDOW", 7)
+    for count in counts:
+        await topics.apply(config, partitions=count)
+        await _until_known(config, count)
+        await _produce(config, *(response(number, text=f"of {count}") for number in range(20)))
+        await _produce(config, *(response(count * 100 + number) for number in range(30)))
+    for number in range(20):
+        assert await find_response(config, f"r{number}") == response(number, text=f"of {counts[-1]}")
+    for count in counts:
+        for number in (0, 11, 29):
+            assert await find_response(config, f"r{count * 100 + number}") == response(count * 100 + number)
+    assert await find_response(config, "nobody's") is None
+
+
+async def _until_known(config: RuntimeConfig, count: int) -> None:
+    async with admin(config) as client:
+
+        async def all_there() -> bool:
+            [found] = await client.describe_topics([config.topic(config.responses_topic)])
+            return len(found["partitions"]) == count and all(one["leader"] >= 0 for one in found["partitions"])
+
+        await until(all_there, f"{count} partitions")
 
 
 async def test_the_same_id_of_another_tenant_is_another_request(config: RuntimeConfig) -> None:

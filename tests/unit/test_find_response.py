@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.processors import find_response as searching
+from stratarouter_runtime.processors.partitioner import partitions_of
 from stratarouter_runtime.records import Response
 
 PLACE = TopicPartition("responses", 0)
@@ -37,6 +38,14 @@ class Partition:
         del timeout_ms
         found, self._at = self._records[self._at :], len(self._records)
         return {place: found}
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 64])
+def test_a_key_is_looked_for_where_it_belongs_and_then_where_it_belonged_among_fewer(count: int) -> None:
+    numbers = searching._numbers(KEY, count)
+    assert numbers[0] == partitions_of([KEY], count)[0]
+    assert len(set(numbers)) == len(numbers)
+    assert set(numbers) == {partitions_of([KEY], fewer)[0] for fewer in range(1, count + 1)}
 
 
 @pytest.mark.parametrize("foreign", [None, b"", b"{", b"{}", b"7", b'{"request_id":"r1"}'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -22,6 +23,8 @@ log = logging.getLogger("stratarouter.find_response")
 
 WINDOW = 20_000
 """Records looked through at once, from the end backwards: about a second."""
+SAMPLE = 256
+"""Offsets at a partition's beginning whose keys tell whether the topic has been given partitions since."""
 STOP_TIMEOUT_S = 10.0
 
 
@@ -41,8 +44,9 @@ async def find_answer(
 ) -> tuple[Response, str | None] | None:
     """The last response to ``request_id`` and its ``traceparent``.
 
-    Only the partition of its key is read. Responses to a ``reply_to`` topic are not found. Raises BrokerError, also
-    where it takes more than ``timeout_s`` seconds.
+    The partition of its key is read, and where that holds none and the topic was given partitions, those that the key
+    may have been in before. Responses to a ``reply_to`` topic are not found. Raises BrokerError, also where it takes
+    more than ``timeout_s`` seconds.
     """
     topic = config.topic(config.responses_topic)
     consumer = kafka_client.consumer(config, topic, group=None, fetch_max_wait_ms=100)
@@ -59,11 +63,53 @@ async def find_answer(
 async def _search(
     consumer: AIOKafkaConsumer, topic: str, request_id: str, tenant: str | None
 ) -> tuple[Response, str | None] | None:
-    partitions = [place.partition for place in kafka_client.places_of(consumer, topic)]
+    count = len(kafka_client.places_of(consumer, topic))
     key = request_id.encode()
-    [chosen] = partitions_of([key], len(partitions))
-    place = TopicPartition(topic, partitions[chosen])
-    consumer.pause(*(TopicPartition(topic, other) for other in partitions if other != place.partition))
+    own, *earlier = (TopicPartition(topic, number) for number in _numbers(key, count))
+    found = await _newest(consumer, own, key, tenant)
+    if found is None and earlier:
+        for place in await _from_before(consumer, earlier, count):
+            found = await _newest(consumer, place, key, tenant)
+            if found is not None:
+                break
+    return found
+
+
+def _numbers(key: bytes, count: int) -> list[int]:
+    """Where ``key`` belongs among ``count`` partitions, then where it did while there were fewer, the newest first."""
+    return list(dict.fromkeys(partitions_of([key], fewer)[0] for fewer in range(count, 0, -1)))
+
+
+async def _from_before(
+    consumer: AIOKafkaConsumer, places: Sequence[TopicPartition], count: int
+) -> list[TopicPartition]:
+    """Those of ``places`` that still hold what was written while there were fewer than ``count`` partitions: among the
+    first keys in them are some that belong elsewhere now.
+    """
+    begins = await consumer.beginning_offsets(places)
+    ends = await consumer.end_offsets(places)
+    until = {place: min(ends[place], begins[place] + SAMPLE) for place in places}
+    left = [place for place in places if begins[place] < until[place]]
+    for place in left:
+        consumer.seek(place, begins[place])
+    _read_only(consumer, left)
+    keys: dict[TopicPartition, list[bytes]] = {place: [] for place in places}
+    while left:
+        for place, records in (await consumer.getmany(*left, timeout_ms=500)).items():
+            keys[place] += [record.key for record in records if record.key is not None]
+        left = [place for place in left if await consumer.position(place) < until[place]]
+    return [place for place in places if set(partitions_of(keys[place], count)) - {place.partition}]
+
+
+def _read_only(consumer: AIOKafkaConsumer, places: Collection[TopicPartition]) -> None:
+    consumer.resume(*places)
+    consumer.pause(*(other for other in consumer.assignment() if other not in places))
+
+
+async def _newest(
+    consumer: AIOKafkaConsumer, place: TopicPartition, key: bytes, tenant: str | None
+) -> tuple[Response, str | None] | None:
+    _read_only(consumer, [place])
     first = (await consumer.beginning_offsets([place]))[place]
     end = (await consumer.end_offsets([place]))[place]
     while end > first:
