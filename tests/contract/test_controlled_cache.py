@@ -36,6 +36,9 @@ class Clock(SystemClock):
     def monotonic(self) -> float:
         return super().monotonic() + self.ahead_s
 
+    def wall_ms(self) -> int:
+        return super().wall_ms() + int(1000 * self.ahead_s)
+
 
 class Bench:
     """A controlled cache; ``another`` makes a second worker on the same Redis, or one of its own in memory."""
@@ -233,6 +236,34 @@ async def test_a_correction_is_served_where_no_entry_is_left(bench: Bench) -> No
     hit = await bench.ask(SAME)
     assert isinstance(hit, CacheHit)
     assert (hit.answer.text, hit.entry_id, hit.answer.cost_usd) == ("Paris.", "h1", None)
+
+
+@pytest.mark.parametrize("followed", [True, False])
+async def test_what_was_corrected_is_served_no_more_once_the_correction_is_over(bench: Bench, followed: bool) -> None:
+    """An entry may be kept for longer, by its route's ``cache.ttl`` or its request's."""
+    bench.control.followed = followed
+    kept = replace(entry("h1", PARIS, near=vector(1.0, 0.0)), ttl=3 * TTL_S)
+    await bench.cache.store([kept, replace(entry("h9", "another question"), ttl=3 * TTL_S)])
+    await bench.say("correct", key="h1", text="Paris, of course.")
+    for query in (SAME, ALIKE):
+        hit = await bench.ask(query)
+        assert isinstance(hit, CacheHit)
+        assert hit.answer.text == "Paris, of course."
+    bench.clock.ahead_s = TTL_S + 1
+    bench.control.heard(bench.clock.monotonic())
+    for query in (SAME, ALIKE, SAME):
+        assert isinstance(await bench.ask(query), CacheMiss)
+    assert bench.cache.kept_out.served == 1, "it is taken out on the way"
+    assert isinstance(await bench.ask(CacheQuery("s1", "h9", "another question")), CacheHit)
+    # What is asked for from then on is kept as ever; what was asked for before the correction is not.
+    await bench.cache.store([kept])
+    assert isinstance(await bench.ask(SAME), CacheMiss)
+    fresh = replace(kept, origin=replace(kept.origin, begun=bench.control.position))
+    await bench.cache.store([fresh])
+    for query in (SAME, ALIKE):
+        hit = await bench.ask(query)
+        assert isinstance(hit, CacheHit)
+        assert (hit.answer, hit.reason) == (kept.answer, None)
 
 
 async def test_a_counter_example_is_refused_and_the_next_candidate_is_looked_at(bench: Bench) -> None:

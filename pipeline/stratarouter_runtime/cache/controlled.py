@@ -7,6 +7,7 @@ Stands before any backend and gives both the same contract. What was said on the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from stratarouter_runtime.errors import CacheUnavailableError
 from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, CacheQuery
 from stratarouter_runtime.ports import Cache, Clock
 from stratarouter_runtime.records import Answer, CacheCommand
-from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Correction, Origin, labels_of
+from stratarouter_runtime.state.cache_control import BEFORE_ALL, CacheControl, Correction, Origin, label, labels_of
 from stratarouter_runtime.telemetry.logs import event
 
 log = logging.getLogger("stratarouter.cache")
@@ -86,6 +87,8 @@ class ControlledCache:
         self._clock = clock
         self._storing: set[asyncio.Future[None]] = set()
         self.kept_out = Kept()
+        self._lapsed: set[str] = set()
+        """Labels of corrections that are over, where nobody reads the topic: what they stood in front of must go."""
 
     @property
     def shared(self) -> bool:
@@ -105,16 +108,25 @@ class ControlledCache:
         if not self._control.is_current(self._clock.monotonic()):
             return [OUT_OF_REACH] * len(queries)
         found = self.backend.lookup_now(self._with_vetoes(queries))
-        return None if found is None else self._judged(queries, found)[0]
+        if found is None:
+            return None
+        judged, stale, held_back = self._judged(queries, found)
+        if stale or self._lapsed:
+            return None  # it is taken out on the way, which has to be waited for
+        self.kept_out.served += held_back
+        return judged
 
     async def lookup(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss]:
         """As the backend's; what turns out to be invalidated is taken out on the way."""
         if not self._control.is_current(self._clock.monotonic()):
             return [OUT_OF_REACH] * len(queries)
         found = await self.backend.lookup(self._with_vetoes(queries))
-        judged, stale = self._judged(queries, found)
+        judged, stale, held_back = self._judged(queries, found)
+        self.kept_out.served += held_back
         if stale:
             await self.backend.discard(stale)
+        if self._lapsed:
+            await self._drop_lapsed()
         return judged
 
     async def store(self, entries: Sequence[CacheEntry]) -> None:
@@ -197,6 +209,13 @@ class ControlledCache:
                 remedy="check the cache's backend, then try again",
             )
 
+    async def _drop_lapsed(self) -> None:
+        """Where the backend is away, again with the next lookup; until then nothing of it is served."""
+        labels = frozenset(self._lapsed)
+        with contextlib.suppress(CacheUnavailableError):
+            self.kept_out.dropped += await self.backend.drop(lambda origin: not labels.isdisjoint(origin.labels), None)
+            self._lapsed -= labels
+
     def _with_vetoes(self, queries: Sequence[CacheQuery]) -> Sequence[CacheQuery]:
         control = self._control
         if not control.counter_examples:
@@ -208,35 +227,45 @@ class ControlledCache:
 
     def _judged(
         self, queries: Sequence[CacheQuery], found: Sequence[CacheHit | CacheMiss]
-    ) -> tuple[list[CacheHit | CacheMiss], list[Place]]:
-        """What is served in place of ``found``, and the entries that were invalidated."""
-        judged, stale = [], []
+    ) -> tuple[list[CacheHit | CacheMiss], list[Place], int]:
+        """What is served in place of ``found``, the entries that were invalidated, and how many hits these would have
+        been.
+        """
+        control, now_ms = self._control, 0
+        if control.corrects:
+            now_ms = self._clock.wall_ms()
+            lapsed = control.lapse(now_ms)
+            if not control.followed:
+                self._lapsed.update([label("key", key) for key in lapsed])
+        judged, stale, held_back = [], [], 0
         for query, result in zip(queries, found, strict=True):
-            verdict = self._judge(query, result)
+            verdict = self._judge(query, result, now_ms)
             if isinstance(result, CacheHit) and isinstance(verdict, CacheMiss) and verdict.reason == INVALIDATED:
-                self.kept_out.served += 1
+                held_back += 1
                 stale += [(query.scope, key) for key in result.origin.keys[:1]]
             judged.append(verdict)
-        return judged, stale
+        return judged, stale, held_back
 
-    def _judge(self, query: CacheQuery, result: CacheHit | CacheMiss) -> CacheHit | CacheMiss:
+    def _has_lapsed(self, origin: Origin) -> bool:
+        return bool(self._lapsed) and not self._lapsed.isdisjoint(origin.labels)
+
+    def _judge(self, query: CacheQuery, result: CacheHit | CacheMiss, now_ms: int) -> CacheHit | CacheMiss:
         control = self._control
         # 1. Corrected under this very key: that stands, whatever is kept.
         if control.corrects:
-            own = control.correction((query.content_hash,), self._clock.wall_ms())
+            own = control.correction((query.content_hash,), now_ms)
             if own is not None:
                 return CacheHit("exact", 1.0, query.content_hash, _corrected(own, result), own.origin, CORRECTED)
         if isinstance(result, CacheMiss):
             return result
         # 2. Invalidated after it was asked for.
-        if control.followed:
-            if control.is_stale(result.origin):
-                return CacheMiss(INVALIDATED, result.similarity, result.entry_id)
-            if control.is_ahead(result.origin):
-                return CacheMiss("ahead", result.similarity, result.entry_id)
+        if control.is_stale(result.origin) if control.followed else self._has_lapsed(result.origin):
+            return CacheMiss(INVALIDATED, result.similarity, result.entry_id)
+        if control.is_ahead(result.origin):
+            return CacheMiss("ahead", result.similarity, result.entry_id)
         # 3. The entry that answers was corrected.
         if control.corrects:
-            other = control.correction(result.origin.keys, self._clock.wall_ms())
+            other = control.correction(result.origin.keys, now_ms)
             if other is not None:
                 return replace(result, answer=_corrected(other, result), reason=CORRECTED)
         return result

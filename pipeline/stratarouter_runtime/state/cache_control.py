@@ -7,6 +7,7 @@ when it was invalidated stays out however late it comes, on every worker and aft
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Literal
@@ -120,6 +121,8 @@ class CacheControl:
         self._floor = BEFORE_ALL
         self._fences: OrderedDict[str, int] = OrderedDict()
         self._corrections: OrderedDict[str, Correction] = OrderedDict()
+        self._ends: list[tuple[int, str]] = []
+        """A heap of when each correction ends; also of some that were replaced."""
         self._pairs: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._vetoed: dict[str, frozenset[str]] = {}
 
@@ -176,9 +179,27 @@ class CacheControl:
         self._corrections[command.key] = Correction(command.text, origin, expires_ms)
         self._corrections.move_to_end(command.key)
         if len(self._corrections) > self._bounds[1]:
-            # The answer it replaced must not come back with it.
-            key, gone = self._corrections.popitem(last=False)
-            self._fence(label("key", key), gone.origin.begun)
+            self._end(next(iter(self._corrections)))
+        heapq.heappush(self._ends, (expires_ms, command.key))
+        if len(self._ends) > 2 * self._bounds[1]:
+            self._ends = sorted((kept.expires_ms, key) for key, kept in self._corrections.items())
+
+    def _end(self, key: str) -> None:
+        # The answer it replaced must not come back with it.
+        self._fence(label("key", key), self._corrections.pop(key).origin.begun)
+
+    def lapse(self, now_ms: int) -> list[str]:
+        """End the corrections whose time is over at ``now_ms`` (epoch milliseconds): what was kept before each is stale
+        from here on, since it may be kept for longer than that. Returns their keys.
+        """
+        lapsed = []
+        while self._ends and self._ends[0][0] <= now_ms:
+            expires_ms, key = heapq.heappop(self._ends)
+            found = self._corrections.get(key)
+            if found is not None and found.expires_ms == expires_ms:
+                self._end(key)
+                lapsed.append(key)
+        return lapsed
 
     def _refuse(self, asked: str, stored: str) -> None:
         if asked == stored:
