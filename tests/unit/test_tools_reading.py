@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import orjson
 import pytest
@@ -11,14 +11,17 @@ from aiokafka import ConsumerRecord
 
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.journal.postgres import PostgresJournal
 from stratarouter_runtime.records import Coordinates, DeadLetter, Response
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.offsets import OffsetMap
-from stratarouter_runtime.tools import dead_letters, what_if
+from stratarouter_runtime.tools import dead_letters, replay, what_if
 from stratarouter_runtime.tools.dead_letters import DeadLetters, Wish
 from stratarouter_runtime.tools.ranges import Span
+from stratarouter_runtime.tools.replay import Plan, Replay
 
 CONFIG = RuntimeConfig()
+SMALL = RuntimeConfig(max_request_bytes=2048)
 REQUESTS, RESPONSES = CONFIG.topic(CONFIG.requests_topic), CONFIG.topic(CONFIG.responses_topic)
 TABLE = RouteTable.from_dict(
     {
@@ -63,9 +66,9 @@ class Reader:
         self.asked.append((since_ms, until_ms))
         return [Span(partition, 0, 100) for partition in sorted({one.partition for one in self.held[self.topic]})]
 
-    async def read(self, spans: Sequence[Span]) -> AsyncIterator[list[Any]]:
+    async def read(self, spans: Sequence[Span], *, chunk: int = 1) -> AsyncIterator[list[Any]]:
         """One record at a time."""
-        del spans
+        del spans, chunk
         for one in self.held[self.topic]:
             yield [one]
 
@@ -147,3 +150,41 @@ async def test_what_is_no_response_of_ours_fails_no_what_if(
     monkeypatch.setattr(RouteTable, "for_config", lambda _: TABLE)
     report = await what_if.compare(CONFIG, (CONFIG, TABLE), [Span(0, 0, 100)])
     assert (report.unknown, report.was.requests) == ((0, 1) if answered else (1, 0))
+
+
+# -- replay -----------------------------------------------------------------------------------------------------
+
+
+class Unheard:
+    """A journal that knows no request."""
+
+    async def lookup(self, keys: Sequence[object]) -> list[None]:
+        return [None] * len(keys)
+
+    payload_hashes = lookup
+
+
+@pytest.mark.parametrize("only_errors", [False, True])
+@pytest.mark.parametrize("tenant", [None, "default"])
+async def test_a_request_that_its_new_id_makes_too_large_is_named_and_the_others_are_sent_again(
+    only_errors: bool, tenant: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill = b'{"request_id":"r%d","decision":"support","query":"%s"}'
+    near = fill % (1, b"x" * 1_980)
+    assert wire.decode_request(near, limits=wire.Limits.of(SMALL)), "it was executed when it came"
+    asked = [fill % (0, b"a"), near, fill % (2, b"b")]
+    found = [record(REQUESTS, 0, offset, 1, value) for offset, value in enumerate(asked)]
+    monkeypatch.setattr(replay, "RangeReader", Reader({REQUESTS: found}))
+    plan = Plan((Span(0, 0, 3),), re_execute=True, only_errors=only_errors, tenant=tenant)
+    once, sent = Replay(SMALL, plan, go=False), []
+
+    async def published(_: Span, __: Sequence[Any], outbounds: Sequence[Any]) -> None:
+        sent.extend(offset for offset, _ in outbounds)
+
+    monkeypatch.setattr(once, "_publish", published)
+    await once._answer_from_journal(cast("PostgresJournal", Unheard()))
+    if only_errors:
+        await once._execute_missing()
+    assert sent == [0, 2]
+    assert (once.report.re_executed, once.report.refused) == (2, 0)
+    assert once.report.unread == [f"{REQUESTS}-0@1 record_too_large"]

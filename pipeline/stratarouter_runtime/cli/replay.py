@@ -176,7 +176,9 @@ def _print(report: Report, plan: Plan) -> None:
     for line in named:
         console.print(f"    {line}", markup=False)
     if named:
-        console.print("    refused, or older than what is kept; `dead-letters list` has those that were refused")
+        console.print(
+            "    refused, too large under a new id, or older than what is kept; `dead-letters list` has the refused"
+        )
     if plan.asked is not None:
         console.print(f"to go on over just this range: {_continued(plan)}", markup=False, highlight=False)
     if report.dry_run:

@@ -24,7 +24,7 @@ from stratarouter_runtime import topics, wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine import respond
 from stratarouter_runtime.engine.respond import Story
-from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
+from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError, RecordTooLargeError
 from stratarouter_runtime.journal.postgres import PostgresJournal
 from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.port_values import JournalKey, Recorded
@@ -117,7 +117,8 @@ class Report:
         read: offsets gone through.
         requests: requests that the filters let through.
         refused: records that are no valid request; they have their dead letters.
-        unread: the first of those, as ``topic-partition@offset code``; none where a filter may have left them out.
+        unread: the first of those, as ``topic-partition@offset code``, where no filter may have left them out; and of
+            requests that would be too large under their new id.
         replays: requests that a replay wrote itself, left out.
         from_journal: answered with what the journal holds.
         from_responses: answered with the response that the cache gave then, out of the responses topic.
@@ -267,8 +268,7 @@ class Replay:
         self.report.requests += len(wanted)
         plan = self._plan
         if plan.re_execute and not plan.only_errors:
-            self.report.re_executed += len(wanted)
-            return [(record.offset, self._once_more(record, request)) for record, request in wanted]
+            return self._once_more(wanted)
         keys = [JournalKey.of(request) for _, request in wanted]
         found = await journal.lookup(keys)
         hashes = await journal.payload_hashes(keys)
@@ -299,10 +299,14 @@ class Replay:
             request = self._decoded(record)
         except InvalidRecordError as exc:
             self.report.refused += 1  # it was refused when it first came, with a dead letter that says why
-            if self._plan.is_whole and len(self.report.unread) < SHOWN:
-                self.report.unread.append(f"{record.topic}-{record.partition}@{record.offset} {exc.code}")
+            if self._plan.is_whole:
+                self._name_unread(record, exc)
             return None
         return request if self._plan.takes(request) else None
+
+    def _name_unread(self, record: Record, exc: InvalidRecordError) -> None:
+        if len(self.report.unread) < SHOWN:
+            self.report.unread.append(f"{record.topic}-{record.partition}@{record.offset} {exc.code}")
 
     def _miss(self, key: JournalKey, request: Request, at: Coordinates) -> None:
         if len(self._missing) >= MAX_MISSING:
@@ -312,8 +316,19 @@ class Replay:
             )
         self._missing[place(at)] = Missing(key, wire.payload_hash(request), at.timestamp_ms)
 
-    def _once_more(self, record: Record, request: Request) -> Outbound:
-        """The request under a new id, past the cache, without the deadline that is over."""
+    def _once_more(self, wanted: Sequence[tuple[Record, Request]]) -> list[tuple[int, Outbound]]:
+        """What to write for requests that are to be executed again, each with its record's offset."""
+        outbounds = []
+        for record, request in wanted:
+            try:
+                outbounds.append((record.offset, self._under_new_id(record, request)))
+            except RecordTooLargeError as exc:
+                self._name_unread(record, exc)
+        self.report.re_executed += len(outbounds)
+        return outbounds
+
+    def _under_new_id(self, record: Record, request: Request) -> Outbound:
+        """The request under a new id, past the cache, without the deadline that is over: longer than it was."""
         found: dict[str, Any] = orjson.loads(record.value or b"{}")
         request_id = f"{request.request_id}.replay-{self._plan.name}"
         if len(request_id) > MAX_ID_CHARS:
@@ -401,12 +416,8 @@ class Replay:
     async def _execute_missing(self) -> None:
         async with aclosing(self._requests()) as found:
             async for span, records in found:
-                outbounds = [
-                    (record.offset, self._once_more(record, self._decoded(record)))
-                    for record in records
-                    if self._missing.pop(place(coordinates(record)), None) is not None
-                ]
-                self.report.re_executed += len(outbounds)
+                left = [one for one in records if self._missing.pop(place(coordinates(one)), None) is not None]
+                outbounds = self._once_more([(record, self._decoded(record)) for record in left])
                 if outbounds:
                     await self._publish(span, records, outbounds)
 
