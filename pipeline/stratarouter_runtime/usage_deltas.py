@@ -304,8 +304,8 @@ def _receipt(found: dict[str, Any], path: str) -> Receipt:
         request_id=check.identifier(get("request_id"), f"{path}.request_id"),
         kind=cast("ReceiptKind", check.one_of(get("kind"), f"{path}.kind", RECEIPT_KINDS)),
         nano_usd=check.optional(get("nano_usd"), f"{path}.nano_usd", check.whole),
-        input_tokens=check.whole(get("input_tokens") or 0, f"{path}.input_tokens"),
-        output_tokens=check.whole(get("output_tokens") or 0, f"{path}.output_tokens"),
+        input_tokens=check.or_else(0, get("input_tokens"), f"{path}.input_tokens", check.whole),
+        output_tokens=check.or_else(0, get("output_tokens"), f"{path}.output_tokens", check.whole),
         code=check.optional(get("code"), f"{path}.code", check.string),
     )
 
@@ -331,6 +331,8 @@ class UsageRecord:
     sums: dict[str, int] = field(default_factory=dict)
     budget: str = ""
     percent: int = 0
+    spent_nano: int = 0
+    spent_tokens: int = 0
 
 
 def decode_usage(value: bytes | None) -> UsageRecord:
@@ -339,11 +341,13 @@ def decode_usage(value: bytes | None) -> UsageRecord:
     return UsageRecord(
         type=cast("Literal['window', 'alert']", check.one_of(get("type"), "$.type", {"window", "alert"})),
         tenant=check.identifier(get("tenant"), "$.tenant"),
-        window_s=check.whole(get("window_s") or 0, "$.window_s"),
-        start=check.whole(get("start") or 0, "$.start"),
-        route=check.string(get("route") or "", "$.route"),
-        model=check.string(get("model") or "", "$.model"),
+        window_s=check.or_else(0, get("window_s"), "$.window_s", check.whole),
+        start=check.or_else(0, get("start"), "$.start", check.whole),
+        route=check.or_else("", get("route"), "$.route", check.string),
+        model=check.or_else("", get("model"), "$.model", check.string),
         sums=_counts(get("sums"), "$.sums", SUMS),
-        budget=check.string(get("budget") or "", "$.budget"),
-        percent=check.whole(get("percent") or 0, "$.percent"),
+        budget=check.or_else("", get("budget"), "$.budget", check.string),
+        percent=check.or_else(0, get("percent"), "$.percent", check.whole),
+        spent_nano=check.or_else(0, get("spent_nano"), "$.spent_nano", check.whole),
+        spent_tokens=check.or_else(0, get("spent_tokens"), "$.spent_tokens", check.whole),
     )

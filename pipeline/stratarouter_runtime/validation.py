@@ -140,6 +140,11 @@ def optional(value: object, path: str, check: Callable[[Any, str], T]) -> T | No
     return None if value is None else check(value, path)
 
 
+def or_else(default: T, value: object, path: str, check: Callable[[Any, str], T]) -> T:
+    """``default`` for an absent or null field, else what ``check`` makes of it: nothing else counts as absent."""
+    return default if value is None else check(value, path)
+
+
 def identifier(value: object, path: str) -> str:
     """A name: 1 to 256 characters, none of them a control character (PostgreSQL's text takes no NUL)."""
     if value is None:
@@ -363,7 +368,7 @@ def _number_array(value: object, path: str) -> np.ndarray[Any, Any]:
 
 def _unit(raw: np.ndarray[Any, Any], path: str) -> Vector:
     # Most come as unit vectors, which need no second look: the square of the length is twice as far from 1 as the
-    # length is. dot(), because matmul would warn of squares that overflow.
+    # length is. dot() is the quickest; of squares that overflow (1e30) numpy warns once, and they are looked at below.
     if raw.dtype == _FLOAT32 and abs(float(raw.dot(raw)) - 1.0) <= UNIT_TOLERANCE:
         return raw
     # In float64 and scaled by the largest part: squares neither overflow nor vanish.

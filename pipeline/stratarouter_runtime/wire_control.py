@@ -61,7 +61,7 @@ def _decoded(value: bytes | None) -> CacheCommand:
         tag=check.optional(get("tag"), "$.tag", check.identifier),
         route_id=check.optional(get("route_id"), "$.route_id", check.identifier),
         tenant=check.optional(get("tenant"), "$.tenant", check.identifier),
-        everything=check.flag(get("everything") or False, "$.everything"),
+        everything=check.or_else(False, get("everything"), "$.everything", check.flag),
         answered_by=check.optional(get("answered_by"), "$.answered_by", check.identifier),
         text=check.optional(get("text"), "$.text", check.visible_text),
         ttl=check.optional(get("ttl"), "$.ttl", check.seconds_to_live),

@@ -37,12 +37,13 @@ def coordinates(value: object, path: str) -> Coordinates | None:
     if value is None:
         return None
     get = check.mapping(value, path).get
+    timestamp_ms = get("timestamp_ms")
     return Coordinates(
         topic=check.topic_name(get("topic"), f"{path}.topic"),
         partition=check.whole(get("partition"), f"{path}.partition"),
         offset=check.whole(get("offset"), f"{path}.offset"),
         # Kafka writes -1 where a record has no timestamp.
-        timestamp_ms=check.whole(get("timestamp_ms") or 0, f"{path}.timestamp_ms", -1),
+        timestamp_ms=0 if timestamp_ms is None else check.whole(timestamp_ms, f"{path}.timestamp_ms", -1),
     )
 
 
@@ -141,17 +142,19 @@ def decode_response(value: bytes | None) -> Response:
         attempts=tuple(_attempt(item, f"$.attempts[{index}]") for index, item in enumerate(attempts)),
         timings_ms=check.numbers(get("timings_ms"), "$.timings_ms"),
         error=_error(get("error"), "$.error"),
-        route_id=check.string(get("route_id") or "", "$.route_id"),
+        route_id=check.or_else("", get("route_id"), "$.route_id", check.string),
         tenant="default" if tenant is None else tenant,
         source=coordinates(get("source"), "$.source"),
-        from_journal=check.flag(get("from_journal") or False, "$.from_journal"),
+        from_journal=check.or_else(False, get("from_journal"), "$.from_journal", check.flag),
         replay_id=check.optional(get("replay_id"), "$.replay_id", check.string),
     )
 
 
 def _usage(value: object, path: str) -> Usage:
     found = check.mapping(value, path)
-    return Usage(**{name: check.whole(found.get(name) or 0, f"{path}.{name}") for name in field_names(Usage)})
+    return Usage(
+        **{name: check.or_else(0, found.get(name), f"{path}.{name}", check.whole) for name in field_names(Usage)}
+    )
 
 
 def _cache_verdict(value: object, path: str) -> CacheVerdict:
@@ -183,7 +186,7 @@ def _attempt(found: dict[str, Any], path: str) -> Attempt:
         outcome=check.string(get("outcome"), f"{path}.outcome"),
         duration_ms=check.number(get("duration_ms"), f"{path}.duration_ms"),
         status=check.optional(get("status"), f"{path}.status", check.whole),
-        waited_ms=check.number(get("waited_ms") or 0.0, f"{path}.waited_ms"),
+        waited_ms=check.or_else(0.0, get("waited_ms"), f"{path}.waited_ms", check.number),
     )
 
 
@@ -194,8 +197,8 @@ def _error(value: object, path: str) -> ErrorInfo | None:
     return ErrorInfo(
         code=check.string(get("code"), f"{path}.code"),
         message=check.string(get("message"), f"{path}.message"),
-        remedy=check.string(get("remedy") or "", f"{path}.remedy"),
-        retryable=check.flag(get("retryable") or False, f"{path}.retryable"),
+        remedy=check.or_else("", get("remedy"), f"{path}.remedy", check.string),
+        retryable=check.or_else(False, get("retryable"), f"{path}.retryable", check.flag),
     )
 
 
@@ -230,7 +233,7 @@ def decode_dead_letter(value: bytes | None) -> DeadLetter:
     return DeadLetter(
         code=check.string(get("code"), "$.code"),
         reason=check.string(get("reason"), "$.reason"),
-        remedy=check.string(get("remedy") or "", "$.remedy"),
+        remedy=check.or_else("", get("remedy"), "$.remedy", check.string),
         source=source,
         processor=check.string(get("processor"), "$.processor"),
         key=check.optional(get("key"), "$.key", check.base64_bytes),

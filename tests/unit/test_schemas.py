@@ -444,3 +444,50 @@ def test_what_the_decoder_takes_the_schema_takes_too(place: str, field: str, val
     # What only the decoder can refuse lies in the words of three of its rules.
     if validator("request").is_valid(changed):
         assert refused.code in {"invalid_embedding", "reply_topic_not_allowed"} or "base64" in refused.message
+
+
+# --- near misses -----------------------------------------------------------------------------------------------
+
+NEAR_MISSES = [None, 0, 0.0, False, "", [], {}, 1.5, "x\n", "a\u0001", "2026-01-01T00:00:00Z\n"]
+"""Above all what counts as false in Python: null alone means that a field is left out."""
+
+
+def places(found: object) -> list[tuple[Any, ...]]:
+    """The path to each value inside ``found``."""
+    inner = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    return [place for key, value in inner for place in ((key,), *((key, *rest) for rest in places(value)))]
+
+
+def put(found: Any, place: tuple[Any, ...], value: object) -> Any:
+    """A copy of ``found`` with ``value`` at ``place``."""
+    changed = orjson.loads(orjson.dumps(found))
+    functools.reduce(lambda inside, key: inside[key], place[:-1], changed)[place[-1]] = value
+    return changed
+
+
+@pytest.mark.parametrize(("kind", "path"), examples("valid"))
+def test_decoder_and_schema_agree_about_what_stands_in_the_place_of_any_value(kind: str, path: Path):
+    example = orjson.loads(path.read_bytes())
+    known = {(name,) for name in contracts.schema(f"{kind}.v1")["properties"]}
+    for place in sorted({*places(example), *known}, key=str):
+        for value in NEAR_MISSES:
+            changed = put(example, place, value)
+            try:
+                DECODERS[kind](orjson.dumps(changed))
+                taken = True
+            except InvalidRecordError as exc:
+                # Only the decoder can refuse these: see below.
+                if exc.code == "invalid_embedding" or "base64" in exc.message:
+                    continue
+                taken = False
+            assert validator(kind).is_valid(changed) is taken, (place, value)
+
+
+@pytest.mark.parametrize("time", ["2026-02-30T00:00:00Z", "2026-01-01T24:00:00Z", "2016-12-31T23:59:60Z"])
+def test_a_day_or_time_that_is_not_there_is_refused_by_the_decoder_alone_and_the_schemas_say_so(time: str):
+    for kind, field in (("request", "deadline"), ("cache-control", "at"), ("dead-letter", "failed_at")):
+        example = orjson.loads(next((EXAMPLES / kind / "valid").glob("*.json")).read_bytes()) | {field: time}
+        with pytest.raises(InvalidRecordError, match=rf"\$\.{field} = '{re.escape(time)}'"):
+            DECODERS[kind](orjson.dumps(example))
+        assert validator(kind).is_valid(example)
+        assert "no pattern can say" in contracts.schema(f"{kind}.v1")["properties"][field]["description"]
