@@ -127,7 +127,8 @@ def refuse_unknown(found: Mapping[str, Any], known: Collection[str], path: str) 
     """Refuse a field that nobody reads: a typo must not be silent."""
     for name in found:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            # A name of megabytes is no typo of ours, and to compare it would take a second.
+            near = difflib.get_close_matches(name, known, n=1) if len(name) <= MAX_ID_CHARS else []
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise SchemaViolationError(f"{path}.{shown(name)[1:-1]} is an unknown field{hint}")
 

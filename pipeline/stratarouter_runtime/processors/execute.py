@@ -94,14 +94,16 @@ class Execute:
             self._checked(task, lane, record)
             return
         if exc is None or isinstance(exc, InvalidRecordError):
-            self._finish(lane, record, *self._outcome(task, record, execution))
+            outbound, instead = self._outcome(task, record, execution)
+            self._finish(lane, record, outbound, instead)
             return
         log.error("execution failed", exc_info=exc, extra={"fields": {"offset": record.offset, "try": tries}})
         if tries < self._config.poison_tries:
             self._start(lane, record, execution, tries=tries + 1)
         else:
             poison = PoisonRecordError(f"{type(exc).__name__} in {tries} tries: {exc}")
-            self._finish(lane, record, *self._refused(poison, record, execution))
+            outbound, instead = self._refused(poison, record, execution)
+            self._finish(lane, record, outbound, instead)
 
     def _checked(self, task: asyncio.Task[Response], lane: ProcessorLane, record: Record) -> None:
         """End a hit's check, whatever came of it: its client has an answer, so there is no response and no dead letter,
