@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     InvalidTimestampError,
@@ -15,8 +16,11 @@ from aiokafka.errors import (
     UnsupportedForMessageFormatError,
 )
 
+from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, LaneFencedError, OutputRefusedError
 from stratarouter_runtime.processors.kafka_client import RIGHTS_REMEDY, mapped, mapped_write
+from stratarouter_runtime.processors.publisher import TransactionalPublisher
+from stratarouter_runtime.records import Outbound
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,30 @@ def test_what_a_topic_s_own_settings_refuse_is_final_for_the_topics_that_clients
 ) -> None:
     """Our own are corrected, and everything waits for that."""
     assert type(mapped_write(kind("responses.mine"), "committing requests-0 at 7", chosen=chosen)) is expected
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (("responses",), BrokerError),
+        (("responses.mine",), OutputRefusedError),
+        (("x", "responses"), OutputRefusedError),
+    ],
+)
+async def test_a_commit_knows_the_topics_that_clients_chose(
+    written: tuple[str, ...], expected: type[BrokerError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def names(*_: object) -> frozenset[str]:
+        return frozenset({"requests", *written})
+
+    async def write() -> None:
+        raise InvalidTimestampError
+
+    monkeypatch.setattr("stratarouter_runtime.processors.publisher.topics.names", names)
+    publisher = TransactionalPublisher(RuntimeConfig(), "g", TopicPartition("requests", 0))
+    with pytest.raises(BrokerError, match="committing .* at 7") as caught:
+        await publisher._commit(write(), [Outbound(topic, b"k", b"v") for topic in written], 7)
+    assert type(caught.value) is expected
 
 
 @pytest.mark.parametrize("kind", [TopicAuthorizationFailedError, GroupAuthorizationFailedError])
