@@ -67,7 +67,7 @@ async def test_a_commit_knows_the_topics_that_clients_chose(
 
     monkeypatch.setattr("stratarouter_runtime.processors.publisher.topics.names", names)
     publisher = TransactionalPublisher(RuntimeConfig(), "g", TopicPartition("requests", 0))
-    with pytest.raises(BrokerError, match="committing .* at 7") as caught:
+    with pytest.raises(BrokerError, match=r"committing .* at 7") as caught:
         await publisher._commit(write(), [Outbound(topic, b"k", b"v") for topic in written], 7)
     assert type(caught.value) is expected
 
