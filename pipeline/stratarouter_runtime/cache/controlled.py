@@ -89,6 +89,7 @@ class ControlledCache:
         self.kept_out = Kept()
         self._lapsed: set[str] = set()
         """Labels of corrections that are over, where nobody reads the topic: what they stood in front of must go."""
+        self._dropping = False
 
     @property
     def shared(self) -> bool:
@@ -125,7 +126,8 @@ class ControlledCache:
         self.kept_out.served += held_back
         if stale:
             await self.backend.discard(stale)
-        if self._lapsed:
+        is_there = not any(isinstance(result, CacheMiss) and result.bypassed for result in found)
+        if self._lapsed and is_there and not self._dropping:
             await self._drop_lapsed()
         return judged
 
@@ -210,11 +212,16 @@ class ControlledCache:
             )
 
     async def _drop_lapsed(self) -> None:
-        """Where the backend is away, again with the next lookup; until then nothing of it is served."""
+        """Where the backend fails, again with a later lookup; until then nothing of it is served."""
         labels = frozenset(self._lapsed)
-        with contextlib.suppress(CacheUnavailableError):
-            self.kept_out.dropped += await self.backend.drop(lambda origin: not labels.isdisjoint(origin.labels), None)
-            self._lapsed -= labels
+        self._dropping = True
+        try:
+            with contextlib.suppress(CacheUnavailableError):
+                gone = await self.backend.drop(lambda origin: not labels.isdisjoint(origin.labels), None)
+                self.kept_out.dropped += gone
+                self._lapsed -= labels
+        finally:
+            self._dropping = False
 
     def _with_vetoes(self, queries: Sequence[CacheQuery]) -> Sequence[CacheQuery]:
         control = self._control
