@@ -120,6 +120,43 @@ def test_a_hyphen_behind_a_word_or_number_is_no_sign(text: str, numbers: tuple[i
     assert features(text)[0].numbers == numbers
 
 
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("is a blood pressure of 120/80 normal", "is a blood pressure of 180/120 normal"),
+        ("is the shop open on 1/2/2024", "is the shop open on 2/4/2024"),
+        ("is the shop open on 3/6/2024", "is the shop open on 6/3/2024"),
+        ("book a table for 4/2", "book a table for 6/3"),
+        ("book a table for 4/2", "book a table for 2"),
+        ("how do I count 3/4 time", "how do I count 6/8 time"),
+        ("my mark was 10/10", "my mark was 5/5"),
+        ("what is 6/3", "what is 3/6"),
+        ("what is 1.5/3", "what is 2.5/5"),
+        ("is 4 / 2 a whole number", "is 6 / 3 a whole number"),
+    ],
+)
+def test_another_ratio_is_refused_though_the_quotient_is_the_same(asked: str, stored: str) -> None:
+    # They were reduced: a date, a blood pressure and a bar of music each passed for another one.
+    guard = create_guard()
+    assert guard.differs(asked, stored, 1.0) is not None
+    assert guard.differs(stored, asked, 1.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("what is 1/2 of 80", "what is half of 80"),
+        ("what is 3/4 of 80", "what is 75% of 80"),
+        ("is the shop open on 4/2/2024", "is the shop open on 04/02/2024"),
+        ("is 120/80 a normal blood pressure", "is a blood pressure of 120 / 80 normal"),
+    ],
+)
+def test_a_ratio_may_be_written_in_several_ways(asked: str, stored: str) -> None:
+    guard = create_guard()
+    assert guard.differs(asked, stored) is None
+    assert guard.differs(stored, asked) is None
+
+
 PLACES = st.tuples(
     st.lists(
         st.sampled_from(("is", "at", "the", "balance", "3", "½", "5%", "$2", "two", "x", "=", "2-factor", "😀")),

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import gcd
 
 from stratarouter_runtime.cache import lexicon
 
@@ -131,7 +132,7 @@ def _joined(result: list[Token], token: Token) -> bool:
     if token.value is None:
         return False
     if last.text == "/" and len(result) > 1:
-        return _fraction(result, token.value)
+        return _fraction(result, token)
     compound = token.worded and (isinstance(token.value, Fraction) or (len(result) > 1 and _tens(result[-2], token)))
     if last.text == "-" and len(result) > 1 and result[-2].value is not None and compound:
         result.pop()
@@ -153,13 +154,28 @@ def _scaled(last: Token, token: Token) -> bool:
     return token.kind == "word" and token.plain in {"st", "nd", "rd", "th"}
 
 
-def _fraction(result: list[Token], divisor: Number) -> bool:
-    whole = result[-2]
-    if whole.value is None or divisor == 0 or "/" in whole.plain:
+def _fraction(result: list[Token], divisor: Token) -> bool:
+    """Whether ``divisor`` was joined to what stands before the slash.
+
+    Only a proper fraction in its lowest terms is a number: "3/4" is 75 %. Others are kept as they are written, for they
+    are dates, measurements and bars as often as quotients: "120/80" is not "180/120", "4/2" not "6/3".
+    """
+    over = result[-2]
+    if over.value is None and not (over.kind == "name" and "/" in over.text):
         return False
     result.pop()
-    whole.value, whole.plain = _whole(Fraction(whole.value) / divisor), "#/"
+    above, below = over.value, divisor.value
+    over.text = over.plain = f"{_figure(over)}/{_figure(divisor)}"
+    if isinstance(above, int) and isinstance(below, int) and 0 < above < below and gcd(above, below) == 1:
+        over.value = Fraction(above, below)
+    else:
+        over.kind, over.value, over.unit = "name", None, ""
     return True
+
+
+def _figure(token: Token) -> str:
+    """A part of a written ratio; "01" is "1"."""
+    return str(token.value) if isinstance(token.value, int) else token.text
 
 
 def _tens(last: Token, token: Token) -> bool:
