@@ -82,3 +82,39 @@ def test_who_changed_places_is_refused(asked: str, stored: str) -> None:
 )
 def test_another_person_in_the_same_place_asks_the_same(asked: str, stored: str) -> None:
     assert create_guard().differs(asked, stored, 0.97) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("パスワードを変更する方法", "パスワードを削除する方法"),
+        ("我可以在三天内退款吗", "我可以在三天内不退款吗"),
+        ("这种药可以和酒一起吃吗", "这种药可以和奶一起吃吗"),
+        ("如何取消我的订单？", "如何取消我的会员？"),  # noqa: RUF001 - full-width
+        ("환불받을수있나요", "환불받을수없나요"),
+        ("환불 받을 수 있나요", "환불 받을 수 없나요"),
+        ("第五回", "第六回"),
+        ("what does 第五回 mean", "what does 第六回 mean"),
+        ("ฉันสามารถขอเงินคืนได้ไหม", "ฉันสามารถขอเงินคืนไม่ได้ไหม"),
+        ("請問,我的訂單,何時到貨 5 7", "請問,我的會員,何時到期 5 7"),
+    ],
+)
+def test_scripts_without_blanks_must_be_the_same(asked: str, stored: str) -> None:
+    # A whole sentence was one word there, and an equal beginning made it a form of the other.
+    guard = create_guard()
+    assert guard.differs(asked, stored, 1.0) is not None
+    assert guard.differs(stored, asked, 1.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("我可以在三天内退款吗？", "我可以在三天内退款吗"),  # noqa: RUF001 - full-width
+        ("환불 받을 수 있나요", "환불받을 수 있나요?"),
+        ("what does 第五回 mean?", "what is the meaning of 第五回"),
+    ],
+)
+def test_scripts_without_blanks_may_differ_in_marks_and_blanks(asked: str, stored: str) -> None:
+    guard = create_guard()
+    assert guard.differs(asked, stored, 1.0) is None
+    assert guard.differs(stored, asked, 1.0) is None

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from stratarouter_runtime.cache import asking, lexicon, opposites
 from stratarouter_runtime.cache.categories import CATEGORIES, REQUESTS
-from stratarouter_runtime.cache.marks import emoticons, letters, without_emoticons
+from stratarouter_runtime.cache.marks import emoticons, letters, unspaced, without_emoticons
 from stratarouter_runtime.cache.normalise import PART, ROLE_END, TURN
 from stratarouter_runtime.cache.quantities import Number, Token, units_of
 from stratarouter_runtime.cache.tokens import quotations, read_tokens
@@ -170,6 +170,11 @@ class Features:
         """Emoji and signs that no token takes, in their order: two flags may have the same letters; and emoticons."""
         signs = "" if self.text.isascii() else "".join(filter(_is_symbol, _MARKS.findall(self.text)))
         return signs + " ".join(emoticons(self.text))
+
+    @cached_property
+    def unspaced(self) -> str:
+        """All that is written in scripts without blanks."""
+        return unspaced(self.text)
 
     @cached_property
     def letters(self) -> tuple[str, ...]:

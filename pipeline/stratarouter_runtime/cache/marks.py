@@ -1,4 +1,5 @@
-"""Small marks that say something: emoticons, and single letters that are names ("plan A", "from a to b"). Pure."""
+"""What is read by its characters, not its words: emoticons, single letters that are names ("plan A", "from a to b"), and
+scripts that write no blanks. Pure."""
 
 from __future__ import annotations
 
@@ -19,6 +20,23 @@ _BEHIND_NAMES = frozenset(
     | {"plus", "minus", "times", "equals", "before", "after", "about"}
 )
 """No article stands before them."""
+
+_UNSPACED = re.compile(
+    "["
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9df\uaa60-\uaa7f"  # Thai to Javanese
+    "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff\uffa0-\uffdc"  # Hangul
+    "\u3005-\u3007\u3021-\u3029\u3031-\u3035\u303b\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"  # kana
+    "\u31f0-\u31ff\uff66-\uff9f\U0001aff0-\U0001b16f"
+    "\u2e80-\u2fdf\u3100-\u312f\u31a0-\u31bf\u3400-\u4dbf\u4e00-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff"  # Han, Yi
+    "]+"
+)
+
+
+def unspaced(text: str) -> str:
+    """The characters of ``text`` in scripts that write words without blanks between them, or inflect whole phrases, in
+    their order. No word of them can be told from another, so any that differ may be what is asked.
+    """
+    return "" if text.isascii() else "".join(_UNSPACED.findall(text))
 
 
 def emoticons(text: str) -> list[str]:

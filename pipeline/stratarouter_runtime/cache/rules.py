@@ -155,6 +155,11 @@ def _symbol(asked: Features, stored: Features) -> str | None:
     return "guard:symbol" if asked.symbols != stored.symbols else None
 
 
+def _unspaced(asked: Features, stored: Features) -> str | None:
+    """Anything else in a script without blanks, where a whole sentence is one "word"."""
+    return "guard:wording" if asked.unspaced != stored.unspaced else None
+
+
 def _token(asked: Features, stored: Features) -> str | None:
     """Identifiers, paths, versions, times or quotations that each text has and the other lacks."""
     if _quotes_lacking(asked, stored) and _quotes_lacking(stored, asked):
@@ -258,6 +263,7 @@ RULES: tuple[Rule, ...] = (
     _date,
     _operator,
     _symbol,
+    _unspaced,
     _token,
     _polarity,
     _negation,
