@@ -199,6 +199,19 @@ def test_another_history_is_refused_however_short_the_question() -> None:
     assert create_guard().differs(talk("tell me of cats"), "and why?") == "guard:turns"
 
 
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [("Yes.", "Maybe."), ("This.", "That."), ("It is his arm.", "It is her arm."), ("I sell it.", "I sold it.")],
+)
+def test_little_words_of_earlier_turns_count(first: str, other: str) -> None:
+    def talk(said: str) -> str:
+        turns = (("user", "this or that, should I?"), ("assistant", said), ("user", "why?"))
+        return conversation_text([{"role": role, "content": content} for role, content in turns])
+
+    assert create_guard().differs(talk(first), talk(other), 1.0) == "guard:turns"
+    assert create_guard().differs(talk(first), talk(first.rstrip(".").lower()), 1.0) is None
+
+
 def test_another_image_is_refused() -> None:
     def about(url: str) -> str:
         parts = [{"type": "text", "text": "what is it"}, {"type": "image_url", "image_url": {"url": url}}]

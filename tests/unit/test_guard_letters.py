@@ -118,3 +118,54 @@ def test_scripts_without_blanks_may_differ_in_marks_and_blanks(asked: str, store
     guard = create_guard()
     assert guard.differs(asked, stored, 1.0) is None
     assert guard.differs(stored, asked, 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        (r"what does \d match in a regex", r"what does \D match in a regex"),
+        ("what does `ls -R` do", "what does `ls -r` do"),
+        ("what does `a.b` mean", "what does `ab` mean"),
+        ('make "HELLO" lower case', 'make "hello" lower case'),
+        ('make "HELLO" lower case', "make hello lower case"),
+        ('what is the md5 of "Hello"', 'what is the md5 of "hello"'),
+        ("how do I polish furniture", "how do I Polish furniture"),
+        ("who works at the WHO", "who works at the who"),
+        ("what is a PET scan", "what is a pet scan"),
+        ("did they tell the US", "did they tell us"),
+        ("a file of 5 Tb", "a file of 5 TB"),
+        ("what is in /Tmp/a", "what is in /tmp/a"),
+        ("the AND function in Excel", "the OR function in Excel"),
+        ("the AND function in Excel", "the function in Excel"),
+        ("what does the SQL keyword IN do", "what does the SQL keyword AS do"),
+        ("Translate to German: she has seen them", "Translate to German: we have seen them"),
+        ("Translate into Spanish: I would like that", "Translate into Spanish: I would like this"),
+        ("Correct the grammar: he have a dog", "Correct the grammar: she have a dog"),
+    ],
+)
+def test_letters_whose_case_tells_and_words_that_are_the_matter_are_compared_as_written(
+    asked: str, stored: str
+) -> None:
+    # Embedders that read no case find such texts the very same.
+    guard = create_guard()
+    assert guard.differs(asked, stored, 1.0) is not None
+    assert guard.differs(stored, asked, 1.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("Who is the president of the US?", "who's the president of the US"),
+        ("WHO IS THE PRESIDENT OF FRANCE", "who is the president of France"),
+        ("a file of 5 kB", "a file of 5 KB"),
+        ('explain "The Great Gatsby"', "explain the great gatsby"),
+        ("PLEASE HELP, how do I reset MY password", "how do I reset my password"),
+        ("the IF function in Excel", "the if function in Excel"),
+        ("Translate to German: good morning.", "translate to German: Good morning"),
+        ("Question: what is the capital of France", "what is the capital of France"),
+    ],
+)
+def test_other_capitals_say_nothing(asked: str, stored: str) -> None:
+    guard = create_guard()
+    assert guard.differs(asked, stored, 0.97) is None
+    assert guard.differs(stored, asked, 0.97) is None

@@ -232,6 +232,78 @@ def test_a_symbol_in_another_form_passes(asked: str, stored: str) -> None:
     assert guard.differs(stored, asked) is None
 
 
+# --- brackets, code and layout ---------------------------------------------------------------------------------
+
+
+def fenced(code: str) -> str:
+    return f"what does it print?\n```\n{code}\n```"
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("what is (2+3)*4", "what is 2+3*4"),
+        ("calculate 2+3*4", "what is the value of (2+3)*4"),
+        ("simplify (a + b) * c", "simplify a + (b * c)"),
+        ("evaluate 8 / (2 * 4)", "evaluate (8 / 2) * 4"),
+        ("what is 2 + 3 * 4", "what is 2 * 3 + 4"),
+        ("what is sin(x)+1", "what is sin(x+1)"),
+        ("is x in [0, 1)", "is x in [0, 1]"),
+        ("is x in (0, 1]", "is x in (0, 1)"),
+        ("the type of x = [1, 2]", "the type of x = (1, 2)"),
+        ("the type of x = {1, 2}", "the type of x = (1, 2)"),
+        ("what is (1, 2), 3", "what is 1, (2, 3)"),
+        ("simplify (A or B) and C", "simplify A or (B and C)"),
+        ("simplify (A or B) and C", "simplify A or B and C"),
+        ("explain a[i][j] in C", "explain a[i[j]] in C"),
+        ("what does f(g(x)) give", "what does f(g)(x) give"),
+        ("what does x?.y mean in JS", "what does x.y mean in JS"),
+        ("what does a ?? b give", "what does a b give"),
+        ("what does x[1:2] return", "what does x[1,2] return"),
+        ("how do I type {", "how do I type ["),
+        ("what does :: mean in C++", "what does : mean in C++"),
+        ("what does @property do", "what does property do"),
+        ("what does #include do", "what does include do"),
+        ("what does $x do in a shell", "what does x do in a shell"),
+        ("what does \\n mean", "what does n mean"),
+        ("what does x++ do", "what does ++x do"),
+        ("not (every user and admin) in scope", "(not every user) and admin in scope"),
+        (fenced("for i in x:\n    y = i\n    print(y)"), fenced("for i in x:\n    y = i\nprint(y)")),
+        (fenced("for(;;){}"), fenced("for(;){}")),
+        ("fix it:\nif x:\n    y()\nz()", "repair it:\nif x:\n    y()\n    z()"),
+    ],
+)
+def test_other_brackets_signs_and_layout_are_refused(asked: str, stored: str) -> None:
+    # No token took them, so texts that differ in nothing else were alike.
+    guard = create_guard()
+    assert guard.differs(asked, stored, 1.0) is not None
+    assert guard.differs(stored, asked, 1.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("what is (2+3)*4", "calculate ( 2 + 3 ) * 4"),
+        ("reset a password (the old one)", "reset a password, the old one"),
+        ("can an employee (full time) take leave", "can a full time employee take leave"),
+        ("how do I use print() in python", "how do I use print in python"),
+        ("the derivative of sin(x)", "the derivative of sin x"),
+        ("difference between == and === in JavaScript", "JavaScript === vs =="),
+        ("my order #1234 is late", "my order 1234 is late"),
+        ("is it ok ? thanks", "is it ok? thanks"),
+        ("Hi! Can I return shoes (worn once)?", "can I return shoes (worn once)"),
+        ("Step 1: how do I install python", "step 1, how do I install Python?"),
+        ("the weather in Paris; is it raining", "the weather in Paris, is it raining"),
+        ("in:title rate limit\\", "rate limit in:title"),
+        (fenced("x = 1  \ny = 2"), fenced("x = 1\ny = 2").replace("what", "So what")),
+    ],
+)
+def test_prose_in_brackets_and_marks_between_words_say_nothing(asked: str, stored: str) -> None:
+    guard = create_guard()
+    assert guard.differs(asked, stored, 0.97) is None
+    assert guard.differs(stored, asked, 0.97) is None
+
+
 # --- vowel signs -----------------------------------------------------------------------------------------------
 
 

@@ -13,8 +13,9 @@ from stratarouter_runtime.cache.categories import CATEGORIES, REQUESTS
 from stratarouter_runtime.cache.marks import emoticons, letters, unspaced, without_emoticons
 from stratarouter_runtime.cache.normalise import PART, ROLE_END, TURN
 from stratarouter_runtime.cache.quantities import Number, Token, units_of
-from stratarouter_runtime.cache.tokens import quotations, read_tokens
+from stratarouter_runtime.cache.tokens import read_tokens
 from stratarouter_runtime.cache.words import UNIT_CATEGORIES, canonical, content_key, denies, is_filler, stem
+from stratarouter_runtime.cache.written import Written
 from stratarouter_runtime.plain import cached_property
 
 _REFERRING_WORDS = frozenset({"both"})
@@ -80,13 +81,16 @@ class Features:
         role: whose turn it is; empty for a lone text.
         text: what is said in it.
         attachments: digests of the parts that are no text.
+        written: what of it must be the same as it is written.
     """
 
     def __init__(self, role: str, content: str) -> None:
         self.role = role
         self.text, *attachments = content.split(PART)
         self.attachments = tuple(attachments)
-        self._tokens = read_tokens(without_emoticons(self.text))
+        plain = without_emoticons(self.text)
+        self._tokens = read_tokens(plain)
+        self.written = Written(plain, self._tokens)
 
     def is_same(self, other: Features) -> bool:
         """Whether the same is said, by the same side."""
@@ -156,14 +160,9 @@ class Features:
         return frozenset(_names(self._tokens))
 
     @cached_property
-    def quotes(self) -> frozenset[str]:
-        """Quoted strings and inline code, as they stand."""
-        return frozenset(quotations(self.text))
-
-    @cached_property
     def operators(self) -> tuple[str, ...]:
-        """Sorted."""
-        return tuple(sorted(_operators(self._tokens)))
+        """In their order."""
+        return tuple(_operators(self._tokens))
 
     @cached_property
     def symbols(self) -> str:

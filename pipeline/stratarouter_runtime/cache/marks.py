@@ -1,5 +1,6 @@
 """What is read by its characters, not its words: emoticons, single letters that are names ("plan A", "from a to b"), and
-scripts that write no blanks. Pure."""
+scripts that write no blanks. Pure.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ _BEHIND_NAMES = frozenset(
 
 _UNSPACED = re.compile(
     "["
-    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9df\uaa60-\uaa7f"  # Thai to Javanese
+    "\u0e00-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9df\uaa60-\uaa7f"  # Thai to Javanese
     "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff\uffa0-\uffdc"  # Hangul
     "\u3005-\u3007\u3021-\u3029\u3031-\u3035\u303b\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"  # kana
     "\u31f0-\u31ff\uff66-\uff9f\U0001aff0-\U0001b16f"

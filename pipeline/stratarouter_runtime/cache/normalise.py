@@ -57,15 +57,15 @@ _CAPITAL, _BREAK = b"A", b" "
 _CLASSES = bytes(ord("A") if 65 <= at <= 90 else ord(" ") if not _WORD.match(chr(at)) else 0 for at in range(256))
 """Of ASCII: a capital, what ends a word, anything else."""
 _LETTERS = re.compile(r"[^\W\d_]+")
-_CASE_MATTERS = re.compile(r"https?://|[/~.]*/|-|.*[_\\]|(?=.*\d)(?=.*[a-z])(?=.*[A-Z])")
+CASE_MATTERS = re.compile(r"https?://|[/~.]*/|-|.*[_\\]|(?=.*\d)(?=.*[a-z])(?=.*[A-Z])")
 _KEPT_COMPATIBILITY = ("<super>", "<sub>", "<fraction>", "<circle>")
 
-_OTHER_WORDS = ("US", "IT", "WHO", "AIDS", "RAM", "PET", "SAT", "ACT", "ICE", "Polish")
+OTHER_WORDS = ("US", "IT", "WHO", "AIDS", "RAM", "PET", "SAT", "ACT", "ICE", "Polish")
 _OTHER_UNITS = (
     *("Mb", "Gb", "Kb", "Tb", "MB", "GB", "KB", "TB", "kB"),
     *("mW", "MW", "MPa", "mPa", "mA", "MA", "mV", "MV"),
 )
-MEANING_IN_CAPITALS = frozenset((*_OTHER_WORDS, *_OTHER_UNITS))
+MEANING_IN_CAPITALS = frozenset((*OTHER_WORDS, *_OTHER_UNITS))
 """Words that lower case would turn into other words or units. Short on purpose: each one costs exact hits."""
 
 
@@ -93,6 +93,11 @@ def conversation_text(messages: Sequence[Mapping[str, Any]]) -> str:
     if len(messages) == 1 and _role(messages[0]) == "user":
         return _content(messages[0], _spaced)
     return "".join(f"{TURN}{_role(message)}{ROLE_END}{_content(message, _spaced)}" for message in messages)
+
+
+def folded_text(text: str) -> str:
+    """What of one message's text decides whether it is the same words."""
+    return _folded(text)
 
 
 def _role(message: Mapping[str, Any]) -> str:
@@ -263,6 +268,6 @@ def _capitals_lowered(text: str) -> str:
 
 @_kept(KEPT_WORDS, KEPT_WORD_CHARS)
 def _lowered_word(word: str) -> str:
-    if word.islower() or _CASE_MATTERS.match(word):
+    if word.islower() or CASE_MATTERS.match(word):
         return word
     return _LETTERS.sub(lambda run: run[0] if run[0] in MEANING_IN_CAPITALS else run[0].lower(), word)

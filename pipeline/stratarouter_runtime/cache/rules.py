@@ -14,6 +14,7 @@ from stratarouter_runtime.cache import opposites
 from stratarouter_runtime.cache.features import Features, letters_of
 from stratarouter_runtime.cache.likeness import SAME_TEMPLATE, are_free, likeness
 from stratarouter_runtime.cache.placing import (
+    COMPARED,
     is_turned,
     other_connector,
     other_direction,
@@ -24,6 +25,7 @@ from stratarouter_runtime.cache.placing import (
     sides_changed,
 )
 from stratarouter_runtime.cache.quantities import Number
+from stratarouter_runtime.cache.written import quoted, unquoted
 
 FEW_WORDS = 20
 """Up to this many words every number counts; longer texts say some of them twice, or count what they list."""
@@ -46,7 +48,8 @@ def refusal(asked: tuple[Features, ...], stored: tuple[Features, ...]) -> str | 
     if [turn.role for turn in asked] != [turn.role for turn in stored]:
         return "guard:turns"
     # The last turn asks; what stands before it must be the same words, for a short question hangs on all of it.
-    if any(ours.content != theirs.content for ours, theirs in zip(asked[:-1], stored[:-1], strict=True)):
+    earlier = zip(asked[:-1], stored[:-1], strict=True)
+    if any(ours.text != theirs.text and ours.written.folded != theirs.written.folded for ours, theirs in earlier):
         return "guard:turns"
     pairs = zip(asked, stored, strict=True)
     reasons = (_first_reason(ours, theirs) for ours, theirs in pairs if not ours.is_same(theirs))
@@ -147,7 +150,12 @@ def _date(asked: Features, stored: Features) -> str | None:
 
 
 def _operator(asked: Features, stored: Features) -> str | None:
-    return "guard:operator" if asked.operators != stored.operators else None
+    """Other operators, or the same in another order: "2 + 3 * 4". What is compared may stand in either."""
+    ours, theirs = asked.operators, stored.operators
+    if ours == theirs:
+        return None
+    is_compared = COMPARED in asked.content or COMPARED in stored.content
+    return None if is_compared and Counter(ours) == Counter(theirs) else "guard:operator"
 
 
 def _symbol(asked: Features, stored: Features) -> str | None:
@@ -164,6 +172,8 @@ def _token(asked: Features, stored: Features) -> str | None:
     """Identifiers, paths, versions, times or quotations that each text has and the other lacks."""
     if _quotes_lacking(asked, stored) and _quotes_lacking(stored, asked):
         return "guard:quote"
+    if _rewritten(asked, stored) or _rewritten(stored, asked):
+        return "guard:quote"
     lacking = _lacking(asked, stored), _lacking(stored, asked)
     # A version, time, address or "-x" that only one text has is another question; an "os.path" may be left unsaid.
     telling = any(name[0] == "-" or any(map(str.isdigit, name)) for names in lacking for name in names)
@@ -171,15 +181,59 @@ def _token(asked: Features, stored: Features) -> str | None:
 
 
 def _quotes_lacking(asked: Features, stored: Features) -> bool:
-    return asked.quotes != stored.quotes and not all(_quoted(text, stored) for text in asked.quotes)
+    quotes = asked.written.quotes
+    return quotes != stored.written.quotes and not all(_quoted(text, stored) for text in quotes)
 
 
 def _quoted(text: str, other: Features) -> bool:
     """Whether ``other`` has the quotation, with its marks or without."""
-    if text in other.quotes:
+    if text in other.written.quotes:
         return True
     letters = _PUNCTUATION.sub("", text)
     return letters.isalnum() and letters.lower() in other.squashed
+
+
+def _rewritten(asked: Features, stored: Features) -> bool:
+    """Whether ``stored`` has a quotation of ``asked``, but in other letters, or as other code: "HELLO", "hello"."""
+    return any(_is_rewritten(text, asked, stored) for text in asked.written.quotes - stored.written.quotes)
+
+
+def _is_rewritten(text: str, asked: Features, stored: Features) -> bool:
+    letters = unquoted(text).lower()
+    twins = stored.written.quotes_by_letters.get(letters)
+    if twins is None:
+        return letters in stored.squashed and unquoted(text) not in stored.written.run
+    is_code = text in asked.written.codes and letters in stored.written.code_letters
+    return is_code or quoted(text) not in twins
+
+
+def _code(asked: Features, stored: Features) -> str | None:
+    """Other code, other brackets or signs in a formula, or the same ones at other words."""
+    ours, theirs = asked.written, stored.written
+    if ours.blocks != theirs.blocks:
+        return "guard:quote"
+    if asked.searches and stored.searches:
+        return None  # what stands there is the search's own
+    if ours.formal != theirs.formal or ours.layout != theirs.layout:
+        return "guard:symbol"
+    if asked.words != stored.words:
+        return None
+    # Nothing but the signs tells these texts apart. What is said by the way may stand in brackets or not.
+    moved = ours.asides and theirs.asides and ours.asides != theirs.asides
+    return "guard:symbol" if moved or ours.places != theirs.places else None
+
+
+def _case(asked: Features, stored: Features) -> str | None:
+    """A word that is another in capitals ("WHO"), or little words that are what is asked of ("the AND function")."""
+    ours, theirs = asked.written, stored.written
+    if ours.cased != theirs.cased:
+        other = {word.lower() for word in theirs.cased - ours.cased}
+        if any(word.lower() in other for word in ours.cased - theirs.cased):
+            return "guard:entity"
+    lacking, missing = ours.stressed - theirs.said, theirs.stressed - ours.said
+    if (lacking and missing) or ours.keywords - theirs.said or theirs.keywords - ours.said:
+        return "guard:entity"
+    return "guard:quote" if ours.material and theirs.material and ours.material != theirs.material else None
 
 
 def _lacking(asked: Features, stored: Features) -> frozenset[str]:
@@ -275,6 +329,8 @@ RULES: tuple[Rule, ...] = (
     roles_changed,
     persons_changed,
     other_letters,
+    _code,
+    _case,
     _tense,
     other_order,
 )
