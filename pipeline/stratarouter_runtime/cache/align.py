@@ -36,6 +36,9 @@ SURE_LETTERS = 8
 _ENDINGS = frozenset({"y", "ly", "ness", "ful", "ment", "able", "ship"})
 """Behind a word they say the same of it in another part of speech."""
 
+Place = tuple[str, str]
+"""The words before and after a word."""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -69,12 +72,7 @@ def difference(asked: Features, stored: Features) -> Difference:
     if (asked.negations > 0) != (stored.negations > 0):
         # "I can't log in", "trouble logging in".
         ours, theirs = (ours, _not_denied(theirs, stored)) if asked.negations else (_not_denied(ours, asked), theirs)
-    # Names that both sides add are two names: "Christmas Eve", "New Year's Eve".
-    added = not (ours and theirs)
-    fewer = _not_doubled(ours, asked, common, names=added), _not_doubled(theirs, stored, common, names=added)
-    if any(fewer) or added:
-        # Said twice on both sides, but not the same: one took the other's place.
-        ours, theirs = fewer
+    ours, theirs = _undoubled(ours, theirs, asked, stored, common)
     ours, in_theirs = _spelt_out(ours, stored)
     theirs, in_ours = _spelt_out(theirs, asked)
     related += bool(in_theirs) + bool(in_ours)
@@ -105,12 +103,46 @@ def _left(features: Features, common: Counter[str]) -> list[str]:
     return list(left.elements())
 
 
+def _undoubled(
+    ours: list[str], theirs: list[str], asked: Features, stored: Features, common: Counter[str]
+) -> tuple[list[str], list[str]]:
+    """Both sides without what they say twice, but for words that stand where the other side says something else."""
+    # Names that both sides add are two names: "Christmas Eve", "New Year's Eve".
+    added = not (ours and theirs)
+    fewer = _not_doubled(ours, asked, common, names=added), _not_doubled(theirs, stored, common, names=added)
+    if added:
+        return fewer
+    if fewer != (ours, theirs):
+        # "Include everything except dental", "include everything including dental".
+        places = _places(ours, asked), _places(theirs, stored)
+        shared = set().union(*places[0].values()) & set().union(*places[1].values())
+        if shared:
+            fewer = _kept(ours, fewer[0], places[0], shared), _kept(theirs, fewer[1], places[1], shared)
+    # Said twice on both sides, but not the same: one took the other's place.
+    return fewer if any(fewer) else (ours, theirs)
+
+
 def _not_doubled(words: list[str], features: Features, common: Counter[str], *, names: bool) -> list[str]:
     """Without the words that add nothing to what both texts say: "a (discussion) thread", "(Barack) Obama"."""
     full_names = features.full_names if names else frozenset()
     return [
         word for word in words if not any((word, other) in full_names or are_related(word, other) for other in common)
     ]
+
+
+def _places(words: list[str], features: Features) -> dict[str, set[Place]]:
+    """Between which words each of ``words`` stands."""
+    found: dict[str, set[Place]] = {word: set() for word in words}
+    content = ("", *features.content, "")
+    for before, word, after in zip(content, content[1:], content[2:], strict=False):
+        if word in found:
+            found[word].add((before, after))
+    return found
+
+
+def _kept(words: list[str], fewer: list[str], places: dict[str, set[Place]], shared: set[Place]) -> list[str]:
+    """``fewer`` and those of ``words`` that stand in one of the ``shared`` places."""
+    return [word for word in words if word in fewer or not places[word].isdisjoint(shared)]
 
 
 def _not_denied(words: list[str], features: Features) -> list[str]:
@@ -187,11 +219,14 @@ def denies(word: str, other: str) -> bool:
 
 
 def _spelt_out(words: Sequence[str], other: Features) -> tuple[list[str], set[str]]:
-    """The ``words`` that ``other`` has in no other spelling, and its words that those others stand for."""
+    """The ``words`` that ``other`` has in no other spelling, and its words that those others stand for.
+
+    A word that ``other`` has as it is says something twice here.
+    """
     left: list[str] = []
     covered: set[str] = set()
     for word in words:
-        if len(word) >= JOINED_LETTERS and word.isalpha() and word in other.spellings:
+        if len(word) >= JOINED_LETTERS and word.isalpha() and word in other.spellings and word not in other.content:
             covered.update(part for part in other.content if len(part) >= 2 and part in word)
             continue
         letters = _acronym(word, other.content)

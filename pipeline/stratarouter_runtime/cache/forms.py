@@ -24,7 +24,8 @@ brighter brightest / weak weaker weakest / rip ripped ripping / tear torn tore /
 programme program / centre center / theatre theater / metre meter / favourite favorite favourites favorites / licence
 license / travel travelled traveled travelling traveling traveller traveler / cancel cancelled canceled cancelling
 canceling cancellation / expire expired expires expiring expiry expiration / arrive arrived arriving arrival / refuse
-refusal / jewellery jewelry / aluminium aluminum / tire tyre
+refusal / jewellery jewelry / aluminium aluminum / tire tyre / tie tied ties
+tying
 """
 
 BASE_FORMS = {form: group.split()[0] for group in _GROUPS.split("/") for form in group.split()}

@@ -1,5 +1,6 @@
-"""What is read by its characters, not its words: emoticons, single letters that are names ("plan A", "from a to b"), and
-scripts that write no blanks. Pure.
+"""What is read by its characters, not its words. Pure.
+
+Emoticons, single letters that are names ("plan A", "from a to b"), and scripts that write no blanks.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ enable activate allow permit / disable deactivate forbid prohibit block deny pre
 on / off
 before prior / after following
 with / without
-including include / excluding exclude
+including include / excluding exclude except
 increase raise grow rise boost maximize gain more / decrease reduce lower drop fall shrink minimize lose less
 more most / fewer fewest least
 add append insert attach / remove delete subtract detach
