@@ -182,6 +182,56 @@ def test_a_word_said_twice_that_stands_in_the_place_of_another_counts(asked: str
     assert create_guard().differs(stored, asked, 0.99) is not None
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("prednisone", "prednisolone"),
+        ("hydroxyzine", "hydroxychloroquine"),
+        ("chlorpromazine", "chlorpropamide"),
+        ("chlorate", "chlorite"),
+        ("phosphate", "phosphite"),
+        ("Medicare", "Medicaid"),
+        ("Instagram", "Instacart"),
+        ("an international transfer", "an internal transfer"),
+        ("the Austrian embassy", "the Australian embassy"),
+        ("a university", "a universe"),
+        ("a story", "a store"),
+        ("a factory", "a factor"),
+        ("a battery", "a batter"),
+        ("a diary", "a dairy"),
+        ("a desert", "a dessert"),
+        ("an angel", "an angle"),
+        ("the police", "the policy"),
+        ("a contractor", "a contraction"),
+        ("stationery", "stationary"),
+        ("перевести деньги", "перевезти деньги"),
+        ("المستشفى", "المستقبل"),
+    ],
+)
+def test_words_that_begin_alike_are_no_forms_of_one_word(ours: str, theirs: str) -> None:
+    # Five equal letters at the beginning, or two in another order, made any two words one.
+    asked, stored = (f"what do I need to know of {words} for my exam" for words in (ours, theirs))
+    assert create_guard().differs(asked, stored, 1.0) is not None
+    assert create_guard().differs(stored, asked, 1.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("how do I calibrate a scale", "calibration of a scale"),
+        ("how do I install a module", "installation of a module"),
+        ("the vacuum settings", "the vacuuming settings"),
+        ("how do I verify a number", "verification of a number"),
+        ("is the plug compatible", "compatibility of the plug"),
+        ("align the columns", "the alignment of the columns"),
+        ("accomodation for students", "accommodation for students"),
+    ],
+)
+def test_forms_and_spellings_of_one_word_pass(ours: str, theirs: str) -> None:
+    assert create_guard().differs(ours, theirs, 0.95) is None
+    assert create_guard().differs(theirs, ours, 0.95) is None
+
+
 PROBLEM = (
     "Anna buys 16 apples and 4 pears at the market in town. She gives half of the apples to her brother, who lives "
     "next door, and two to a neighbour. How many apples does she have left at the end of the day?"

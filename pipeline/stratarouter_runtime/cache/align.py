@@ -26,16 +26,18 @@ MAX_LEFT = 64
 differs in more is no paraphrase that words could show."""
 
 ROOT_LETTERS = 5
-"""Words that begin alike for so long are forms of one word ("vacuum settings", "vacuuming")."""
-
-
-SLIP_LETTERS = 5
-"""Words so long may be misspelt: two letters that changed places, one that is doubled."""
-SURE_LETTERS = 8
-"""Words so long may differ in any one letter; a letter in excess is told from one less."""
-_ENDINGS = frozenset({"y", "ly", "ness", "ful", "ment", "able", "ship"})
+"""Words that begin alike for at least so long may be forms of one word, which their endings must show: "prednisone" and
+"prednisolone" begin alike for longer than most."""
+SLIP_LETTERS = 8
+"""Words so long may be misspelt; among shorter ones other words are a letter away ("diary", "dairy")."""
+WHOLE_LETTERS = 3
+"""Letters at the end in which a slip is none: they are an ending ("chlorate", "chlorite")."""
+_ENDINGS = frozenset({"ly", "ness", "ful", "ment", "able", "ship"})
 """Behind a word they say the same of it in another part of speech."""
-
+_LONG_ENDINGS = {"ion": 5, "ation": 6, "ally": 6}
+"""Behind a word they do so where it is that long."""
+_ALTERNATING = ({"y", "ication"}, {"l", "ility"})
+"""Endings that stand for each other: "notify", "notification"; "compatible", "compatibility"."""
 Place = tuple[str, str]
 """The words before and after a word."""
 
@@ -176,37 +178,52 @@ def are_related(one: str, other: str) -> bool:
 
 @lru_cache(maxsize=32_768)
 def is_one_root(one: str, other: str) -> bool:
-    """Whether two canonical words are forms or spellings of one word, by their letters."""
+    """Whether two canonical words are forms or spellings of one word, by the lists or by English endings."""
     near = _kin().get(one)
     if near is not None and other in near:
         return True
     shorter, longer = sorted((one, other), key=len)
-    if len(shorter) > ROOT_LETTERS - 2 and longer.startswith(shorter) and longer[len(shorter) :] in _ENDINGS:
-        return True
-    if is_misspelt(shorter, longer):
-        return True
-    return (
-        len(shorter) >= ROOT_LETTERS
-        and one[:ROOT_LETTERS] == other[:ROOT_LETTERS]
-        and one.isalpha()
-        and other.isalpha()
-    )
+    if not (shorter.isascii() and longer.isascii()):
+        return False
+    return _is_derived(shorter, longer) or is_misspelt(shorter, longer)
+
+
+def _is_derived(shorter: str, longer: str) -> bool:
+    """Whether what two words do not share are endings of one word's forms."""
+    start = _shared(shorter, longer)
+    ours, theirs = shorter[start:], longer[start:]
+    if ours:
+        return start >= ROOT_LETTERS and {ours, theirs} in _ALTERNATING
+    return (theirs in _ENDINGS and start > ROOT_LETTERS - 2) or start >= _LONG_ENDINGS.get(theirs, len(longer))
+
+
+def _shared(one: str, other: str) -> int:
+    """How many letters two words begin alike with."""
+    start = 0
+    while start < min(len(one), len(other)) and one[start] == other[start]:
+        start += 1
+    return start
 
 
 def is_misspelt(shorter: str, longer: str) -> bool:
-    """Whether two long words differ as a slip of the pen does: letters changed places, one doubled, one off."""
-    if len(shorter) < SLIP_LETTERS or shorter[0] != longer[0] or len(longer) > len(shorter) + 2:
+    """Whether two long words differ as a slip of the pen does: letters changed places, one in excess, one off."""
+    if len(shorter) < SLIP_LETTERS or shorter[0] != longer[0] or len(longer) > len(shorter) + 1:
         return False
-    if not (shorter.isalpha() and longer.isalpha()):
+    if not (shorter.isalpha() and longer.isalpha()) or (_is_known(shorter) and _is_known(longer)):
         return False
-    start = 0
-    while start < len(shorter) and shorter[start] == longer[start]:
-        start += 1
+    start = _shared(shorter, longer)
     ours, theirs = shorter[start:], longer[start:]
+    if len(theirs) <= WHOLE_LETTERS:
+        return False
     if len(ours) == len(theirs):
         swapped = ours[:2] == theirs[1::-1] and ours[2:] == theirs[2:]
-        return swapped or (len(shorter) >= SURE_LETTERS and ours[1:] == theirs[1:])
-    return ours == theirs[1:] and (len(shorter) >= SURE_LETTERS - 1 or theirs[0] == longer[start - 1])
+        return swapped or ours[1:] == theirs[1:]
+    return ours == theirs[1:]
+
+
+def _is_known(word: str) -> bool:
+    """Whether the lists have the word: no slip makes one of them of another."""
+    return word in _related() or word in _kin()
 
 
 def _opposed(one: str, other: str) -> bool:

@@ -16,8 +16,10 @@ behaviour / belief believe / birth born / bleed blood bleeding / breadth broad /
 brief / build building builder / burial bury / capability capable / caution cautious / centre central center / certain
 certainty / chemistry chemical chemist / child childhood / choice choose / clarity clear clarify / climb climber /
 clothes clothe clothing / cloud cloudy / coach coaching / cold coldness / collection collect / comfort comfortable /
-comparison compare / competition compete / complaint complain / conclusion conclude / confidence confident / confusion
-confuse confusing confused / consequence consequently / convenience convenient / cook cooking cooker / courage
+comparison compare / competition compete / complaint complain / conclusion conclude / confidence confident
+confidently / confusion
+confuse confusing confused / consequence consequently / convenience convenient / conversion convert converter / cook
+cooking cooker / courage
 courageous / creation create creative creativity / criticism criticize criticise critic / cure curable / danger
 dangerous endanger / dark darkness / day daily / death die dead deadly / decision decide / deep depth deepen / defence
 defense defend / delivery deliver / dense density / departure depart / dependence depend dependent / description
@@ -29,7 +31,9 @@ electric electricity electrical / emphasis emphasize / employ employment employe
 enter entrance / environment environmental / equal equality / evaporate evaporation / evolution evolve / exam
 examination / existence exist / expansion expand / expense expensive / explanation explain / explosion explode /
 expression express / extension extend / fail failure / fame famous / father fatherhood / feel feeling / fit fitness /
-flexible flexibility / flight fly / freedom free / freeze frozen freezing / friend friendly friendship / fright
+flexible flexibility / flight fly / freedom free / freeze frozen freezing / found founder / frequency frequent
+frequently /
+friend friendly friendship / fright
 frighten / full fill fullness / fun funny / function functional / garden gardening gardener / generosity generous /
 globe global / gold golden / government govern / growth grow / guilt guilty / happy happiness / hard hardness / hate
 hatred / health healthy / heat hot heating / heavy heaviness / height high / help helpful / history historic
@@ -89,7 +93,8 @@ trainer / translation translate translator / transmission transmit / transport t
 traveling / treatment treat / trial try / trick tricky / tropics tropical / truth true / understanding understand /
 union unite / usage use user useful / use useful / validity valid validate / value valuable / vary variation variety
 various / victory victorious / violence violent / visibility visible / vision visual / visit visitor / volume
-voluminous / vote voter voting / walk walker walking / war warfare / warmth warm / wash washing washer / waste
+voluminous / vote voter voting / walk walker walking / war warfare / warmth warm / wash washing washer / water watery
+/ waste
 wasteful / weakness weak weaken / wealth wealthy / wed wedding / weight weigh / width wide widen / win winner winning
 / wind windy / winter wintry / wisdom wise / wood wooden / wool woolen / work worker working / worry worried worrying
 / worth worthy / write writer writing / year yearly / young youth youthful

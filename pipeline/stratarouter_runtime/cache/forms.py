@@ -25,7 +25,7 @@ programme program / centre center / theatre theater / metre meter / favourite fa
 license / travel travelled traveled travelling traveling traveller traveler / cancel cancelled canceled cancelling
 canceling cancellation / expire expired expires expiring expiry expiration / arrive arrived arriving arrival / refuse
 refusal / jewellery jewelry / aluminium aluminum / tire tyre / tie tied ties
-tying
+tying / polite politer politest / installment installments instalment instalments
 """
 
 BASE_FORMS = {form: group.split()[0] for group in _GROUPS.split("/") for form in group.split()}
