@@ -81,20 +81,22 @@ class Features:
         role: whose turn it is; empty for a lone text.
         text: what is said in it.
         attachments: digests of the parts that are no text.
-        written: what of it must be the same as it is written.
     """
 
     def __init__(self, role: str, content: str) -> None:
         self.role = role
         self.text, *attachments = content.split(PART)
         self.attachments = tuple(attachments)
-        plain = without_emoticons(self.text)
-        self._tokens = read_tokens(plain)
-        self.written = Written(plain, self._tokens)
+        self._tokens = read_tokens(without_emoticons(self.text))
 
     def is_same(self, other: Features) -> bool:
         """Whether the same is said, by the same side."""
         return (self.role, self.text, self.attachments) == (other.role, other.text, other.attachments)
+
+    @cached_property
+    def written(self) -> Written:
+        """What must be the same as it is written."""
+        return Written(without_emoticons(self.text), self._tokens)
 
     @cached_property
     def _plain(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Judges whether two texts ask the same, by what embeddings blur. Deterministic, no input or output.
 
 ``rules`` refuse what must not differ; ``wording`` weighs what may. English; texts in other languages are judged by
-their numbers, names, operators and changed words alone.
+their numbers, names, operators and changed words alone, and must be the same in scripts that write no blanks.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from stratarouter_runtime.cache.wording import doubt
 
 MAX_CHARS = 8_000
 """Longer texts are only served exactly: embedding models read the first 256 to 8,192 tokens, and the likeness of two
-texts says nothing about what stands behind them. Also bounds the guard's time (8 ms for prose of this length, 30 ms for
-the worst text tried)."""
+texts says nothing about what stands behind them. Also bounds the guard's time (10 ms for prose of this length, 20 ms
+where no rule refuses it, 50 ms for the worst text tried)."""
 KEPT_CHARS = 500_000
-"""How much text the guard keeps features for: 130 bytes a character in short texts, less in long ones, so 65 MB."""
+"""How much text the guard keeps features for: 150 bytes a character in short texts, less in long ones, so 75 MB."""
 ASSUMED = 0.90
 """The similarity of texts whose vectors are not at hand: near, and not so near that words may be put in."""
 

@@ -25,7 +25,7 @@ from stratarouter_runtime.cache.placing import (
     sides_changed,
 )
 from stratarouter_runtime.cache.quantities import Number
-from stratarouter_runtime.cache.written import quoted, unquoted
+from stratarouter_runtime.cache.written import Written, quoted, unquoted
 
 FEW_WORDS = 20
 """Up to this many words every number counts; longer texts say some of them twice, or count what they list."""
@@ -230,10 +230,15 @@ def _case(asked: Features, stored: Features) -> str | None:
         other = {word.lower() for word in theirs.cased - ours.cased}
         if any(word.lower() in other for word in ours.cased - theirs.cased):
             return "guard:entity"
-    lacking, missing = ours.stressed - theirs.said, theirs.stressed - ours.said
-    if (lacking and missing) or ours.keywords - theirs.said or theirs.keywords - ours.said:
+    if (ours.stressed or theirs.stressed) and _other_keywords(ours, theirs):
         return "guard:entity"
     return "guard:quote" if ours.material and theirs.material and ours.material != theirs.material else None
+
+
+def _other_keywords(ours: Written, theirs: Written) -> bool:
+    """Whether a little word in capitals stands in only one text, and is a key word or has another in its place."""
+    lacking, missing = ours.stressed - theirs.said, theirs.stressed - ours.said
+    return bool((lacking and missing) or ours.keywords & lacking or theirs.keywords & missing)
 
 
 def _lacking(asked: Features, stored: Features) -> frozenset[str]:

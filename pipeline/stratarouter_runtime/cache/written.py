@@ -65,6 +65,8 @@ _TITLED = re.compile(r"(?<![^\W_])[A-Z][a-z]+(?![^\W_])")
 _WORD = re.compile(r"[^\s\"'“”(),;`]+")
 _MAY_MATTER = re.compile(r"[/~\\_\d-]")
 _SENTENCE = 3
+_NOTHING: Counter[str] = Counter()
+"""Of most texts; one for all of them."""
 _AFTER_WORDS = ".,;:!?"
 MAX_ORDER = 120
 """Characters up to which what stands before a colon is an order."""
@@ -130,7 +132,8 @@ class Written:
     @cached_property
     def cased(self) -> Counter[str]:
         """The words whose case tells: "WHO", "-R", "/Tmp"; and those that would be one of them ("who")."""
-        return Counter(_cased(self._unfenced))
+        words = list(_cased(self._unfenced))
+        return Counter(words) if words else _NOTHING
 
     @cached_property
     def said(self) -> frozenset[str]:
