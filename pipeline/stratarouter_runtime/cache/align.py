@@ -31,7 +31,7 @@ ROOT_LETTERS = 5
 SLIP_LETTERS = 8
 """Words so long may be misspelt; among shorter ones other words are a letter away ("diary", "dairy")."""
 WHOLE_LETTERS = 3
-"""Letters at the end in which a slip is none: they are an ending ("chlorate", "chlorite")."""
+"""Letters at the end in which a slip is none: they are an ending ("formal", "formula")."""
 _ENDINGS = frozenset({"ly", "ness", "ful", "ment", "able", "ship"})
 """Behind a word they say the same of it in another part of speech."""
 _LONG_ENDINGS = {"ion": 5, "ation": 6, "ally": 6}
@@ -206,7 +206,10 @@ def _shared(one: str, other: str) -> int:
 
 
 def is_misspelt(shorter: str, longer: str) -> bool:
-    """Whether two long words differ as a slip of the pen does: letters changed places, one in excess, one off."""
+    """Whether two long words differ as a slip of the pen does: letters changed places, one in excess.
+
+    One for another is not taken for a slip: "complement", "compliment"; "prescribe", "proscribe".
+    """
     if len(shorter) < SLIP_LETTERS or shorter[0] != longer[0] or len(longer) > len(shorter) + 1:
         return False
     if not (shorter.isalpha() and longer.isalpha()) or (_is_known(shorter) and _is_known(longer)):
@@ -216,8 +219,7 @@ def is_misspelt(shorter: str, longer: str) -> bool:
     if len(theirs) <= WHOLE_LETTERS:
         return False
     if len(ours) == len(theirs):
-        swapped = ours[:2] == theirs[1::-1] and ours[2:] == theirs[2:]
-        return swapped or ours[1:] == theirs[1:]
+        return ours[:2] == theirs[1::-1] and ours[2:] == theirs[2:]
     return ours == theirs[1:]
 
 

@@ -16,7 +16,8 @@ behaviour / belief believe / birth born / bleed blood bleeding / breadth broad /
 brief / build building builder / burial bury / capability capable / caution cautious / centre central center / certain
 certainty / chemistry chemical chemist / child childhood / choice choose / clarity clear clarify / climb climber /
 clothes clothe clothing / cloud cloudy / coach coaching / cold coldness / collection collect / comfort comfortable /
-comparison compare / competition compete / complaint complain / conclusion conclude / confidence confident
+comparison compare / competition compete / complaint complain / compliance compliant comply / conclusion conclude /
+confidence confident
 confidently / confusion
 confuse confusing confused / consequence consequently / convenience convenient / conversion convert converter / cook
 cooking cooker / courage

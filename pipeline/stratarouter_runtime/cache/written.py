@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from stratarouter_runtime.cache.lexicon import words_in
 from stratarouter_runtime.cache.normalise import CASE_MATTERS, MEANING_IN_CAPITALS, OTHER_WORDS, folded_text
 from stratarouter_runtime.cache.quantities import Token
 from stratarouter_runtime.cache.tokens import quotations
@@ -22,39 +23,18 @@ _WRITTEN = re.compile(
     | (?P<escape>\\\S?)
     | (?P<open>[(\[{])
     | (?P<close>[)\]}])
+    | (?P<path>(?<!\S)(?:~|\.\.?)/|'(?=\())
     | (?P<operator>[+*^=<>|\u00d7÷]|(?<![^\W\d_])[-/\u2212]|[-/\u2212](?![^\W\d_]))
-    | (?P<comma>,)
     | (?P<sign>@|\?(?=\.\w|\[|:)|(?<=[(\[])\?|::|(?<=\[):(?=\S)|(?<=\S):(?=\])|(?<=\d):(?=\d))
     | (?P<loose>[?:;](?=[^\s?!.,)"'”\]])|(?<!\w)\#(?!\d)|\$(?!\d)|(?<!\S)(?:[:;&]|\?\?(?=\s+\w))(?!\S))
+    | (?P<comma>[,:;])
     """,
     re.VERBOSE,
 )
 _PLURALS = frozenset({"s", "es", "ies"})
 """In brackets behind a word they only leave its number open: "file(s)"."""
 _LOGIC = frozenset({"and", "or", "not"})
-_KEYWORDS = _LOGIC | frozenset(
-    [
-        "in",
-        "as",
-        "if",
-        "is",
-        "by",
-        "on",
-        "for",
-        "with",
-        "between",
-        "like",
-        "from",
-        "to",
-        "into",
-        "while",
-        "then",
-        "else",
-        "do",
-        "any",
-        "all",
-    ]
-)
+_KEYWORDS = _LOGIC.union(words_in("in as if is by on for with between like from to into while then else do any all"))
 """In capitals they are names of functions and key words more often than loud."""
 _SPACES_A_TAB = 8
 _TELLING_WORDS = re.compile(rf"\b(?:{'|'.join(OTHER_WORDS)})\b", re.IGNORECASE)
@@ -64,6 +44,7 @@ _NO_LETTERS = re.compile(r"[\W_]+")
 _TITLED = re.compile(r"(?<![^\W_])[A-Z][a-z]+(?![^\W_])")
 _WORD = re.compile(r"[^\s\"'“”(),;`]+")
 _MAY_MATTER = re.compile(r"[/~\\_\d-]")
+_END_MARKS = " .?!"
 _SENTENCE = 3
 _NOTHING: Counter[str] = Counter()
 """Of most texts; one for all of them."""
@@ -71,7 +52,7 @@ _AFTER_WORDS = ".,;:!?"
 MAX_ORDER = 120
 """Characters up to which what stands before a colon is an order."""
 _ORDER = re.compile(
-    r"\b(?:translat|correct|proofread|re-?writ|re-?phras|paraphras|summari|conjugat|pronounc|transcrib|spell)",
+    r"\b(?:translat|correct|proofread|re-?writ|re-?phras|paraphras|summari|conjugat|pronounc|transcrib|spell|say\b)",
     re.IGNORECASE,
 )
 _QUOTING = "\"'“”‘’` "  # noqa: RUF001 - typographic quotation marks
@@ -195,7 +176,7 @@ class Written:
 
     @cached_property
     def _marks(self) -> tuple[tuple[str, ...], tuple[tuple[int, str], ...], tuple[tuple[int, str], ...]]:
-        text = self._unfenced
+        text = self._unfenced.rstrip(_END_MARKS)
         if not _HAS_MARKS.search(text):
             return (), (), ()
         reader = _Reader(text)
@@ -212,7 +193,7 @@ def quoted(text: str) -> str:
     return unquoted(text) if len(text.split()) >= _SENTENCE else _NO_LETTERS.sub("", text)
 
 
-_HAS_MARKS = re.compile(r"[(){}\[\]\\@?:;#$&]")
+_HAS_MARKS = re.compile(r"[(){}\[\]\\@?:;#$&]|[.~]/")
 
 
 class _Group:
@@ -267,10 +248,19 @@ class _Reader:
             self._marks.append((len(self._words), text, "aside" if text == "(" else "formal"))
         elif kind == "close":
             self._close(text, match)
-        elif kind in {"operator", "comma"}:
+        elif kind == "operator":
             self._signs += 1
         else:
-            self._marks.append((len(self._words), text, "loose" if kind == "loose" else "formal"))
+            self._mark(kind, text)
+
+    def _mark(self, kind: str, text: str) -> None:
+        self._signs += text == ","
+        if kind in {"comma", "loose"}:
+            within = self._open and self._marks[self._open[-1].mark][1] != "("
+            if kind == "comma" and not within:
+                return
+            kind = "formal" if within else "loose"
+        self._marks.append((len(self._words), text, "loose" if kind == "loose" else "formal"))
 
     def _close(self, text: str, match: re.Match[str]) -> None:
         group = self._open.pop() if self._open else None
