@@ -90,6 +90,11 @@ def _reference(value: str) -> str:
     return value
 
 
+def _said(value: SecretStr | None) -> SecretStr | None:
+    # As an empty variable of the environment: an empty token would be one that everybody knows.
+    return value if value is not None and value.get_secret_value().strip() else None
+
+
 def _servers(value: str) -> str:
     for server in value.split(","):
         host, _, port = server.strip().rpartition(":")
@@ -106,6 +111,7 @@ DRAIN_MARGIN_S = 5.0
 TopicName = Annotated[str, AfterValidator(_topic_name)]
 TopicPrefix = Annotated[str, AfterValidator(_topic_prefix)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Secret = Annotated[SecretStr | None, AfterValidator(_said)]
 Similarity = Annotated[float, Field(gt=0, le=1)]
 """A cosine similarity that counts as the same: above 0, at most 1."""
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -203,15 +209,15 @@ class RuntimeConfig(BaseSettings):
     http_host: str = Field("127.0.0.1", min_length=1)
     console_enabled: bool = True
     """Whether the console's pages stand on the worker's HTTP port. Reading them is open on loopback only."""
-    console_token: SecretStr | None = None
+    console_token: Secret = None
     """What changes, texts, and on another address than loopback all reading, need."""
 
     usage_enabled: bool = True
     """Whether lanes publish what their responses cost and saved beside them (``usage_deltas_topic``)."""
 
     # providers, routes and embedder
-    openai_api_key: SecretStr | None = None
-    anthropic_api_key: SecretStr | None = None
+    openai_api_key: Secret = None
+    anthropic_api_key: Secret = None
     routes_file: Path | None = None
     embedder: Literal["none", "local", "openai"] = "none"
     """What makes vectors for requests without. Nobody having said, the first of them is a warning."""
@@ -224,7 +230,7 @@ class RuntimeConfig(BaseSettings):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
+    sasl_password: Secret = None
     ssl_cafile: Path | None = None
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None

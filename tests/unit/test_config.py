@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,16 @@ def test_the_file_may_be_named_by_the_environment(monkeypatch, tmp_path):
 def test_a_path_in_the_file_is_relative_to_the_file(tmp_path):
     config = RuntimeConfig.load(write(tmp_path, 'routes_file = "routes.toml"'))
     assert config.routes_file == tmp_path / "routes.toml"
+
+
+@pytest.mark.parametrize("name", ["console_token", "openai_api_key", "anthropic_api_key", "sasl_password"])
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+def test_an_empty_secret_is_none_wherever_it_stands(name, blank, tmp_path):
+    assert getattr(RuntimeConfig(**{name: blank}), name) is None
+    file = tmp_path / "runtime.toml"
+    file.write_text(f"{name} = {json.dumps(blank)}")
+    assert getattr(RuntimeConfig.load(file), name) is None
+    assert getattr(RuntimeConfig(**{name: f"x{blank}"}), name).get_secret_value() == f"x{blank}"
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch):

@@ -48,10 +48,12 @@ def test_what_is_not_the_token_is_refused(given: str) -> None:
     assert _status(Access("127.0.0.1", TOKEN), _request(authorization=given), "change") == 401
 
 
-def test_without_a_token_nothing_that_needs_it_can_be_done() -> None:
-    access = Access("127.0.0.1", None)
+@pytest.mark.parametrize("token", [None, SecretStr("")])
+def test_without_a_token_nothing_that_needs_it_can_be_done(token: SecretStr | None) -> None:
+    access = Access("127.0.0.1", token)
+    assert not access.has_token
     assert _status(access, _request(), "read") is None
-    for given in (None, "Bearer ", "Bearer None"):
+    for given in (None, "Bearer", "Bearer ", "Bearer None"):
         assert _status(access, _request(authorization=given), "change") == 403
 
 

@@ -34,7 +34,8 @@ class Access:
 
     def __init__(self, host: str, token: SecretStr | None) -> None:
         self._open = host in LOOPBACK
-        self._token = None if token is None else token.get_secret_value().encode()
+        # An empty one would be everybody's.
+        self._token = None if token is None else token.get_secret_value().encode() or None
 
     @property
     def reading_is_open(self) -> bool:
