@@ -22,7 +22,7 @@ from stratarouter_runtime.telemetry.http import HttpEndpoint
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.responses import count_response, log_texts
 from stratarouter_runtime.telemetry.spans import Spans, current_traceparent
-from stratarouter_runtime.telemetry.tracing import configure_tracing, trace_headers
+from stratarouter_runtime.telemetry.tracing import Tracing, configure_tracing, trace_headers
 from stratarouter_runtime.version import __version__
 
 log = logging.getLogger("stratarouter.bridge")
@@ -43,11 +43,8 @@ class InlineCarrier:
         # What a worker's execute is over Kafka, this process is by itself.
         self._assembly.metrics.in_flight.labels("execute").set_function(lambda: room.taken)
         self._http: HttpEndpoint | None = None
-        endpoint = config.otel_exporter_otlp_endpoint
-        self._tracing = configure_tracing(
-            enabled=config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint), version=__version__
-        )
-        self._spans = Spans(self._tracing)
+        self._tracing = Tracing()
+        self._spans = Spans()
         self._deadlines = Deadlines()
         self._at_once = 0
 
@@ -57,15 +54,27 @@ class InlineCarrier:
         return None if self._http is None else self._http.port
 
     async def start(self) -> None:
-        """Start the engine and its edges."""
-        await self._assembly.start()
+        """Start the engine and its edges; where one fails, what was started is stopped again."""
         try:
+            await self._assembly.start()
             if self._assembly.config.cache_control == "everywhere":
                 await self._assembly.follow_control()
             await self._serve()
+            self._export()
         except BaseException:
-            await self._assembly.stop(0.0)
+            await self.stop(0.0)
             raise
+
+    def _export(self) -> None:
+        """Traces. Last: an export has threads and a connection from its first moment on, and most starts that fail do
+        so before.
+        """
+        config = self._assembly.config
+        endpoint = config.otel_exporter_otlp_endpoint
+        self._tracing = configure_tracing(
+            enabled=config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint), version=__version__
+        )
+        self._spans = Spans(self._tracing)
 
     async def _serve(self) -> None:
         """Metrics and health. Where the port is taken, as by another process of the same application, answers go on."""
@@ -88,11 +97,15 @@ class InlineCarrier:
         return away is None, {} if away is None else {"journal": away}
 
     async def stop(self, grace_s: float) -> None:
-        """Stop them."""
-        await self._assembly.stop(grace_s)
-        await asyncio.to_thread(self._tracing.stop)
-        if self._http is not None:
-            await self._http.stop()
+        """Stop them, each whatever became of the others. Idempotent."""
+        try:
+            await self._assembly.stop(grace_s)
+        finally:
+            try:
+                await asyncio.to_thread(self._tracing.stop)
+            finally:
+                if self._http is not None:
+                    await self._http.stop()
 
     async def abandon(self) -> None:
         """Release what is not its loop's: the port, the embedder's thread, the export of traces.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -19,6 +20,7 @@ from stratarouter_runtime.errors import (
     BrokerError,
     DeadlineExceededError,
     ExecutionError,
+    InfrastructureError,
     InvalidRecordError,
     ShuttingDownError,
 )
@@ -37,16 +39,20 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield running
 
 
-@pytest.fixture
-async def bridge(simulator: Simulator) -> AsyncIterator[CoreRuntimeBridge]:
+def _table(simulator: Simulator) -> RouteTable:
     table = {
         "providers": {"sim": {"kind": "simulator", "base_url": simulator.base_url}},
         "routes": {"chat": {"targets": [{"provider": "sim", "model": "gpt-4o-mini"}]}},
     }
+    return RouteTable.from_dict(table)
+
+
+@pytest.fixture
+async def bridge(simulator: Simulator) -> AsyncIterator[CoreRuntimeBridge]:
     config = RuntimeConfig(
         state_backend="memory", cache_backend="memory", cache_control="off", max_in_flight=1, drain_timeout_s=0.1
     )
-    async with CoreRuntimeBridge(config, RouteTable.from_dict(table)) as running:
+    async with CoreRuntimeBridge(config, _table(simulator)) as running:
         yield running
 
 
@@ -278,3 +284,28 @@ async def test_who_gives_up_entering_leaves_nothing_behind(starting: Starting) -
         async with asyncio.timeout(SOON_S), starting.bridge:
             raise AssertionError
     assert [carrier.ended for carrier in starting.carriers] == [True]
+
+
+@pytest.mark.parametrize("away", ["the database", "an edge"])
+async def test_a_start_that_fails_leaves_no_export_of_traces(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    """Each call begins a start anew: each left two threads and a connection behind."""
+
+    async def failing(_: InlineCarrier) -> None:
+        raise BrokerError("away")
+
+    if away != "the database":
+        monkeypatch.setattr(InlineCarrier, "_serve", failing)
+    config = RuntimeConfig(
+        state_backend="postgresql" if away == "the database" else "memory", database_url="postgresql://127.0.0.1:1/none",
+        cache_backend="memory", cache_control="off", embedder="none", otel_exporter_otlp_endpoint="http://127.0.0.1:1",
+    )  # fmt: skip
+    before = set(threading.enumerate())
+    bridge = CoreRuntimeBridge(config, _table(simulator))
+    for _ in range(3):
+        with pytest.raises(InfrastructureError):
+            await bridge.execute("chat", query="one")
+    await bridge.close()
+    left = {thread.name for thread in threading.enumerate() if thread not in before}
+    assert not {name for name in left if not name.startswith("asyncio")}
