@@ -104,7 +104,7 @@ class CoreRuntimeBridge(Feedback):
         self._routes = routes
         self._carrier: Carrier | None = None
         self._starting = SharedTask(self._start, "starting the bridge")
-        self._closing = asyncio.Lock()
+        self._closing = SharedTask(self._stop, "closing the bridge")
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         """Whose it is; None before the first call, and once it is closed."""
@@ -164,8 +164,9 @@ class CoreRuntimeBridge(Feedback):
     async def close(self) -> None:
         """Let running executions end within ``drain_timeout_s`` seconds and release everything. Idempotent.
 
-        A start under way is ended. Where the event loop that started it is closed, what can be released without it is,
-        with a warning: connections go with the bridge itself, and what was not journaled yet is lost.
+        A start under way is ended. All who close share one end, and its failure; giving up does not break it off, and
+        who calls again waits for it. Where the event loop that started it is closed, what can be released without it
+        is, with a warning: connections go with the bridge itself, and what was not journaled yet is lost.
 
         Raises ConfigurationError in another event loop than the one that started it.
         """
@@ -174,30 +175,38 @@ class CoreRuntimeBridge(Feedback):
             await self._abandon(loop)
             return
         self._closed = True
-        async with self._closing:
-            await self._starting.end()
-            carrier, self._carrier = self._carrier, None
-            if carrier is not None:
-                await self._let_go(carrier.stop(self.config.drain_s))
-            self._loop = None
+        await self._closing.result()
+
+    async def _stop(self) -> None:
+        await self._starting.end()
+        if self._carrier is not None:
+            try:
+                await self._carrier.stop(self.config.drain_s)
+            except Exception:
+                self._let_go()
+                raise
+            # Not where it is cancelled: its event loop ends first, and what is left is for ``_abandon``.
+            self._let_go()
+        self._loop = None
 
     async def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         if not loop.is_closed():
             raise _elsewhere(loop)
         with self._settling:
-            carrier, self._carrier = self._carrier, None
+            carrier = self._carrier
+            if carrier is not None:
+                self._let_go()
             self._loop, self._closed = None, True
             self._starting.forget()
+            self._closing.forget()
         if carrier is not None:
             event(log, logging.WARNING, "the bridge's event loop was closed before the bridge", remedy=CLOSE_FIRST)
-            await self._let_go(carrier.abandon())
+            await carrier.abandon()
 
-    async def _let_go(self, ending: Awaitable[None]) -> None:
-        try:
-            await ending
-        finally:
-            if self.config.gc_threshold:
-                SELDOM.let_go()
+    def _let_go(self) -> None:
+        self._carrier = None
+        if self.config.gc_threshold:
+            SELDOM.let_go()
 
     async def execute(
         self,

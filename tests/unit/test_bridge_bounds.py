@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import threading
 import time
@@ -144,6 +145,30 @@ async def test_results_are_kept_in_process_for_as_long_as_is_set(
     assert purged.is_set() is (retention_s > 0)
 
 
+async def test_a_close_that_was_cut_off_goes_on_and_is_waited_for_by_the_next(simulator: Simulator) -> None:
+    config = RuntimeConfig(
+        state_backend="memory", cache_backend="memory", cache_control="off", prometheus_port=0, gc_threshold=50_000
+    )
+    threshold, before = gc.get_threshold()[0], asyncio.all_tasks()
+    bridge = CoreRuntimeBridge(config, _table(simulator))
+    await bridge.start()
+    port = bridge.http_port
+    under_way = asyncio.create_task(bridge.execute("chat", query="one", request_id="r1"))
+    await asyncio.sleep(0.05)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(bridge.close(), 0.05)
+    with pytest.raises(ShuttingDownError):
+        await bridge.execute("chat", query="another")
+    await asyncio.gather(bridge.close(), bridge.close())
+    assert under_way.done()
+    assert (await under_way).response
+    assert (bridge.registry, bridge.http_port, gc.get_threshold()[0]) == (None, None, threshold)
+    with pytest.raises(OSError, match="127.0.0.1"):
+        await asyncio.open_connection("127.0.0.1", port)
+    left = {task.get_name() for task in asyncio.all_tasks() - before}
+    assert not {name for name in left if "journal" in name or name in {"heartbeat", "gauges of the engine"}}
+
+
 async def test_the_metrics_of_an_inline_bridge_can_be_shown_among_ones_own(bridge: CoreRuntimeBridge) -> None:
     own = CollectorRegistry(auto_describe=True)
     assert bridge.registry is not None
@@ -169,6 +194,7 @@ class Slow:
         self.may = asyncio.Event()
         self.failure: BrokerError | None = None
         self.ended = False
+        self.refuses_to_stop = False
         self.bounds: list[float] = []
 
     async def start(self) -> None:
@@ -183,6 +209,8 @@ class Slow:
     async def stop(self, grace_s: float) -> None:
         del grace_s
         self.ended = True
+        if self.refuses_to_stop:
+            raise BrokerError("away")
 
     async def abandon(self) -> None:
         self.ended = True
@@ -309,3 +337,13 @@ async def test_a_start_that_fails_leaves_no_export_of_traces(
     await bridge.close()
     left = {thread.name for thread in threading.enumerate() if thread not in before}
     assert not {name for name in left if not name.startswith("asyncio")}
+
+
+async def test_who_closes_hears_why_it_failed_and_the_next_finds_it_closed(starting: Starting) -> None:
+    [waiting] = await starting.ask(1)
+    [carrier] = starting.carriers
+    carrier.may.set()
+    await waiting
+    carrier.refuses_to_stop = True
+    assert await _ended([asyncio.create_task(starting.bridge.close()) for _ in range(2)]) == [BrokerError] * 2
+    await starting.bridge.close()

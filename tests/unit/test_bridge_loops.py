@@ -20,7 +20,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, ConfigurationError, ShuttingDownError
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.shared_task import SharedTask
-from stratarouter_runtime.testing.simulator import Simulator
+from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 
 SOON_S = 2.0
 """Of a call's own bound; what is refused is refused at once."""
@@ -129,6 +129,30 @@ async def test_closing_after_the_event_loop_releases_what_it_can_and_says_so(
     with pytest.raises(ShuttingDownError):
         await behind.execute("chat", query="too late")
     gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_close_that_its_event_loop_did_not_outlive_is_done_from_another() -> None:
+    async with Simulator(SimulatorSettings(latency_ms=60_000)) as simulator:
+        bridge = bridge_to(simulator, prometheus_port=0, gc_threshold=50_000)
+
+        async def cut_off() -> None:
+            asking = asyncio.create_task(bridge.execute("chat", query="the first"))
+            await bridge.start()
+            while not simulator.active:
+                await asyncio.sleep(0.01)
+            await asyncio.wait([asyncio.create_task(bridge.close())], timeout=0.05)
+            assert not asking.done()
+
+        await asyncio.to_thread(asyncio.run, cut_off())
+        port = bridge.http_port
+        assert port is not None
+        await bridge.close()
+        assert gc.get_threshold()[0] < 50_000
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind(("127.0.0.1", port))
+        gc.collect()
 
 
 async def test_a_bridge_that_is_closed_may_be_closed_in_any_event_loop(simulator: Simulator) -> None:
