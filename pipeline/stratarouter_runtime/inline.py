@@ -161,17 +161,29 @@ class InlineCarrier:
     ) -> Response:
         """Follow, or have the engine do it. Raises DeadlineExceededError at ``due``, after ``bound_s`` seconds."""
         engine, clock = self._assembly.engine, self._assembly.clock
+        # The engine is at it so long at least, whoever gives up: a call that was begun is worth its answer.
+        until = due + max(0.0, self._assembly.config.execution_timeout - bound_s)
+        failed_leaders = 0
         if draft.made_up and on_text is None and engine.knows_leader(execution):
             try:
                 async with asyncio.timeout(due - clock.monotonic()):
-                    followed = await engine.follow(execution, looked)
+                    followed = await engine.follow(execution, looked, until)
             except TimeoutError as exc:
                 raise draft.late(bound_s) from exc
-            if followed is not None:
+            if isinstance(followed, Response):
                 return followed
+            failed_leaders = followed
         # The work belongs to the engine: it goes on where its caller is late or gives up.
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = engine.submit(execution, deferred=draft.made_up, on_text=on_text, looked=looked, ended=ended)
+        task = engine.submit(
+            execution,
+            deferred=draft.made_up,
+            on_text=on_text,
+            looked=looked,
+            ended=ended,
+            due=until,
+            failed_leaders=failed_leaders,
+        )
         try:
             await self._deadlines.wait(ended, due - clock.monotonic())
         except TimeoutError as exc:

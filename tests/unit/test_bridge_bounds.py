@@ -17,6 +17,7 @@ from stratarouter_runtime import assembly
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft
+from stratarouter_runtime.engine.engine import Engine
 from stratarouter_runtime.errors import (
     BrokerError,
     DeadlineExceededError,
@@ -163,7 +164,7 @@ async def test_a_close_that_was_cut_off_goes_on_and_is_waited_for_by_the_next(si
     assert under_way.done()
     assert (await under_way).response
     assert (bridge.registry, bridge.http_port, gc.get_threshold()[0]) == (None, None, threshold)
-    with pytest.raises(OSError, match="127.0.0.1"):
+    with pytest.raises(OSError, match="Connect call failed"):
         await asyncio.open_connection("127.0.0.1", port)
     left = {task.get_name() for task in asyncio.all_tasks() - before}
     assert not {name for name in left if "journal" in name or name in {"heartbeat", "gauges of the engine"}}
@@ -178,6 +179,45 @@ async def test_the_metrics_of_an_inline_bridge_can_be_shown_among_ones_own(bridg
     await bridge.close()
     assert bridge.registry is None
     assert CoreRuntimeBridge(bridge.config).registry is None
+
+
+class Told:
+    """An engine of which every leader fails, and that notes what it is told of a request."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.dues: list[float | None] = []
+        self.failed: list[int] = []
+
+    def knows_leader(self, _: object) -> bool:
+        return True
+
+    async def follow(self, _: object, __: object, due: float | None = None) -> int:
+        self.dues.append(due)
+        await asyncio.sleep(0.05)
+        return 1
+
+    def submit(self, execution: Any, *, failed_leaders: int = 0, due: float | None = None, **how: Any) -> Any:
+        self.dues.append(due)
+        self.failed.append(failed_leaders)
+        return self._engine.submit(execution, failed_leaders=failed_leaders, due=due, **how)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+@pytest.mark.parametrize(("timeout_s", "lasts_s"), [(None, 60.0), (5.0, 60.0), (300.0, 300.0)])
+async def test_what_a_request_has_waited_for_before_moves_its_end_nowhere(
+    bridge: CoreRuntimeBridge, timeout_s: float | None, lasts_s: float
+) -> None:
+    assembly = cast("InlineCarrier", bridge._carrier)._assembly
+    told = Told(assembly.engine)
+    assembly.engine = cast("Engine", told)
+    began = assembly.clock.monotonic()
+    await bridge.execute("chat", query="one", timeout_s=timeout_s)
+    assert told.failed == [1]
+    followed, submitted = told.dues
+    assert followed == submitted == pytest.approx(began + lasts_s, abs=2.0)
 
 
 # --- the start ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -13,11 +14,12 @@ from stratarouter_runtime.cache.guard import create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.engine.asking import Looked
+from stratarouter_runtime.errors import ProviderUnavailableError
 from stratarouter_runtime.journal.memory import MemoryJournal, MemoryStore
 from stratarouter_runtime.port_values import Begin, CacheEntry, CacheMiss, CacheQuery, JournalKey, ProviderCall
 from stratarouter_runtime.ports import Cache
 from stratarouter_runtime.records import Answer, CacheOptions, Usage
-from unit.engine_bench import SECOND, Bench, Provider, execution, until, vector
+from unit.engine_bench import SECOND, Bench, Provider, SteppedClock, execution, until, vector
 
 X = JournalKey("acme", "x")
 KEPT_STEADY_S = (20.0, 22.0, 24.0, 26.0, 28.0, 30.0)
@@ -174,3 +176,79 @@ async def test_a_row_that_a_dead_worker_left_is_ambiguous_for_a_follower_too(pol
         code = "ambiguous" if policy == "fail" else None
         assert [told.error and told.error.code, again.error and again.error.code] == [code, code]
         assert len(provider.calls) == 1
+
+
+# --- until when, and how often ------------------------------------------------------------------------------------
+
+
+class Lasting(Provider):
+    """Fails after ``lasts`` seconds of the clock."""
+
+    def __init__(self, clock: SteppedClock, lasts: float) -> None:
+        super().__init__()
+        self._clock = clock
+        self._lasts = lasts
+
+    async def call(self, provider: str, call: ProviderCall, **_: Any) -> Answer:  # noqa: ARG002
+        self.calls.append(call)
+        await self.gate.wait()
+        await self._clock.sleep(self._lasts)
+        raise ProviderUnavailableError("503")
+
+
+class Elsewhere(SlowCache):
+    """What is asked is another process' to bring, which never does."""
+
+    async def claim(self, place: object) -> bool:  # noqa: ARG002
+        return False
+
+
+ONE = [("openai", "small")]
+
+
+@pytest.mark.parametrize("due", [None, 1100.0], ids=["as configured", "as its caller says"])
+async def test_who_has_waited_for_another_process_to_its_end_makes_no_call(due: float | None) -> None:
+    clock, provider = SteppedClock(), Provider()
+    async with Bench(provider, clock=clock, execution_timeout=60.0) as bench:
+        engine = bench.engine_with(cast("Cache", Elsewhere()))
+        response = await engine.submit(replace(execution("r", "same"), cache_ttl=60), due=due)
+    assert response.error is not None
+    assert (response.error.code, provider.calls) == ("deadline_exceeded", [])
+    assert clock.now == pytest.approx(due or 1060.0, abs=0.1)
+
+
+@pytest.mark.parametrize(("lasts", "calls"), [(61.0, 1), (59.0, 2)])
+async def test_who_has_followed_one_that_failed_calls_while_somebody_waits_for_it(lasts: float, calls: int) -> None:
+    clock = SteppedClock()
+    provider = Lasting(clock, lasts)
+    provider.gate.clear()
+    async with Bench(provider, clock=clock, execution_timeout=60.0, max_retries=0) as bench:
+        leader = bench.engine.submit(execution("a", "same", targets=ONE))
+        await until(lambda: bool(provider.calls))
+        follower = bench.engine.submit(execution("b", "same", targets=ONE))
+        await asyncio.sleep(0)
+        provider.gate.set()
+        assert [(await one).status for one in (leader, follower)] == ["error", "error"]
+    assert len(provider.calls) == calls
+
+
+async def test_a_leader_that_failed_who_followed_in_its_callers_task_counts() -> None:
+    provider = Lasting(SteppedClock(), 0.0)
+    provider.gate.clear()
+    async with Bench(provider, max_retries=0) as bench:
+        first = bench.engine.submit(execution("a", "same", targets=ONE))
+        await until(lambda: bool(provider.calls))
+        following = asyncio.create_task(bench.engine.follow(execution("c", "same", targets=ONE), None))
+        second = bench.engine.submit(execution("b", "same", targets=ONE))
+        await asyncio.sleep(0)
+        provider.gate.set()
+        await first
+        provider.gate.clear()
+        failed = await following
+        assert failed == 1
+        await until(lambda: len(provider.calls) == 2)
+        third = bench.engine.submit(execution("c", "same", targets=ONE), deferred=True, failed_leaders=failed)
+        await asyncio.sleep(0)
+        provider.gate.set()
+        assert [(await one).batch.role for one in (second, third)] == ["leader", "follower"]
+    assert len(provider.calls) == 2

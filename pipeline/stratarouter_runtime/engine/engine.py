@@ -163,17 +163,19 @@ class Engine:
         """Whether one who leads is known to answer these words, so that there is something to ``follow``."""
         return lookup.may_follow(execution) and self._leaders.know(execution.content_hash)
 
-    async def follow(self, execution: Execution, looked: Looked | None) -> Response | None:
+    async def follow(self, execution: Execution, looked: Looked | None, due: float | None = None) -> Response | int:
         """As ``submit``, in the caller's own task: for a request that nobody can ask for again and whose words one who
         leads is known to answer. Where the caller gives up, nothing is lost.
 
-        None: nobody leads any more, or who led has failed; ``submit`` it.
+        Returns:
+            A response; or else how many leaders have failed it, one or, where nobody leads any more, none: ``submit``
+            it, and say so.
         """
         asked = looked or Looked(new_story(execution), likened_text(execution), self._clock.monotonic(), led=True)
         story, candidate = asked.story, Candidate.of(execution, asked.text)
-        leader = self._join(execution, candidate, story)
+        leader = self._join(execution, candidate, story, self._due(execution) if due is None else due)
         if leader is None:
-            return None
+            return 0
         execution = wire.hashed(execution)
         self._following += 1
         try:
@@ -181,7 +183,7 @@ class Engine:
             if outcome.answer is None:
                 if not leader.shares_error(execution, outcome):
                     story.batch = BatchVerdict()
-                    return None
+                    return 1
                 outcome = await self._performer.take_over(execution, candidate.key, outcome.error, deferred=True)
         finally:
             self._following -= 1
@@ -198,6 +200,8 @@ class Engine:
         on_text: OnText | None = None,
         looked: Looked | None = None,
         ended: asyncio.Future[None] | None = None,
+        due: float | None = None,
+        failed_leaders: int = 0,
     ) -> asyncio.Task[Response]:
         """Start (or join) the execution of a request.
 
@@ -210,13 +214,17 @@ class Engine:
             looked: what ``look_now`` has just returned for it.
             ended: done as soon as there is a response, before the task is, and else with it. Where it is done before,
                 nobody waits, and what the task raises counts as seen.
+            due: when nobody waits for its answer any more, monotonic seconds; None: as the request and
+                ``execution_timeout`` say it now.
+            failed_leaders: what ``follow`` has just returned for it.
 
         Returns:
             A task with the response. It raises IdempotencyConflictError where the id stands for another payload.
         """
         execution = wire.hashed(execution)
         key = JournalKey.of(execution.request)
-        manner = Manner(check_journal, deferred, on_text, looked, ended, self._performer.told)
+        due = self._due(execution) if due is None else due
+        manner = Manner(check_journal, deferred, on_text, looked, ended, self._performer.told, due, failed_leaders)
         running = self._running.get(key)
         if running is not None:
             repeated = in_time(same_id(running, execution), execution, self._clock, new_story(execution))
@@ -266,8 +274,8 @@ class Engine:
             return await self._served(execution, key, hit, story, manner)
         # 3. A leader in flight, or lead.
         outcome = None
-        for _ in range(FAILED_LEADERS):
-            leader = await self._leader_or_fill(execution, candidate, story)
+        for _ in range(FAILED_LEADERS - manner.failed_leaders):
+            leader = await self._leader_or_fill(execution, candidate, story, manner.due)
             if isinstance(leader, CacheHit):
                 return await self._served(execution, key, leader, story, manner)
             if leader is None:
@@ -295,7 +303,7 @@ class Engine:
 
     # -- leading and following ---------------------------------------------------------------------------------
 
-    def _join(self, execution: Execution, candidate: Candidate, story: Story) -> Leader | None:
+    def _join(self, execution: Execution, candidate: Candidate, story: Story, due: float) -> Leader | None:
         if not lookup.may_follow(execution):
             return None
         threshold = self._trials.least_batch_similarity(execution)
@@ -307,7 +315,7 @@ class Engine:
             # What it brings was invalidated while it was under way: this request is newer, and pays for itself.
             self._metrics.cache_stale_total.labels("join").inc()
             return None
-        leader.work.wait_until(self._due(execution))
+        leader.work.wait_until(due)
         story.batch = BatchVerdict(
             "follower", match.leader.request_id, round(match.similarity, 4), leader.candidate.content_hash
         )
@@ -315,16 +323,16 @@ class Engine:
         return leader
 
     async def _leader_or_fill(
-        self, execution: Execution, candidate: Candidate, story: Story
+        self, execution: Execution, candidate: Candidate, story: Story, due: float
     ) -> Leader | CacheHit | None:
         """Whom to follow, or what another process has brought meanwhile; None: this request leads."""
-        leader = self._join(execution, candidate, story)
+        leader = self._join(execution, candidate, story, due)
         if leader is not None or execution.shadow or not self._fills.concern(execution):
             return leader
         brought = await self._fills.wait(
             execution,
             candidate.text,
-            due=self._due(execution),
+            due=due,
             somebody_leads=lambda: candidate.content_hash in self._leaders,
             closing=lambda: self._closing,
         )
@@ -333,7 +341,7 @@ class Engine:
             self._metrics.cache_fills_awaited_total.inc()
             return brought
         # Others may have come while the cache was asked who fills.
-        leader = self._join(execution, candidate, story)
+        leader = self._join(execution, candidate, story, due)
         if leader is not None and leader.candidate.content_hash != candidate.content_hash:
             self._end_fill(execution)
         return leader
@@ -346,7 +354,7 @@ class Engine:
         if self._closing:
             raise shutting_down()
         timeout_s = self._config.execution_timeout
-        work = Work(execution, candidate.key, self._due(execution), timeout_s, timings_ms=story.timings_ms)
+        work = Work(execution, candidate.key, manner.due, timeout_s, timings_ms=story.timings_ms)
         work.spoken = None if manner.on_text is None else Spoken(manner.on_text)
         work.deferred = manner.deferred
         leader = Leader(candidate, work, asyncio.get_running_loop().create_future(), self._control.position)

@@ -29,7 +29,7 @@ OnText = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a request is to be executed; see ``Engine.submit``."""
+    """How a request is to be executed; see ``Engine.submit``. ``due`` is the same whatever it has waited for before."""
 
     check_journal: bool
     deferred: bool
@@ -37,6 +37,8 @@ class Manner:
     looked: Looked | None
     ended: asyncio.Future[None] | None
     told: Told
+    due: float
+    failed_leaders: int
 
     def tell(self, task: asyncio.Task[Response] | None = None) -> None:
         """There is a response: whoever waits for the end goes on in the event loop's next turn.
@@ -187,7 +189,7 @@ def remaining_s(execution: Execution, clock: Clock) -> float | None:
 
 def due(execution: Execution, clock: Clock, execution_timeout_s: float) -> float:
     """When the client stops waiting, monotonic seconds. A record without a deadline waits while its provider is busy,
-    and intake pauses behind it; a caller in this process waits no longer than ``execution_timeout_s``.
+    and intake pauses behind it; a caller in this process is taken to wait no longer than ``execution_timeout_s``.
     """
     remaining = remaining_s(execution, clock)
     if remaining is None:
