@@ -178,6 +178,41 @@ async def test_a_row_that_a_dead_worker_left_is_ambiguous_for_a_follower_too(pol
         assert len(provider.calls) == 1
 
 
+# --- behind one whose row is written after its answer -------------------------------------------------------------
+
+
+async def test_an_answer_to_an_id_is_durable_before_it_is_seen_whomever_it_follows() -> None:
+    store, provider = MemoryStore(), Provider()
+    provider.gate.clear()
+    async with Bench(provider, store=store) as bench:
+        leader = bench.engine.submit(execution("made-up", "same"), deferred=True)
+        await until(lambda: bool(provider.calls))
+        own = bench.engine.submit(execution("x", "same"))
+        await until(lambda: X in store.rows)
+        provider.gate.set()
+        response = await own
+        # The process is killed now.
+        kept = MemoryStore(rows=dict(store.rows))
+        assert (response.batch.role, (await leader).status) == ("follower", "ok")
+    async with Bench(provider, store=kept, owner=SECOND) as after:
+        again = await after.engine.submit(execution("x", "same"))
+    assert (again.text, again.from_journal, again.cost_usd) == (response.text, True, 0.0)
+    assert len(provider.calls) == 1
+
+
+async def test_who_follows_without_an_id_of_its_own_waits_for_no_row() -> None:
+    store, provider = MemoryStore(), Provider()
+    provider.gate.clear()
+    async with Bench(provider, store=store) as bench:
+        leader = bench.engine.submit(execution("made-up", "same"), deferred=True)
+        await until(lambda: bool(provider.calls))
+        follower = bench.engine.submit(execution("made-up-too", "same"), deferred=True)
+        await asyncio.sleep(0)
+        provider.gate.set()
+        assert [(await one).status for one in (leader, follower)] == ["ok", "ok"]
+        assert store.rows == {}
+
+
 # --- until when, and how often ------------------------------------------------------------------------------------
 
 

@@ -101,3 +101,37 @@ async def test_who_is_cancelled_while_there_is_no_room_leaves_its_row(monkeypatc
     await later.stop(5.0)
     assert set(store.rows) == set(keys)
     assert later._room.free == 1
+
+
+async def test_who_needs_a_row_has_it_written_before_others_have_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stratarouter_runtime.engine.later.GATHER_S", 3600.0)
+    store = MemoryStore()
+    journal = Noting(store)
+    await journal.start()
+    later = Later(GroupedJournal(journal), _at_once, Told())
+    await later.settle()
+    keys = [JournalKey("acme", f"r{number}") for number in range(3)]
+    for key in keys[:2]:
+        await later.put(Begin(key, "0" * 32, "route"), Finish(key, Answer("yes", "openai", "small", Usage(1, 1)), None))
+        waiting = [asyncio.create_task(later.settle()) for _ in range(2)]
+        await asyncio.wait_for(asyncio.gather(*waiting), 5.0)
+        assert key in store.rows
+    await later.put(Begin(keys[2], "0" * 32, "route"))
+    await asyncio.sleep(0.01)
+    assert keys[2] not in store.rows, "nobody needs it"
+    await later.stop(0.01)
+
+
+async def test_who_needs_a_row_that_is_given_up_at_the_end_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stratarouter_runtime.engine.later.GATHER_S", 0.0)
+
+    async def never(_write: Callable[[], Awaitable[None]], _doing: str) -> None:
+        await asyncio.Event().wait()
+
+    later = Later(GroupedJournal(Noting(MemoryStore())), never, Told())
+    await later.put(Begin(JournalKey("acme", "r"), "0" * 32, "route"))
+    waiting = asyncio.create_task(later.settle())
+    await asyncio.sleep(0)
+    await later.stop(0.01)
+    await asyncio.wait_for(waiting, 5.0)
+    await later.settle()

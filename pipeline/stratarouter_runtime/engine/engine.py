@@ -173,7 +173,7 @@ class Engine:
         """
         asked = looked or Looked(new_story(execution), likened_text(execution), self._clock.monotonic(), led=True)
         story, candidate = asked.story, Candidate.of(execution, asked.text)
-        leader = self._join(execution, candidate, story, self._due(execution) if due is None else due)
+        leader = self._join(execution, candidate, story, self._due(execution, due))
         if leader is None:
             return 0
         execution = wire.hashed(execution)
@@ -223,8 +223,8 @@ class Engine:
         """
         execution = wire.hashed(execution)
         key = JournalKey.of(execution.request)
-        due = self._due(execution) if due is None else due
-        manner = Manner(check_journal, deferred, on_text, looked, ended, self._performer.told, due, failed_leaders)
+        until = self._due(execution, due)
+        manner = Manner(check_journal, deferred, on_text, looked, ended, self._performer.told, until, failed_leaders)
         running = self._running.get(key)
         if running is not None:
             repeated = in_time(same_id(running, execution), execution, self._clock, new_story(execution))
@@ -466,12 +466,14 @@ class Engine:
             raise
         except Exception as exc:  # noqa: BLE001
             # What befell the leader's own record (a conflict, a defect) is not the follower's fault: it goes on.
-            return Recorded(
-                None, ErrorInfo("execution", f"the leader failed: {exc!r}", "send it again", retryable=True)
-            )
+            failed = ErrorInfo("execution", f"the leader failed: {exc!r}", "send it again", retryable=True)
+            return Recorded(None, failed)
         if deferred and outcome.answer is not None:
             # Not before: of a leader that fails nothing is to stand in the way of this request's own result.
             await self._performer.follow_later(execution, key, leader=leader.candidate.key)
+        elif leader.work.deferred and outcome.answer is not None:
+            # The leader's row has the answer to this one, which may be asked for again.
+            await self._performer.settle()
         source = leader.candidate.content_hash
         # Of the same words the leader's own entry stands, which is found by its vector too.
         if outcome.answer is not None and self._cache is not None and source != execution.content_hash:
@@ -488,8 +490,8 @@ class Engine:
 
     # -- time and tasks ----------------------------------------------------------------------------------------
 
-    def _due(self, execution: Execution) -> float:
-        return due(execution, self._clock, self._config.execution_timeout)
+    def _due(self, execution: Execution, said: float | None) -> float:
+        return due(execution, self._clock, self._config.execution_timeout) if said is None else said
 
     def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=name)

@@ -40,6 +40,11 @@ class Later:
         self._rows: list[Row] = []
         self._room = Room(MAX_ROWS)
         self._writer: asyncio.Task[None] | None = None
+        self._gone = 0
+        """Rows that are not outstanding any more."""
+        self._round = asyncio.Event()
+        """Set when the next ones are gone."""
+        self._hurry = asyncio.Event()
         self._stopped = False
 
     async def put(self, begin: Begin, finish: Finish | None = None) -> None:
@@ -69,6 +74,13 @@ class Later:
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all(), name="journal later")
 
+    async def settle(self) -> None:
+        """Have every row that was put so far written, without waiting for others to gather."""
+        until = self._gone + len(self._rows)
+        while self._gone < until:
+            self._hurry.set()
+            await self._round.wait()
+
     async def stop(self, timeout_s: float) -> None:
         """Take no more; wait for what is still to be written, at most ``timeout_s`` seconds. What is left is said and
         given up.
@@ -87,11 +99,22 @@ class Later:
         del self._rows[:count]
         for _ in range(count):
             self._room.give_back()
+        self._gone += count
+        self._round.set()
+        self._round = asyncio.Event()
+
+    async def _gather(self) -> None:
+        try:
+            async with asyncio.timeout(GATHER_S):
+                await self._hurry.wait()
+        except TimeoutError:
+            return
+        self._hurry.clear()
 
     async def _write_all(self) -> None:
         try:
             while self._rows:
-                await asyncio.sleep(GATHER_S)
+                await self._gather()
                 await self._told.give_way()
                 rows = self._rows[:]
                 try:

@@ -179,6 +179,10 @@ class Performer:
         """Journal that ``key``, which nobody can ask for again, has its leader's answer, while its caller goes on."""
         await self._later.put(self._row(execution, key, leader))
 
+    async def settle(self) -> None:
+        """Return once every result that was put off is durable."""
+        await self._later.settle()
+
     async def take_over(
         self, execution: Execution, key: JournalKey, error: ErrorInfo | None, *, deferred: bool
     ) -> Recorded:
