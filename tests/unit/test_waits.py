@@ -1,6 +1,7 @@
 """Places and deadlines: what thousands of waits have in common."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -73,4 +74,37 @@ async def test_who_gives_up_waiting_leaves_nothing_to_end() -> None:
     task.cancel()
     await asyncio.wait([task])
     assert (task.cancelled(), future.cancelled()) == (True, True)
-    assert not any(waits._waits.values())
+    assert not any(tick.futures for tick in waits._ticks.values())
+
+
+@pytest.mark.parametrize("within_s", [60.0, 7 * 86_400.0])
+async def test_a_time_that_nobody_waits_for_any_more_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, within_s: float
+) -> None:
+    loop = asyncio.get_running_loop()
+    now = [loop.time()]
+    monkeypatch.setattr(loop, "time", lambda: now[0])
+    waits, before = Deadlines(), _timers(loop)
+    longest: asyncio.Future[None] = loop.create_future()
+    waiting = asyncio.create_task(waits.wait(longest, within_s))
+    for _ in range(300):
+        now[0] += deadlines.TICK_S
+        # Two at once, which may end in either order.
+        futures: list[asyncio.Future[None]] = [loop.create_future() for _ in range(2)]
+        answered = [asyncio.create_task(waits.wait(future, within_s)) for future in futures]
+        await spin()
+        for future in futures:
+            future.set_result(None)
+        await asyncio.gather(*answered)
+    # The one that somebody waits for, and the newest.
+    assert (len(waits._ticks), len(_timers(loop) - before)) == (2, 2)
+    now[0] += within_s + 2 * deadlines.TICK_S
+    with pytest.raises(TimeoutError):
+        await waiting
+    await spin()
+    assert (waits._ticks, _timers(loop) - before) == ({}, set())
+
+
+def _timers(loop: Any) -> set[asyncio.TimerHandle]:
+    """Those that are due some time."""
+    return {timer for timer in loop._scheduled if not timer.cancelled()}
