@@ -344,6 +344,49 @@ async def test_where_both_calls_fail_the_firsts_error_stands_and_no_price_is_rep
     assert (_value(bench, "hedges_total", taken="neither"), _value(bench, "hedge_cost_usd_total")) == (1, 0)
 
 
+class Ending(Provider):
+    """Ends its first call, after the second, and its second one as it is told; then answers."""
+
+    def __init__(self, first: Exception, second: Exception) -> None:
+        super().__init__()
+        self.gate.clear()
+        self._ends = [first, second]
+
+    async def call(self, provider: str, call: ProviderCall, **_: Any) -> Answer:
+        self.calls.append(call)
+        number = len(self.calls)
+        if number == 1:
+            await self.gate.wait()
+        self.gate.set()
+        if number <= len(self._ends):
+            raise self._ends[number - 1]
+        return Answer("at last", provider, call.model, Usage(10, 5), cost_usd=0.5)
+
+
+UNKNOWN, KNOWN = ProviderInterruptedError("reset in the body", maybe_paid=True), ProviderUnavailableError("503")
+
+
+@pytest.mark.parametrize("policy", ["fail", "retry"])
+@pytest.mark.parametrize(
+    ("ends", "unknown"), [((KNOWN, UNKNOWN), 1), ((UNKNOWN, KNOWN), 1), ((UNKNOWN, UNKNOWN), 2), ((KNOWN, KNOWN), 0)]
+)
+async def test_a_hedge_of_unknown_outcome_is_counted_and_not_repeated_either(
+    policy: str, ends: tuple[Exception, Exception], unknown: int
+) -> None:
+    provider = Ending(*ends)
+    # One hedge: of three calls no more than a half.
+    hedge = RouteHedge(after_ms=0, max_share=0.5)
+    async with Bench(provider, hedge=hedge, on_ambiguous=policy) as bench:
+        asked = execution("r", "question", threshold=None, targets=[("openai", "small")])
+        response = await asyncio.wait_for(bench.engine.submit(asked), 5)
+    assert _value(bench, "ambiguous_calls_total") == unknown
+    if policy == "fail" and unknown:
+        assert response.error is not None
+        assert (response.error.code, len(provider.calls)) == ("ambiguous", 2)
+    else:
+        assert (response.text, len(provider.calls)) == ("at last", 3)
+
+
 async def test_an_answer_that_is_heard_as_it_comes_gets_no_second_one_into_it() -> None:
     provider = Provider()
     provider.gate.clear()

@@ -155,10 +155,10 @@ class Caller:
         if work.spoken:
             # Half an answer was heard; another one must not go on in its middle.
             raise exc
-        if exc.maybe_paid and exc.retryable:
+        if _may_be_paid(exc):
             self._metrics.ambiguous_calls_total.inc()
             if not self._may_repeat:
-                raise AmbiguousCallError(f"{exc.message}; it may have been paid for") from exc
+                raise _ambiguous(exc) from exc
         # Jitter spreads load; it protects nothing.
         remaining = work.deadline - self._clock.monotonic()
         wait = self._retry.wait_s(exc, tries, random.random(), remaining)  # noqa: S311
@@ -202,11 +202,20 @@ class Caller:
                             # A loser under way is given up: its usage is never known, and the winner's stands for it.
                             self._count_hedge((lost or won).result())
                         return won.result()
-                self._metrics.hedges_total.labels("neither").inc()
-                return first.result()
+                return self._neither(first, second)
             finally:
                 second.cancel()
                 await asyncio.wait([second])
+
+    def _neither(self, first: asyncio.Task[Answer], second: asyncio.Task[Answer]) -> Answer:
+        """Raise the first call's error; the second's too is one that may be what forbids another try."""
+        self._metrics.hedges_total.labels("neither").inc()
+        problem = second.exception()
+        if isinstance(problem, ProviderError) and _may_be_paid(problem):
+            self._metrics.ambiguous_calls_total.inc()
+            if not self._may_repeat and not _may_be_paid(first.exception()):
+                raise _ambiguous(problem) from problem
+        return first.result()
 
     def _count_hedge(self, answer: Answer) -> None:
         if answer.cost_usd is not None:
@@ -327,6 +336,15 @@ class Caller:
         work.attempts.append(_attempt(passage.target, code, took, status, waited_s))
         self._metrics.provider_calls_total.labels(provider, code).inc()
         self._metrics.provider_call_seconds.labels(provider).observe(took, exemplar(work.execution.request.traceparent))
+
+
+def _may_be_paid(problem: BaseException | None) -> bool:
+    """Whether it is of a call that was sent and brought no whole reply."""
+    return isinstance(problem, ProviderError) and problem.maybe_paid and problem.retryable
+
+
+def _ambiguous(exc: ProviderError) -> AmbiguousCallError:
+    return AmbiguousCallError(f"{exc.message}; it may have been paid for")
 
 
 def _attempt(target: Target, code: str, took_s: float, status: int | None, waited_s: float) -> Attempt:
