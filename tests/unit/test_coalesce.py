@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from stratarouter_runtime.engine.coalesce import ALIASES, Candidate, Leaders, Match
 from stratarouter_runtime.port_values import JournalKey
@@ -72,6 +73,22 @@ def test_one_leader_is_known_by_so_many_wordings_and_followed_by_more() -> None:
     assert guard.asked == before
     assert leaders.find(_candidate("late", 0.1, words=f"words {ALIASES + 4}"), 0.9) is not None
     assert guard.asked == before + 1
+
+
+@pytest.mark.parametrize("ends", [0, 1])
+def test_of_two_who_lead_for_the_same_words_the_other_goes_on(ends: int) -> None:
+    leaders = Leaders(CountingGuard())
+    both = [_candidate(name, 0.0, words="words") for name in ("older", "newer")]
+    for one in both:
+        leaders.add(one)
+    found = leaders.find(_candidate("asks", 0.0, words="words"), 0.9)
+    assert found == Match(JournalKey("t", "newer"), 1.0)
+    left = both.pop(1 - ends)
+    leaders.remove(both[0])
+    assert leaders.find(_candidate("asks", 0.0, words="words"), 0.9) == Match(left.key, 1.0)
+    leaders.remove(left)
+    assert "words" not in leaders
+    assert leaders.find(_candidate("asks", 0.0, words="words"), 0.9) is None
 
 
 def test_rows_are_found_after_growth_and_reuse() -> None:

@@ -178,6 +178,38 @@ async def test_a_row_that_a_dead_worker_left_is_ambiguous_for_a_follower_too(pol
         assert len(provider.calls) == 1
 
 
+class OneByOne(Provider):
+    """Holds each call for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates: list[asyncio.Event] = []
+
+    async def call(self, provider: str, call: ProviderCall, **_: Any) -> Answer:
+        self.calls.append(call)
+        self.gates.append(gate := asyncio.Event())
+        await gate.wait()
+        return Answer("an answer", provider, call.model, Usage(1, 1), cost_usd=0.01)
+
+
+async def test_who_passes_the_cache_by_takes_the_leaders_place_from_nobody() -> None:
+    provider = OneByOne()
+    async with Bench(provider) as bench:
+        leader = bench.engine.submit(execution("a", "same"))
+        await until(lambda: len(provider.gates) == 1)
+        passing = bench.engine.submit(execution("b", "same", cache=CacheOptions(mode="bypass")))
+        await until(lambda: len(provider.gates) == 2)
+        provider.gates[1].set()
+        await passing
+        follower = bench.engine.submit(execution("c", "same"))
+        await asyncio.sleep(0.01)
+        for gate in provider.gates:
+            gate.set()
+        await leader
+        assert (await follower).batch.leader_id == "a"
+    assert len(provider.calls) == 2
+
+
 # --- behind one whose row is written after its answer -------------------------------------------------------------
 
 

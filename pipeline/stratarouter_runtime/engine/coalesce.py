@@ -95,7 +95,8 @@ class Leaders:
         """``candidates``: how many of the nearest leaders the guard is asked about."""
         self._guard = guard
         self._candidates = candidates
-        self._exact: dict[str, Candidate] = {}
+        self._exact: dict[str, tuple[Candidate, ...]] = {}
+        """By their words, the newest last: who passes the cache by leads beside another one."""
         self._aliases: dict[str, _Alias] = {}
         self._known_as: dict[JournalKey, list[str]] = {}
         self._scopes: dict[tuple[str, int], _Scope] = {}
@@ -114,7 +115,7 @@ class Leaders:
 
     def add(self, candidate: Candidate) -> None:
         """``candidate`` leads from now on."""
-        self._exact[candidate.content_hash] = candidate
+        self._exact[candidate.content_hash] = (*self._exact.get(candidate.content_hash, ()), candidate)
         if candidate.vector is not None:
             home = (candidate.scope, len(candidate.vector))
             scope = self._scopes.get(home)
@@ -124,8 +125,9 @@ class Leaders:
 
     def remove(self, candidate: Candidate) -> None:
         """``candidate`` leads no more."""
-        if self._exact.get(candidate.content_hash) is candidate:
-            del self._exact[candidate.content_hash]
+        others = tuple(one for one in self._exact.pop(candidate.content_hash, ()) if one is not candidate)
+        if others:
+            self._exact[candidate.content_hash] = others
         for content_hash in self._known_as.pop(candidate.key, ()):
             del self._aliases[content_hash]
         placed = self._rows.pop(candidate.key, None)
@@ -141,7 +143,7 @@ class Leaders:
         """
         same = self._exact.get(candidate.content_hash)
         if same is not None:
-            return Match(same.key, 1.0)
+            return Match(same[-1].key, 1.0)
         alias = self._aliases.get(candidate.content_hash)
         if alias is not None and alias.similarity >= threshold and alias.leader.content_hash not in vetoed:
             return Match(alias.leader.key, alias.similarity)
