@@ -319,12 +319,16 @@ class CoreRuntimeBridge(Feedback):
         have ended. In another event loop than the bridge's it raises ConfigurationError in any case.
         """
         self._belongs_here()
-        done = await asyncio.gather(*(self.execute(**request) for request in requests), return_exceptions=True)
+        done = await asyncio.gather(*(self._execute_one(request) for request in requests), return_exceptions=True)
         if not return_exceptions:
             for item in done:
                 if isinstance(item, BaseException):
                     raise item
         return list(done)
+
+    async def _execute_one(self, request: Mapping[str, Any]) -> ExecutionResult:
+        """A request with an argument that ``execute`` does not know fails by itself."""
+        return await self.execute(**request)
 
     def _belongs_here(self) -> None:
         """Raise ConfigurationError where the running event loop is not the bridge's; of several the first one is."""

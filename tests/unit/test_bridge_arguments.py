@@ -46,3 +46,12 @@ async def test_a_wrong_argument_is_named_with_its_value_and_what_to_pass(bridge:
         await bridge.execute("chat", **({"query": "where is my invoice?"} | wrong))
     assert said in caught.value.message
     assert remedy in caught.value.remedy
+
+
+async def test_of_many_requests_one_with_an_unknown_argument_fails_alone(bridge: CoreRuntimeBridge) -> None:
+    wrong = [{"decision": "chat", "qurey": "a"}, {"decision": "chat"}, {"query": "a"}]
+    done = await bridge.execute_many(wrong, return_exceptions=True)
+    assert [type(one) for one in done] == [TypeError, SchemaViolationError, TypeError]
+    assert "qurey" in str(done[0])
+    with pytest.raises(TypeError, match="qurey"):
+        await bridge.execute_many(wrong)
