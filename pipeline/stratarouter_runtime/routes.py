@@ -32,6 +32,7 @@ from stratarouter_runtime.route_file import (
 __all__ = [
     "DEFAULT_MODELS",
     "DEFAULT_ROUTE_ID",
+    "LIMIT_NAMES",
     "Budget",
     "Price",
     "ProviderSpec",
@@ -43,7 +44,11 @@ __all__ = [
     "api_keys",
     "check_confidence",
     "order_targets",
+    "params_over",
 ]
+
+LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
+"""Of the tokens of an answer: OpenAI has renamed it, and both are in use."""
 
 DEFAULT_MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5", "google": "gemini-2.5-flash"}
 """By vendor, in the order in which the built-in table's default route would rather have them."""
@@ -189,3 +194,10 @@ def _key(variable: str, config: RuntimeConfig) -> str:
     """What stands for a variable, in the configuration or in the environment; empty for nothing."""
     own = {"OPENAI_API_KEY": config.openai_api_key, "ANTHROPIC_API_KEY": config.anthropic_api_key}.get(variable)
     return os.environ.get(variable, "").strip() if own is None else own.get_secret_value()
+
+
+def params_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` before ``below``, each parameter for itself; a limit stands before one by its other name too."""
+    if any(above.get(name) is not None for name in LIMIT_NAMES):
+        below = {name: value for name, value in below.items() if name not in LIMIT_NAMES}
+    return {**below, **above}

@@ -9,11 +9,14 @@ import pytest
 
 from stratarouter_runtime.assembly import Assembly
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.engine.accept import Acceptor
 from stratarouter_runtime.errors import RouteTableError
 from stratarouter_runtime.providers import ADAPTERS, check_targets
+from stratarouter_runtime.records import Decision, Request
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.tools import doctor
 
+LIMITS = ("max_tokens", "max_completion_tokens")
 ROOT = Path(__file__).parents[2]
 
 
@@ -35,6 +38,18 @@ def test_a_parameter_that_no_request_could_carry_is_named_with_its_route_and_tar
         check_targets(table(kind, target={"params": {"foo": 1}}))
     with pytest.raises(RouteTableError, match=r"^routes\.asked\.targets\[0\] \(p/m\) .*max_token\b"):
         check_targets(table(kind, params={"max_token": 5}))
+
+
+@pytest.mark.parametrize(("of_route", "of_target"), [LIMITS, LIMITS[::-1]])
+def test_a_targets_own_limit_stands_before_its_routes_by_whichever_name(of_route: str, of_target: str) -> None:
+    routes = table("openai", params={of_route: 400, "temperature": 0.5}, target={"params": {of_target: 2000}})
+    check_targets(routes)
+    asked = Request("r", Decision("asked"), ({"role": "user", "content": "q"},))
+    [other, own] = Acceptor(RuntimeConfig(), routes).accept(asked, None).targets
+    assert other.params == {of_route: 400, "temperature": 0.5}
+    assert own.params == {of_target: 2000, "temperature": 0.5}
+    with pytest.raises(RouteTableError, match="they differ"):
+        check_targets(table("openai", target={"params": {of_route: 400, of_target: 2000}}))
 
 
 def test_what_a_wire_shape_lacks_is_said_of_the_table_and_not_of_each_request() -> None:

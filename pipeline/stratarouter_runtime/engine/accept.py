@@ -15,7 +15,7 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft, Words
 from stratarouter_runtime.errors import DeadlineExceededError
 from stratarouter_runtime.records import Context, Coordinates, Execution, Header, Request, Target, Vector
-from stratarouter_runtime.routes import Route, RouteTable, check_confidence, order_targets
+from stratarouter_runtime.routes import Route, RouteTable, check_confidence, order_targets, params_over
 from stratarouter_runtime.telemetry.logs import event
 
 log = logging.getLogger("stratarouter.accept")
@@ -223,4 +223,4 @@ def _with_route_params(route: Route, targets: tuple[Target, ...]) -> tuple[Targe
     """The route's parameters stand below each target's own."""
     if not route.params:
         return targets
-    return tuple(replace(target, params={**route.params, **target.params}) for target in targets)
+    return tuple(replace(target, params=params_over(route.params, target.params)) for target in targets)

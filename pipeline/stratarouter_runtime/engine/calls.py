@@ -28,6 +28,7 @@ from stratarouter_runtime.port_values import ProviderCall
 from stratarouter_runtime.ports import Clock, Providers
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo, Target, milliseconds
 from stratarouter_runtime.route_file import RouteHedge
+from stratarouter_runtime.routes import LIMIT_NAMES, params_over
 from stratarouter_runtime.state.retry import RetryPolicy
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
@@ -37,8 +38,6 @@ log = logging.getLogger("stratarouter.calls")
 
 GUESSED_OUTPUT_TOKENS = 256
 """Booked for an answer whose length the request does not limit."""
-LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
-"""Of the tokens of an answer: OpenAI has renamed it, and both are in use."""
 PATIENCE_S = 0.25
 """A call whose own time ends so soon after its last waiter's is not watched: its timeout is the waiter's."""
 UNKNOWN_POLL_S = 0.25
@@ -363,11 +362,8 @@ def _tokens(work: Work, target: Target) -> int:
 
 
 def _params(work: Work, target: Target) -> dict[str, Any]:
-    """What is asked of ``target``: the request's own parameters before the table's. A limit goes by two names."""
-    own, given = target.params, work.execution.request.params
-    if any(given.get(name) is not None for name in LIMIT_NAMES):
-        own = {name: value for name, value in own.items() if name not in LIMIT_NAMES}
-    return {**own, **given}
+    """What is asked of ``target``: the request's own parameters before the table's."""
+    return params_over(target.params, work.execution.request.params)
 
 
 def _provider_call(work: Work, target: Target, timeout_s: float) -> ProviderCall:

@@ -20,7 +20,7 @@ from stratarouter_runtime.providers.openai_responses import OpenAIResponsesAdapt
 from stratarouter_runtime.providers.pricing import Pricer, Rates
 from stratarouter_runtime.providers.provider_set import Adapters, ProviderSet
 from stratarouter_runtime.records import Target
-from stratarouter_runtime.routes import ProviderSpec, Route, RouteTable, api_keys
+from stratarouter_runtime.routes import ProviderSpec, Route, RouteTable, api_keys, params_over
 
 __all__ = [
     "ADAPTERS",
@@ -121,7 +121,7 @@ def check_targets(routes: RouteTable) -> None:
 def _trial(route: Route, target: Target) -> ProviderCall:
     prompt = ({"role": "system", "content": route.system_prompt},) if route.system_prompt else ()
     messages = (*prompt, {"role": "user", "content": "hello"})
-    return ProviderCall(target.model, messages, {**route.params, **target.params}, "trial", 1.0)
+    return ProviderCall(target.model, messages, params_over(route.params, target.params), "trial", 1.0)
 
 
 def create_pricer(routes: RouteTable) -> Pricer:
