@@ -24,7 +24,7 @@ def to_decision(found: object) -> Decision:
     Raises SchemaViolationError where no route matched, a value is wrong, or ``found`` is something else.
     """
     if isinstance(found, str):
-        return decision_from(found, "decision")
+        return decision_from(_unwrapped(found), "decision")
     if isinstance(found, Mapping):
         return _from_mapping(found)
     if hasattr(found, "route_id"):
@@ -52,7 +52,7 @@ def _from_choice(choice: Mapping[Any, Any], *, matched: bool) -> Decision:
         )
     score = check.number(_unwrapped(choice["score"]), "decision.score")
     # A cosine may be negative; as a confidence that is none at all.
-    return decision_from({"route_id": choice["name"], "confidence": min(1.0, max(0.0, score))}, "decision")
+    return decision_from({"route_id": _unwrapped(choice["name"]), "confidence": min(1.0, max(0.0, score))}, "decision")
 
 
 def _plain(found: Mapping[Any, Any]) -> dict[str, Any]:
@@ -69,5 +69,7 @@ def _plain(found: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _unwrapped(value: Any) -> Any:
+    if isinstance(value, str):
+        return str.__str__(value)  # an enumeration's is more than text
     item = getattr(value, "item", None)  # numpy scalars and one-element arrays
     return item() if callable(item) and getattr(value, "size", None) == 1 else value

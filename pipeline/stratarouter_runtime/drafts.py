@@ -58,8 +58,7 @@ class Draft:
         none.
         """
         around = {} if context is None else _around(context, given)
-        if type(decision) is not str:
-            decision = _without_words(decision, given)
+        decision = _text(decision) if isinstance(decision, str) else _without_words(decision, given)
         if given["query"] is None and given["messages"] is None:
             raise SchemaViolationError("the request has neither a query nor messages", remedy=QUERY_PLACES)
         fields = {name: value for name, value in given.items() if value is not None}
@@ -69,7 +68,7 @@ class Draft:
             vector = _vector(fields.pop("embedding"))
         if request_id is not None and not isinstance(request_id, str):
             raise SchemaViolationError(f"request_id = {shown(request_id)}: must be a string", remedy=ID_REMEDY)
-        known = request_id or _new_id()
+        known = _text(request_id) if request_id else _new_id()
         fields["request_id"] = known
         fields["decision"] = decision if type(decision) is str else _decision(to_decision(decision))
         fields["context"] = around
@@ -85,13 +84,14 @@ class Draft:
         mode: object = ""
         if "cache" in fields:
             cache = fields["cache"]
-            mode = cache.get("mode") if type(cache) is dict and len(cache) == 1 else None
+            mode = (cache.get("mode") or None) if type(cache) is dict and len(cache) == 1 else None
         if len(fields) != len(_PLAIN) + ("cache" in fields) or type(query) is not str or type(decision) is not str:
             return None
         room = MAX_WORDS_CHARS - len(query)
-        for value in fields["context"].values():
-            # Half a surrogate pair is not printable: it cannot be written as JSON, which is then said.
-            if type(value) is not str or not value.isprintable():
+        for name, value in fields["context"].items():
+            # Half a surrogate pair is not printable: it cannot be written as JSON, which is then said. Nor can a name
+            # that is no text.
+            if type(name) is not str or type(value) is not str or not value.isprintable():
                 return None
             room -= len(value)
         if room < 0 or type(mode) is not str:
@@ -147,6 +147,11 @@ def _without_words(decision: object, given: dict[str, Any]) -> object:
     if not isinstance(decision, Mapping):
         return decision
     return {name: value for name, value in decision.items() if name not in said}
+
+
+def _text(text: str) -> str:
+    """``text`` as plain text, as a numpy array's or an enumeration's is not."""
+    return text if type(text) is str else str.__str__(text)
 
 
 def _new_id() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import StrEnum
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -178,6 +180,37 @@ def test_what_is_no_question_is_refused_beside_others_of_its_route(query: str) -
     for _ in range(3):
         with pytest.raises(SchemaViolationError, match=r"query|JSON"):
             acceptor.accept_draft(draft("a", {}, {"query": query}, None), ())
+
+
+class Routes(StrEnum):
+    """Route ids as an application may name them."""
+
+    A = "a"
+
+
+@pytest.mark.parametrize("text", [np.str_, Routes])
+@pytest.mark.parametrize("before", [0, 3])
+def test_text_that_is_more_than_text_is_taken_whatever_came_before(text: type[str], before: int) -> None:
+    acceptor = Acceptor(RuntimeConfig(), table())
+    for number in range(before):
+        acceptor.accept_draft(draft("a", {}, {"query": "q"}, f"r{number}"), ())
+    for decision in (text("a"), {"route_id": text("a")}, SimpleNamespace(name=text("a"), score=0.9, threshold=0.5)):
+        accepted = acceptor.accept_draft(draft(decision, {}, {"query": "q"}, text("a")), ()).request
+        assert (accepted.decision.route_id, accepted.request_id) == ("a", "a")
+        assert {type(accepted.decision.route_id), type(accepted.request_id)} == {str}
+
+
+@pytest.mark.parametrize("wrong", [({1: "x"}, {}), ({}, {"cache": {"mode": ""}})], ids=["a name", "a mode"])
+@pytest.mark.parametrize("before", [0, 3])
+def test_what_a_record_could_not_say_is_refused_whatever_came_before(
+    wrong: tuple[dict[Any, Any], dict[str, object]], before: int
+) -> None:
+    context, more = wrong
+    acceptor = Acceptor(RuntimeConfig(), table())
+    for number in range(before):
+        acceptor.accept_draft(draft("a", {}, {"query": f"q{number % 2}"}, None), ())
+    with pytest.raises(SchemaViolationError, match=r"JSON|mode"):
+        acceptor.accept_draft(draft("a", context, {"query": "q0"} | more, None), ())
 
 
 def test_a_mode_that_there_is_not_is_refused_every_time() -> None:
