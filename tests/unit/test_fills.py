@@ -96,6 +96,57 @@ async def test_the_others_take_what_the_first_one_brings() -> None:
     assert clock.now < 1.0
 
 
+class Counting(SharedCache):
+    """Counts what it is asked."""
+
+    def __init__(self, claims: list[bool], found: list[CacheHit | CacheMiss | BaseException]) -> None:
+        super().__init__(claims, found)
+        self.asked = {"claim": 0, "lookup": 0}
+
+    async def claim(self, place: Any) -> bool:
+        self.asked["claim"] += 1
+        return await super().claim(place)
+
+    async def lookup(self, queries: Any) -> list[CacheHit | CacheMiss]:
+        self.asked["lookup"] += 1
+        return await super().lookup(queries)
+
+
+async def test_of_many_who_wait_for_one_place_one_looks() -> None:
+    cache = Counting([False], [CacheMiss()] * 30 + [HIT])
+    fills = Fills(cache, Clock())  # type: ignore[arg-type]
+    assert await asyncio.gather(*(_wait(fills) for _ in range(20))) == [HIT] * 20
+    # The others once each, when it is there.
+    assert cache.asked == {"claim": 31, "lookup": 31 + 19}
+    assert fills._watched == {}
+
+
+async def test_who_looks_for_all_and_leaves_is_followed_by_another() -> None:
+    clock = Clock()
+    cache = Counting([False], [CacheMiss()] * 60 + [HIT])
+    fills = Fills(cache, clock)  # type: ignore[arg-type]
+    cancelled = asyncio.create_task(_wait(fills))
+    late, patient = (asyncio.create_task(_wait(fills, due=due)) for due in (1.0, 60.0))
+    await _pass(clock, 0.5)
+    cancelled.cancel()
+    assert await asyncio.gather(late, patient) == [None, HIT]
+    assert cancelled.cancelled()
+    assert fills._watched == {}
+
+
+async def test_where_the_other_one_is_gone_one_leads_and_the_others_follow_it() -> None:
+    cache = Counting([False, False, True], [CacheMiss()])
+    fills = Fills(cache, Clock())  # type: ignore[arg-type]
+
+    async def ask() -> CacheHit | None:
+        led = lambda: fills.holds(EXECUTION)  # noqa: E731 - who is told to fill leads from then on
+        return await fills.wait(EXECUTION, "", due=60.0, somebody_leads=led, closing=lambda: False)
+
+    assert await asyncio.gather(*(ask() for _ in range(20))) == [None] * 20
+    assert cache.asked == {"claim": 3, "lookup": 3}
+    assert fills.holds(EXECUTION)
+
+
 async def test_nobody_waits_longer_than_the_caller_does() -> None:
     clock = Clock()
     fills = Fills(SharedCache([False], [CacheMiss()]), clock)  # type: ignore[arg-type]

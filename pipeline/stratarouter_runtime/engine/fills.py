@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from stratarouter_runtime.engine import lookup
@@ -24,6 +25,8 @@ class Fills:
         self._judged = judged
         self._clock = clock
         self._held: set[tuple[str, str]] = set()
+        self._watched: dict[tuple[str, str], asyncio.Future[bool]] = {}
+        """By place: whether an answer was brought, once who looks for all of this process has ended."""
 
     def concern(self, execution: Execution) -> bool:
         """Whether another process could be at the same: over Kafka a scope's requests meet in one worker already."""
@@ -43,7 +46,37 @@ class Fills:
 
         Waits as long as the other one lives and is at it, and until ``due`` (monotonic seconds) at most: from then on
         nobody waits for the answer, and this one goes on to say so. Raises ShuttingDownError.
+
+        Of all who wait for one place one looks, now and then; when it has found something or left, the others do.
         """
+        place = (execution.scope, execution.content_hash)
+        while (watch := self._watched.get(place)) is not None:
+            await asyncio.wait([watch], timeout=max(0.0, due - self._clock.monotonic()))
+            if somebody_leads() or self._clock.monotonic() >= due:
+                return None
+            if closing():
+                raise ShuttingDownError("the engine is closing")
+            if watch.done() and watch.result():
+                found = await self._look(execution, text)
+                if found is not None:
+                    return found
+        watch = self._watched[place] = asyncio.get_running_loop().create_future()
+        found = None
+        try:
+            found = await self._watch(execution, text, due, somebody_leads, closing)
+        finally:
+            del self._watched[place]
+            watch.set_result(found is not None)
+        return found
+
+    async def _watch(
+        self,
+        execution: Execution,
+        text: str,
+        due: float,
+        somebody_leads: Callable[[], bool],
+        closing: Callable[[], bool],
+    ) -> CacheHit | None:
         assert self._cache is not None
         place = (execution.scope, execution.content_hash)
         while not await self._cache.claim(place):
