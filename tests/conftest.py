@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedded import EmbeddedStack, StackAddresses
@@ -53,6 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         os.environ.pop(name, None)
+    # By default an example that takes 0.2 s fails: a search for cycles, or a busy machine.
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
