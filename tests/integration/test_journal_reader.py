@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 import pytest
 
+from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.console import api
+from stratarouter_runtime.console.api import Asked, Sources
 from stratarouter_runtime.errors import JournalUnavailableError, SchemaVersionError
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.journal.postgres import PostgresJournal
-from stratarouter_runtime.journal.reader import JournalReader
+from stratarouter_runtime.journal.reader import SCANNED, JournalReader, Place, _statements
 from stratarouter_runtime.port_values import Begin, Finish, JournalKey
 from stratarouter_runtime.records import Answer, Attempt, ErrorInfo
 
@@ -41,6 +46,10 @@ async def reader(postgres_url: str) -> AsyncIterator[JournalReader]:
 
 def _ids(rows: list[dict[str, object]]) -> list[tuple[object, object]]:
     return [(row["tenant"], row["request_id"]) for row in rows]
+
+
+def _place(row: dict[str, Any]) -> Place:
+    return row["finished_at"], row["tenant"], row["request_id"]
 
 
 async def test_one_row_with_its_result(reader: JournalReader) -> None:
@@ -75,9 +84,51 @@ async def test_search_by_every_filter_the_newest_first_and_paged(reader: Journal
     assert _ids(await reader.search(state="started")) == [("acme", "r_5")]
     assert _ids(await reader.search(state="following", tenant="acme")) == [("acme", "follows")]
     page = await reader.search(tenant="acme", limit=2)
-    rest = await reader.search(tenant="acme", before=page[-1]["finished_at"])
+    rest = await reader.search(tenant="acme", before=_place(page[-1]))
     assert len(_ids(page)) == 2
     assert {*_ids(page), *_ids(rest)} == {("acme", f"r_{n}") for n in range(5)}
+
+
+async def test_pages_lose_nothing_of_what_one_write_finished(reader: JournalReader, postgres_url: str) -> None:
+    """Rows of one write have one time; the keys of two tenants, and one with JSON's own signs, are told apart."""
+    journal = PostgresJournal(postgres_url, owner=str(uuid.uuid4()))
+    await journal.start()
+    keys = [JournalKey(tenant, f"w_{n}") for tenant in ("acme", 'glo,"bex]') for n in range(60)]
+    await journal.begin([Begin(key, "hash", "billing") for key in keys])
+    await journal.finish([Finish(key, Answer("said", "openai", "small"), None) for key in keys])
+    await journal.stop()
+    sources = Sources(RuntimeConfig(database_url=postgres_url, state_backend="postgresql"), None)
+    pages: list[list[dict[str, Any]]] = []
+    following: str | None = ""
+    while following is not None:
+        assert len(pages) < 10, "paging has no end"
+        found = await api.search(sources, Asked({"before": following, "id": "w_", "limit": "50"}))
+        pages.append(found["rows"])
+        following = found["next"]
+    await sources.stop()
+    assert [len(page) for page in pages] == [50, 50, 20]
+    rows = [row for page in pages for row in page]
+    assert len({row["finished_at"] for row in rows}) == 1
+    assert set(_ids(rows)) == set(keys)
+    # A time alone: all that was finished before it.
+    earlier = _ids(await reader.search(before=(rows[0]["finished_at"], "", "")))
+    assert len(earlier) == 7
+    assert not {*earlier} & {*keys}
+
+
+async def test_pages_are_found_by_the_index_on_the_time(reader: JournalReader) -> None:
+    """No page sorts the table: only rows of one time are sorted, as they come from the index."""
+    async with reader._open().acquire() as connection:
+        place = (datetime.now(UTC), "acme", "r_3")
+        await connection.execute("SET enable_seqscan = off")
+        await connection.execute("SET enable_bitmapscan = off")
+        explained = await connection.fetch(
+            f"EXPLAIN {_statements()['finished']}", *place, None, None, None, None, 50, SCANNED
+        )
+    plan = "\n".join(row[0] for row in explained)
+    assert "Incremental Sort" in plan, plan
+    assert "Presorted Key: journal.finished_at" in plan, plan
+    assert "Index Cond: (finished_at <=" in plan, plan
 
 
 async def test_followers_workers_and_health(reader: JournalReader) -> None:

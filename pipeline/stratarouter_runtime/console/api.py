@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, InfrastructureError, RuntimeSystemError, in_general
-from stratarouter_runtime.journal.reader import STATES, JournalReader
+from stratarouter_runtime.journal.reader import NEWEST, STATES, JournalReader, Place
 from stratarouter_runtime.journal.usage import WINDOWS_S, UsageAccounts
+from stratarouter_runtime.json_bytes import json_bytes
 from stratarouter_runtime.ledger import longest_s, reconcile
 from stratarouter_runtime.processors.cache_control import ControlWriter
 from stratarouter_runtime.processors.find_response import find_answer
@@ -169,23 +172,35 @@ async def search(sources: Sources, asked: Asked) -> dict[str, Any]:
         return await _hits(sources, asked)
     if state is not None and state not in STATES:
         raise ConfigurationError(f"state {state!r} is none of {', '.join((*STATES, HIT))}")
-    before = asked.text("before")
+    before = _place(asked.text("before"))
     reader = await sources.reader()
     limit = asked.number("limit", 50, 200)
-    try:
-        at = None if before is None else datetime.fromisoformat(before)
-    except ValueError as exc:
-        raise ConfigurationError(f"before = {before!r} is no time") from exc
     rows = await reader.search(
         tenant=asked.text("tenant"),
         route=asked.text("route"),
         state=state,
         prefix=asked.text("id"),
-        before=at,
+        before=before,
         limit=limit,
     )
-    following = rows[-1].get("finished_at") if len(rows) == limit else None
-    return {"rows": rows, "next": None if following is None else following.isoformat()}
+    last = rows[-1] if len(rows) == limit else {}
+    following = None
+    if last.get("finished_at") is not None:
+        following = json_bytes([last["finished_at"].isoformat(), last["tenant"], last["request_id"]]).decode()
+    return {"rows": rows, "next": following}
+
+
+def _place(before: str | None) -> Place:
+    """Where a page ended, as ``next`` says it; a time alone: what was finished before. Raises ConfigurationError."""
+    if before is None:
+        return NEWEST
+    try:
+        at, tenant, request_id = orjson.loads(before) if before.startswith("[") else (before, "", "")
+        found = datetime.fromisoformat(at), str(tenant), str(request_id)
+    except (TypeError, ValueError) as exc:
+        raise ConfigurationError(f"before = {before!r} is no time, and no place where a page ended") from exc
+    _without_nul("before", found[1] + found[2])
+    return found
 
 
 async def _hits(sources: Sources, asked: Asked) -> dict[str, Any]:
@@ -253,8 +268,6 @@ async def _story(sources: Sources, asked: Asked) -> dict[str, Any]:
 
 
 def _plain(response: Any) -> dict[str, Any]:
-    import orjson  # noqa: PLC0415 - for its dataclasses
-
     found: dict[str, Any] = orjson.loads(wire.encode_response(response))
     return found
 

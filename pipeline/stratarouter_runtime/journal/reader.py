@@ -22,6 +22,9 @@ TIMEOUT_S = 10.0
 MAX_ROWS = 200
 SCANNED = 50_000
 """Rows of the journal, the newest first, that filters are tried on: some tenths of a second."""
+Place = tuple[datetime, str, str]
+"""Where a page of finished rows ends: the last one's time, tenant and id. Rows that one write finished share a time."""
+NEWEST: Place = (datetime.max.replace(tzinfo=UTC), "", "")
 STATES = ("started", "following", "succeeded", "failed")
 
 
@@ -101,11 +104,11 @@ class JournalReader:
         route: str | None = None,
         state: str | None = None,
         prefix: str | None = None,
-        before: datetime | None = None,
+        before: Place = NEWEST,
         limit: int = 50,
     ) -> list[dict[str, Any]]:
-        """Rows, the newest first, of which request ids begin with ``prefix``; ``before`` pages on. Finished ones have
-        the ``model`` and the ``cost_usd`` of their answer.
+        """Rows, the newest first, of which request ids begin with ``prefix``; the last one's place as ``before`` pages
+        on. Finished ones have the ``model`` and the ``cost_usd`` of their answer.
 
         Finished ones by default, of the last SCANNED; ``state`` ``started`` or ``following`` for those under way.
         """
@@ -113,8 +116,7 @@ class JournalReader:
         limit = min(limit, MAX_ROWS)
         if state in {"started", "following"}:
             return _plain(await self._fetch("unfinished", state, tenant, route, like, limit))
-        at = before or datetime.max.replace(tzinfo=UTC)
-        rows = _plain(await self._fetch("finished", at, tenant, route, state, like, limit, SCANNED))
+        rows = _plain(await self._fetch("finished", *before, tenant, route, state, like, limit, SCANNED))
         for row in rows:
             answer = load(row.pop("answer") or b"{}")
             row["model"], row["cost_usd"] = answer.get("model"), answer.get("cost_usd")

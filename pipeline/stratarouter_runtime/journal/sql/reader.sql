@@ -48,19 +48,20 @@ WHERE t.tenant IS NOT NULL
 LIMIT $2;
 
 -- name: finished
--- The newest first, by the index on finished_at; filters are tried on at most $7 rows of it. Answers are large, and
--- fetched for the rows that are shown alone.
+-- The newest first, by the index on finished_at; filters are tried on at most $9 rows of it. Answers are large, and
+-- fetched for the rows that are shown alone. What one write finished has one time: the key orders it, and $1 to $3 say
+-- where the page before ended. The index finds the time, and the few rows of one time are sorted as they come.
 SELECT * FROM (
     SELECT tenant, request_id, route_id, state, source, starts, created_at, finished_at, leader_request_id, answer
     FROM journal
-    WHERE finished_at IS NOT NULL AND finished_at < $1
-    ORDER BY finished_at DESC
-    LIMIT $7
+    WHERE finished_at IS NOT NULL AND (finished_at, tenant, request_id) < ($1, $2, $3)
+    ORDER BY finished_at DESC, tenant DESC, request_id DESC
+    LIMIT $9
 ) AS recent
-WHERE ($2::text IS NULL OR tenant = $2) AND ($3::text IS NULL OR route_id = $3)
-    AND ($4::text IS NULL OR state = $4) AND ($5::text IS NULL OR request_id LIKE $5)
-ORDER BY finished_at DESC
-LIMIT $6;
+WHERE ($4::text IS NULL OR tenant = $4) AND ($5::text IS NULL OR route_id = $5)
+    AND ($6::text IS NULL OR state = $6) AND ($7::text IS NULL OR request_id LIKE $7)
+ORDER BY finished_at DESC, tenant DESC, request_id DESC
+LIMIT $8;
 
 -- name: unfinished
 SELECT tenant, request_id, route_id, state, source, starts, created_at, started_at, leader_request_id
