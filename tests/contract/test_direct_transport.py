@@ -23,8 +23,9 @@ import uvloop
 from stratarouter_runtime import deadlines
 from stratarouter_runtime.errors import ProviderConnectionError, ProviderInterruptedError
 from stratarouter_runtime.port_values import HttpCall, HttpReply
-from stratarouter_runtime.providers import http_direct
+from stratarouter_runtime.providers import addresses, http_direct
 from stratarouter_runtime.providers.http_direct import DirectTransport
+from support.addresses import dead_address
 from support.tls import Authority
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -386,6 +387,87 @@ async def test_tls_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(ProviderConnectionError):
             await ask(wrong)
     await transport.stop()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("after_s", [0.0, 0.005, 0.02])
+def test_what_another_address_was_faster_than_is_closed(
+    run: Callable[[Any], tuple[int, int]], after_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both addresses answer; the second is tried while the first is under way."""
+    monkeypatch.setattr(addresses, "NEXT_ADDRESS_S", after_s)
+
+    async def both(*_: Any) -> list[str]:
+        return ["127.0.0.1", "127.0.0.2"]
+
+    monkeypatch.setattr(addresses, "_addresses", both)
+
+    async def calls() -> tuple[int, int]:
+        script = Script([OK])
+        transport = DirectTransport(max_connections=2)
+        await transport.start()
+        server = await asyncio.start_server(script, "0.0.0.0", 0)
+        url = f"http://provider.test:{server.sockets[0].getsockname()[1]}"
+        replies = await asyncio.gather(*(transport.send(call(url)) for _ in range(10)))
+        assert [reply.body for reply in replies] == [b"ok"] * 10
+        await until(lambda: script.open_now == len(transport._open))
+        held = len(transport._open) + transport._room
+        await transport.stop()
+        await until(lambda: script.open_now == 0)
+        server.close()
+        return len(script.requests), held
+
+    assert run(calls()) == (10, 2)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_name_of_which_no_address_answers_is_given_up(
+    run: Callable[[Any], Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the time to connect, and it is said; or as the call's own time is over."""
+    monkeypatch.setattr(addresses, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(addresses, "NEXT_ADDRESS_S", 0.05)
+
+    async def both(*_: Any) -> list[str]:
+        return ["127.0.0.2", "127.0.0.2"]
+
+    monkeypatch.setattr(addresses, "_addresses", both)
+
+    async def calls(timeout_s: float, port: int) -> Exception:
+        transport = DirectTransport(max_connections=1)
+        await transport.start()
+        with pytest.raises(ProviderConnectionError) as caught:
+            await transport.send(call(f"http://provider.test:{port}", timeout_s=timeout_s))
+        assert (len(transport._open), transport._room) == (0, 1)
+        await transport.stop()
+        return caught.value
+
+    with dead_address() as (_, port):
+        assert "no address of it answered within 0.2 s" in str(run(calls(30.0, port)))
+        assert "nothing whole within 0.1 s" in str(run(calls(0.1, port)))
+
+
+@pytest.mark.parametrize(
+    ("found", "addresses_"),
+    [
+        ([(4, "1.1.1.1"), (4, "1.0.0.1"), (4, "1.1.1.1")], ["1.1.1.1", "1.0.0.1"]),
+        ([(6, "::2"), (6, "::3"), (6, "::4"), (4, "1.1.1.1")], ["::2", "1.1.1.1", "::3", "::4"]),
+        ([(6, "fe80::1")], ["fe80::1%7"]),
+    ],
+    ids=["repeated", "families-in-turn", "scope"],
+)
+async def test_addresses_are_tried_in_the_systems_order_but_the_families_in_turn(
+    monkeypatch: pytest.MonkeyPatch, found: list[tuple[int, str]], addresses_: list[str]
+) -> None:
+    async def places(_host: str, port: int, **_: Any) -> list[Any]:
+        kinds = {4: socket.AF_INET, 6: socket.AF_INET6}
+        rest = {4: (port,), 6: (port, 0, 7 if len(found) == 1 else 0)}
+        return [(kinds[kind], socket.SOCK_STREAM, 6, "", (address, *rest[kind])) for kind, address in found]
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "getaddrinfo", places)
+    assert await addresses._addresses(loop, "provider.test", 443) == addresses_
+    assert await addresses._addresses(loop, "127.0.0.1", 443) == ["127.0.0.1"]
 
 
 def test_a_connection_lost_as_it_opens_is_a_failure_to_connect_and_leaves_its_room() -> None:

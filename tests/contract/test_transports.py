@@ -26,8 +26,10 @@ from stratarouter_runtime.providers.http_direct import DirectTransport
 from stratarouter_runtime.providers.http_httpx import HttpxTransport
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
 from stratarouter_runtime.testing.simulator_endpoints import expected_answer
+from support.addresses import dead_address
 
 KEY = "canary-key-91d0"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
 MAKERS = {
     "direct": DirectTransport,
     "aiohttp": AiohttpTransport,
@@ -73,12 +75,13 @@ def free_port():
 class OneReply:
     """A server that answers every connection with the same bytes, then closes."""
 
-    def __init__(self, reply):
+    def __init__(self, reply, port=0):
         self._reply = reply
+        self._port = port
+        self.connections = 0
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
-        self.connections = 0
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", self._port)
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aexit__(self, *exc_info):
@@ -144,6 +147,38 @@ async def test_refused_connection_is_not_paid(transport):
 async def test_address_that_leads_nowhere_is_not_paid(transport, url):
     error = await failure(transport, call_to(url, path="/x", timeout_s=5))
     assert isinstance(error, ProviderConnectionError)
+
+
+def named(monkeypatch, name, addresses):
+    """Give ``name`` these IPv4 addresses, on the running loop."""
+    loop = asyncio.get_running_loop()
+    real = loop.getaddrinfo
+
+    async def found(host, port, **kwargs):
+        if host in {name, name.encode()}:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+        return await real(host, port, **kwargs)
+
+    monkeypatch.setattr(loop, "getaddrinfo", found)
+
+
+@pytest.mark.parametrize("addresses", [("dead", "alive"), ("dead", "dead", "refusing", "alive"), ("alive", "dead")])
+async def test_a_dead_address_of_a_name_leaves_the_others(transport, monkeypatch, addresses):
+    with dead_address() as (dead, port):
+        async with OneReply(OK, port):
+            place = {"dead": dead, "refusing": "127.0.0.3", "alive": "127.0.0.1"}
+            named(monkeypatch, "provider.test", [place[one] for one in addresses])
+            reply = await transport.send(call_to(f"http://provider.test:{port}", timeout_s=8.0))
+    assert (reply.status, reply.body) == (200, b"ok")
+
+
+async def test_a_name_whose_addresses_all_refuse_is_not_paid(transport, monkeypatch):
+    named(monkeypatch, "provider.test", ["127.0.0.1", "127.0.0.2"])
+    error = await failure(transport, call_to(f"http://provider.test:{free_port()}"))
+    assert isinstance(error, ProviderConnectionError)
+    if isinstance(transport, DirectTransport):
+        assert "127.0.0.1 Connection" in str(error)
+        assert "; 127.0.0.2 Connection" in str(error)
 
 
 async def test_waiting_for_a_connection_is_bounded_and_not_paid():

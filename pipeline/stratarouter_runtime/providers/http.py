@@ -23,7 +23,11 @@ MAX_REPLY_BYTES = 32 * 1024 * 1024
 
 
 class BrokenReplyError(ConnectionError):
-    """The connection ended before the reply did, or what came is no HTTP."""
+    """The connection ended before the reply did, or what came is no HTTP. The text is ours."""
+
+
+class UnopenedError(ConnectionError):
+    """No connection came about. The text is ours."""
 
 
 class CallProgress:
@@ -44,11 +48,12 @@ def interruption(
     (``repr`` of aiohttp's ClientResponseError, ``str`` of httpx's LocalProtocolError), so it is neither quoted
     nor chained.
     """
-    cause = f"nothing whole within {call.timeout_s:g} s" if type(exc) is TimeoutError else _cause(exc)
+    over = type(exc) is TimeoutError and not exc.args  # with arguments it is the system's, and no deadline of ours
+    why = f"nothing whole within {call.timeout_s:g} s" if over else cause(exc)
     where = _server(call.url) or "the provider's URL"
     if progress.sent:
-        return ProviderInterruptedError(f"no whole reply from {where}: {cause}", maybe_paid=True)
-    return ProviderConnectionError(f"no connection to {where}: {cause}")
+        return ProviderInterruptedError(f"no whole reply from {where}: {why}", maybe_paid=True)
+    return ProviderConnectionError(f"no connection to {where}: {why}")
 
 
 def not_started() -> ProviderConnectionError:
@@ -61,8 +66,15 @@ def too_large(status: int) -> ProviderBadReplyError:
     return ProviderBadReplyError(f"the reply is larger than {MAX_REPLY_BYTES} bytes", status=status, maybe_paid=True)
 
 
-def _cause(exc: Exception) -> str:
-    system = exc.strerror if isinstance(exc, OSError) else None
+def cause(exc: BaseException) -> str:
+    """Why, without a word that a client may have put its request into: the system's own, or ours."""
+    if isinstance(exc, (BrokenReplyError, UnopenedError)):
+        return str(exc)
+    # aiohttp's errors hold the system's, and their own words name more than that.
+    inner = getattr(exc, "os_error", exc)
+    system = inner.strerror if isinstance(inner, OSError) else None
+    if system is None and type(inner) is OSError and len(inner.args) == 1:
+        system = inner.args[0]  # several addresses were tried: what each attempt ended in
     return f"{type(exc).__name__}: {system}" if isinstance(system, str) else type(exc).__name__
 
 

@@ -21,14 +21,15 @@ import httptools
 
 from stratarouter_runtime.deadlines import Deadlines
 from stratarouter_runtime.port_values import HttpCall, HttpReply
+from stratarouter_runtime.providers.addresses import open_connection
 from stratarouter_runtime.providers.http import (
-    CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
     MAX_CONNECTIONS,
     MAX_REPLY_BYTES,
     BrokenReplyError,
     CallProgress,
     StreamedReply,
+    UnopenedError,
     interruption,
     not_started,
     too_large,
@@ -125,9 +126,9 @@ class _Connection(asyncio.Protocol):
         return self.alive and self._transport is not None and not self._transport.is_closing()
 
     def check_open(self) -> None:
-        """Raise ConnectionResetError where it ended as it was opened: uvloop says so before the opener goes on."""
+        """Raise UnopenedError where it ended as it was opened: uvloop says so before the opener goes on."""
         if not self.is_open:
-            raise ConnectionResetError("the server closed the connection as it was opened")
+            raise UnopenedError("the server closed the connection as it was opened")
 
     def ask(self, request: bytes) -> asyncio.Future[HttpReply]:
         """Send ``request``; the future has the whole reply or what it broke off with."""
@@ -346,18 +347,16 @@ class DirectTransport:
 
     async def _connect(self, place: _Place, deadline: float) -> _Connection:
         """Room for it was taken; it is given back where nothing comes of it. Raises TimeoutError at ``deadline``."""
-        opening: asyncio.Task[tuple[object, _Connection]] | None = None
+        opening: asyncio.Task[tuple[asyncio.BaseTransport, _Connection]] | None = None
         try:
             self._check_started()
             if place.scheme == "https" and self._tls is None:
                 self._tls = await asyncio.to_thread(ssl.create_default_context)
             tls = self._tls if place.scheme == "https" else None
             # A connection keeps the context it was opened in: not its first call's, with all of that request.
-            opened = self.loop.create_connection(
-                lambda: _Connection(self, place.server), place.address, place.port, ssl=tls
-            )
+            opened = open_connection(self.loop, lambda: _Connection(self, place.server), place.address, place.port, tls)
             opening = asyncio.create_task(opened, context=contextvars.Context())
-            async with asyncio.timeout_at(min(deadline, self.loop.time() + CONNECT_TIMEOUT_S)):
+            async with asyncio.timeout_at(deadline):
                 _, connection = await opening
             connection.check_open()
         except BaseException:
@@ -370,7 +369,7 @@ class DirectTransport:
 
     def _check_started(self) -> None:
         if not self._started:
-            raise ConnectionAbortedError("the transport was stopped")
+            raise UnopenedError("the transport was stopped")
 
     def _give_back(self, connection: _Connection) -> None:
         if connection.alive and connection.whole and self._started:
