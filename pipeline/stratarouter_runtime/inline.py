@@ -21,7 +21,7 @@ from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.telemetry.http import HttpEndpoint
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.responses import count_response, log_texts
-from stratarouter_runtime.telemetry.spans import Spans, current_traceparent
+from stratarouter_runtime.telemetry.spans import SCOPE, Spans, current_traceparent
 from stratarouter_runtime.telemetry.tracing import Tracing, configure_tracing, trace_headers
 from stratarouter_runtime.version import __version__
 
@@ -75,6 +75,7 @@ class InlineCarrier:
             enabled=config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint), version=__version__
         )
         self._spans = Spans(self._tracing)
+        self._assembly.metrics.export_calls(self._tracing.meter(SCOPE))
 
     async def _serve(self) -> None:
         """Metrics and health. Where the port is taken, as by another process of the same application, answers go on."""

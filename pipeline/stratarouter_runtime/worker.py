@@ -28,7 +28,7 @@ from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.offsets import encode
 from stratarouter_runtime.telemetry.http import HttpEndpoint
 from stratarouter_runtime.telemetry.logs import event
-from stratarouter_runtime.telemetry.spans import Spans
+from stratarouter_runtime.telemetry.spans import SCOPE, Spans
 from stratarouter_runtime.telemetry.tracing import configure_tracing
 from stratarouter_runtime.version import __version__
 
@@ -73,6 +73,7 @@ class Worker:
             enabled=config.tracing_enabled, endpoint=None if endpoint is None else str(endpoint), version=__version__
         )
         self._spans = Spans(self._tracing)
+        self.assembly.metrics.export_calls(self._tracing.meter(SCOPE))
         self._build(processors)
         self.usage = UsageSupervisor(config, self.assembly.metrics) if "usage" in processors else None
         self._stop = asyncio.Event()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -185,29 +183,8 @@ def test_where_nobody_exports_the_header_goes_through_as_it_came(traceparent: st
     off.committed("requests-3", 18, 1, 0.01, [])
 
 
-def test_calls_are_measured_by_the_conventions_for_generative_ai() -> None:
-    reader = InMemoryMetricReader()
-    spans = Spans(Tracing(None, MeterProvider([reader], shutdown_on_exit=False)))
-    assert spans.executed(_request(), SOURCE, _response()) == PARENT, "no spans: the header goes on as it came"
-    # Nobody was called for a hit or a follower.
-    spans.executed(_request(), SOURCE, _response(attempts=(), cache=CacheVerdict("exact")))
-    data = reader.get_metrics_data()
-    assert data is not None
-    [metrics] = [scope.metrics for resource in data.resource_metrics for scope in resource.scope_metrics]
-    found = {metric.name: metric for metric in metrics}
-    assert {name: metric.unit for name, metric in found.items()} == {
-        "gen_ai.client.operation.duration": "s",
-        "gen_ai.client.token.usage": "{token}",
-    }
-    calls = {
-        (point.attributes["gen_ai.request.model"], point.attributes.get("error.type")): point
-        for point in found["gen_ai.client.operation.duration"].data.data_points
-    }
-    assert {name: (point.count, point.sum) for name, point in calls.items()} == {
-        ("large", "provider_unavailable"): (1, 0.04),
-        ("small", None): (1, 0.1),
-    }
-    assert calls["small", None].explicit_bounds == (*(0.01 * 2**n for n in range(14)),)
-    assert calls["small", None].attributes["gen_ai.provider.name"] == "openai"
-    tokens = found["gen_ai.client.token.usage"].data.data_points
-    assert {point.attributes["gen_ai.token.type"]: point.sum for point in tokens} == {"input": 11, "output": 7}
+def test_what_the_journal_says_again_was_called_for_before(spans: Spans, exporter: InMemorySpanExporter) -> None:
+    spans.executed(_request(), SOURCE, _response(from_journal=True))
+    found = _by_name(exporter)
+    assert set(found) == {"execute", "cache lookup", "wait for room", "journal begin", "journal finish"}
+    assert (found["execute"].attributes or {})["stratarouter.from_journal"] is True

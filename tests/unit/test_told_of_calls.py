@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from stratarouter_runtime.bridge import CoreRuntimeBridge
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import DeadlineExceededError
+from stratarouter_runtime.inline import InlineCarrier
 from stratarouter_runtime.records import Answer, Attempt, Response, Usage
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.telemetry.metrics import Metrics
-from stratarouter_runtime.telemetry.responses import Tally, count_paid
+from stratarouter_runtime.telemetry.responses import Tally, count_calls, count_paid
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 
 CALLED = (Attempt("own", "model", "ok", 1.0, 200),)
@@ -26,6 +29,14 @@ def tokens(metrics: Metrics) -> dict[str, float]:
     }
 
 
+def measured(reader: InMemoryMetricReader) -> dict[str, Any]:
+    """What went out for OpenTelemetry, by name."""
+    data = reader.get_metrics_data()
+    assert data is not None
+    [found] = [scope.metrics for resource in data.resource_metrics for scope in resource.scope_metrics]
+    return {metric.name: metric for metric in found}
+
+
 def answer(**changes: Any) -> Response:
     return Response("r", "ok", "text", "own", "model", usage=Usage(7, 5, 3, 2), **changes)
 
@@ -36,6 +47,36 @@ def test_tokens_of_a_call_are_counted_whatever_its_price() -> None:
         count_paid(metrics, Answer("text", "own", "model", Usage(7, 5, 3, 2), cost_usd=cost))
         assert tokens(metrics) == {"input": 7, "output": 5, "cached": 3, "reasoning": 2}
         assert metrics.registry.get_sample_value("stratarouter_cost_usd_total") == (cost or 0.0)
+
+
+def test_calls_are_measured_by_the_conventions_for_generative_ai() -> None:
+    reader, metrics = InMemoryMetricReader(), Metrics()
+    metrics.export_calls(MeterProvider([reader], shutdown_on_exit=False).get_meter("calls"))
+    refused, answered = Attempt("own", "large", "provider_unavailable", 40.0, 503), Attempt("own", "small", "ok", 100.0)
+    count_calls(metrics, [refused, answered], Answer("text", "own", "small-2", Usage(11, 7)))
+    count_calls(metrics, [refused], None)
+    found = measured(reader)
+    assert {name: metric.unit for name, metric in found.items()} == {
+        "gen_ai.client.operation.duration": "s",
+        "gen_ai.client.token.usage": "{token}",
+    }
+    calls = {
+        (point.attributes["gen_ai.request.model"], point.attributes.get("error.type")): point
+        for point in found["gen_ai.client.operation.duration"].data.data_points
+    }
+    assert {name: (point.count, point.sum) for name, point in calls.items()} == {
+        ("large", "provider_unavailable"): (2, 0.08),
+        ("small", None): (1, 0.1),
+    }
+    answering = calls["small", None]
+    assert answering.explicit_bounds == (*(0.01 * 2**n for n in range(14)),)
+    assert answering.attributes["gen_ai.provider.name"] == "own"
+    assert answering.attributes["gen_ai.response.model"] == "small-2"
+    used = found["gen_ai.client.token.usage"].data.data_points
+    assert {point.attributes["gen_ai.token.type"]: point.sum for point in used} == {"input": 11, "output": 7}
+    metrics.export_calls(None)
+    count_calls(metrics, [answered], None)
+    assert measured(reader)["gen_ai.client.token.usage"].data.data_points[0].count == 1
 
 
 def test_a_call_without_a_price_is_not_counted_as_a_hit() -> None:
@@ -82,7 +123,10 @@ async def test_a_call_is_counted_once_whoever_gets_its_answer(simulator: Simulat
         "prices": {"sim/gpt-4o-mini": {"input": 1.0, "output": 2.0}},
     }
     config = RuntimeConfig(state_backend="memory", cache_enabled=False)
+    reader = InMemoryMetricReader()
     async with CoreRuntimeBridge(config, RouteTable.from_dict(table)) as bridge:
+        assert isinstance(bridge._carrier, InlineCarrier)
+        bridge._carrier._assembly.metrics.export_calls(MeterProvider([reader]).get_meter("calls"))
         # The first goes on without its caller, and is paid for all the same.
         with pytest.raises(DeadlineExceededError):
             await bridge.execute("chat", query="where is my invoice", request_id="one", timeout_s=0.05)
@@ -95,3 +139,11 @@ async def test_a_call_is_counted_once_whoever_gets_its_answer(simulator: Simulat
     assert registry.get_sample_value("stratarouter_cost_usd_total") == results[0].cost_usd
     spent = registry.get_sample_value("stratarouter_tokens_total", {"kind": "input"})
     assert spent == results[0].usage.input_tokens
+    found = measured(reader)
+    [calls] = found["gen_ai.client.operation.duration"].data.data_points
+    assert calls.count == 1
+    used = {
+        point.attributes["gen_ai.token.type"]: point.sum
+        for point in found["gen_ai.client.token.usage"].data.data_points
+    }
+    assert used == {"input": results[0].usage.input_tokens, "output": results[0].usage.output_tokens}

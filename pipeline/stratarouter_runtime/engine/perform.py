@@ -28,7 +28,7 @@ from stratarouter_runtime.ports import Clock
 from stratarouter_runtime.records import Answer, ErrorInfo, Execution, milliseconds
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.telemetry.metrics import Metrics
-from stratarouter_runtime.telemetry.responses import count_paid
+from stratarouter_runtime.telemetry.responses import count_calls
 from stratarouter_runtime.told import Told
 
 log = logging.getLogger("stratarouter.perform")
@@ -258,8 +258,7 @@ class Performer:
         call_s = self._clock.monotonic() - began
         work.timings_ms["provider"] = milliseconds(call_s)
         hold.learn(begin_s, call_s)
-        if answer is not None:
-            count_paid(self._metrics, answer)
+        count_calls(self._metrics, work.attempts, answer)
         return answer, error
 
     def _finish(self, work: Work, answer: Answer | None, error: ErrorInfo | None) -> Finish:

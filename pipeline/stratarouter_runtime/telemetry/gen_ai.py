@@ -6,11 +6,12 @@ in ``metrics``; these go out over OTLP, for those who compare services of severa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from opentelemetry.metrics import Meter
 
-from stratarouter_runtime.records import Response
+from stratarouter_runtime.records import Answer, Attempt
 
 DURATION: Final = "gen_ai.client.operation.duration"
 TOKENS: Final = "gen_ai.client.token.usage"
@@ -35,18 +36,19 @@ class GenAiMetrics:
             explicit_bucket_boundaries_advisory=list(TOKEN_BUCKETS),
         )
 
-    def executed(self, response: Response) -> None:
-        """The calls behind ``response``; none where another request or an entry answered."""
-        for attempt in response.attempts:
+    def called(self, attempts: Iterable[Attempt], answer: Answer | None) -> None:
+        """The calls that were made for one request, and what they brought; once, whoever gets it and how often."""
+        for attempt in attempts:
             about: dict[str, Any] = {
                 "gen_ai.operation.name": "chat",
                 "gen_ai.provider.name": attempt.provider,
                 "gen_ai.request.model": attempt.model,
             }
             if attempt.outcome != "ok":
-                self._duration.record(attempt.duration_ms / 1000, about | {"error.type": attempt.outcome})
-                continue
-            about["gen_ai.response.model"] = response.model or attempt.model
+                about["error.type"] = attempt.outcome
+            elif answer is not None:
+                about["gen_ai.response.model"] = answer.model or attempt.model
             self._duration.record(attempt.duration_ms / 1000, about)
-            self._tokens.record(response.usage.input_tokens, about | {"gen_ai.token.type": "input"})
-            self._tokens.record(response.usage.output_tokens, about | {"gen_ai.token.type": "output"})
+            if attempt.outcome == "ok" and answer is not None:
+                self._tokens.record(answer.usage.input_tokens, about | {"gen_ai.token.type": "input"})
+                self._tokens.record(answer.usage.output_tokens, about | {"gen_ai.token.type": "output"})

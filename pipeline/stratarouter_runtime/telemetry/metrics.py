@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, get_args
 
+from opentelemetry.metrics import Meter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from stratarouter_runtime import errors
 from stratarouter_runtime.state.breaker import BreakerState
+from stratarouter_runtime.telemetry.gen_ai import GenAiMetrics
 
 PREFIX = "stratarouter_"
 OTHER = "other"
@@ -343,6 +345,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None, *, providers: Iterable[str] = ()) -> None:
         self.registry = registry or CollectorRegistry()
+        self.gen_ai: GenAiMetrics | None = None
         extended = _label("provider", PROVIDERS | frozenset(providers))
         for definition in DEFINITIONS:
             labels = tuple(extended if label is PROVIDER else label for label in definition.labels)
@@ -351,6 +354,10 @@ class Metrics:
             setattr(self, definition.name, metric if family is None else family)
             if family is not None and definition.kind == "counter":
                 family.show_all()
+
+    def export_calls(self, meter: Meter | None) -> None:
+        """Measure calls for OpenTelemetry too, where there is a ``meter``."""
+        self.gen_ai = None if meter is None else GenAiMetrics(meter)
 
 
 def _register(definition: MetricDef, registry: CollectorRegistry) -> Counter | Gauge | Histogram:

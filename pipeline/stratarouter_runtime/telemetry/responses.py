@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from stratarouter_runtime.records import Answer, Request, Response
+from stratarouter_runtime.records import Answer, Attempt, Request, Response
 from stratarouter_runtime.telemetry.logs import event, event_of, ids
 from stratarouter_runtime.telemetry.metrics import Metrics
 
@@ -63,8 +63,18 @@ def count_shadow(metrics: Metrics, response: Response) -> None:
         metrics.cache_shadow_cost_usd_total.inc(response.cost_usd)
 
 
+def count_calls(metrics: Metrics, attempts: list[Attempt], answer: Answer | None) -> None:
+    """Count what the calls of this process for one request took and cost, once, whoever gets the answer: who asked may
+    be gone, and what is journaled may be said again and again.
+    """
+    if metrics.gen_ai is not None:
+        metrics.gen_ai.called(attempts, answer)
+    if answer is not None:
+        count_paid(metrics, answer)
+
+
 def count_paid(metrics: Metrics, answer: Answer) -> None:
-    """Count what a call of this process took and cost, once, whoever gets its answer: its caller may be gone."""
+    """Count what was used and cost."""
     if answer.cost_usd:
         metrics.cost_usd_total.inc(answer.cost_usd)
     usage, tokens = answer.usage, metrics.tokens_total

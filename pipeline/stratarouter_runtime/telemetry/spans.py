@@ -16,7 +16,6 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from stratarouter_runtime.records import Attempt, Coordinates, Outbound, Request, Response
-from stratarouter_runtime.telemetry.gen_ai import GenAiMetrics
 from stratarouter_runtime.telemetry.tracing import TRACEPARENT, TraceParent, Tracing, context_of, parse_traceparent
 
 SCOPE = "stratarouter_runtime"
@@ -39,8 +38,6 @@ class Spans:
 
     def __init__(self, tracing: Tracing | None = None) -> None:
         self._tracer = tracing.tracer(SCOPE) if tracing is not None and tracing.enabled else None
-        meter = None if tracing is None else tracing.meter(SCOPE)
-        self._gen_ai = None if meter is None else GenAiMetrics(meter)
 
     @property
     def enabled(self) -> bool:
@@ -62,9 +59,7 @@ class Spans:
         return _traceparent(span)
 
     def executed(self, request: Request, source: Coordinates | None, response: Response) -> str | None:
-        """Execute's span with its steps, and the metrics of its calls; returns the ``traceparent`` of the response."""
-        if self._gen_ai is not None:
-            self._gen_ai.executed(response)
+        """Execute's span with its steps; returns the ``traceparent`` of the response."""
         if self._tracer is None:
             return request.traceparent
         end = time.time_ns()
@@ -104,7 +99,8 @@ class Spans:
             at = self._step(parent, step, response, at)
         if response.batch.role == "follower":
             self._child(parent, "follow a leader", at, end, {"stratarouter.leader_id": response.batch.leader_id or ""})
-        for attempt in response.attempts:
+        # What the journal holds was called for before, by whoever wrote it.
+        for attempt in () if response.from_journal else response.attempts:
             at += int(attempt.waited_ms * MS)
             at = self._call(parent, attempt, response, at)
         for step in STEPS_AFTER:
