@@ -232,6 +232,63 @@ def test_an_exception_is_text_on_the_same_line(lines: io.StringIO) -> None:
     assert "abcdefgh12345678" not in line["exception"]
 
 
+def raised(message: str, lines: io.StringIO) -> str:
+    """The exception of the one line that a traceback with ``message`` makes."""
+    try:
+        raise RuntimeError(message)  # noqa: TRY301
+    except RuntimeError:
+        LOG.exception("refused")
+    [line] = logged(lines)
+    lines.seek(0)
+    lines.truncate()
+    return str(line["exception"])
+
+
+def test_no_part_of_a_key_is_left_where_a_traceback_is_cut(lines: io.StringIO) -> None:
+    key = "sk-proj-ABCDEFGH0123456789abcdefghijklmnop"
+    whole = raised(f"refused {key} ", lines)
+    assert whole.endswith(f"refused {REDACTED} ")
+    for shift in range(len(key) + 20):
+        cut = raised(f"refused {key} " + "z" * (logs.MAX_TRACE_CHARS - shift), lines)
+        assert len(cut) == logs.MAX_TRACE_CHARS
+        assert not any(key[at : at + 4] in cut for at in range(8, len(key) - 3)), shift
+
+
+def test_an_exception_that_utf_8_cannot_say_is_a_line_without_its_key(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where the line cannot be made, ``logging`` prints the traceback as it is."""
+    problem = RuntimeError("no file caf\udce9 of sk-abcdefgh12345678")
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    # Not by way of a logger: what pytest keeps of a record could not be passed on.
+    handler.handle(
+        logging.LogRecord("stratarouter.x", 40, __file__, 1, "refused", None, (type(problem), problem, None))
+    )
+    assert "abcdefgh" not in capfd.readouterr().err
+    assert orjson.loads(stream.getvalue())["exception"].endswith(f"no file caf\\udce9 of {REDACTED}")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:p@ss@cache.example:6379/0", "redis://[redacted]@cache.example:6379/0"),
+        ("redis://:p@s@s@cache.example", "redis://[redacted]@cache.example"),
+        ("postgresql://app:hunter2@db.example/x?mail=a@b", "postgresql://[redacted]@db.example/x?mail=a@b"),
+        (
+            "amqp://u:p@one.example,amqp://u:p@two.example",
+            "amqp://[redacted]@one.example,amqp://[redacted]@two.example",
+        ),
+        (
+            '{"at":"http://u:p@h.example","by":"me@x.example"}',
+            '{"at":"http://[redacted]@h.example","by":"me@x.example"}',
+        ),
+        ("https://me@h.example:443/a:b@c", "https://me@h.example:443/a:b@c"),
+    ],
+)
+def test_a_password_in_a_url_ends_at_its_last_at_sign(url: str, shown: str) -> None:
+    assert logs.redact(url) == shown
+
+
 @pytest.mark.parametrize(
     "secret",
     [

@@ -126,7 +126,9 @@ async def test_a_call_is_counted_once_whoever_gets_its_answer(simulator: Simulat
     reader = InMemoryMetricReader()
     async with CoreRuntimeBridge(config, RouteTable.from_dict(table)) as bridge:
         assert isinstance(bridge._carrier, InlineCarrier)
-        bridge._carrier._assembly.metrics.export_calls(MeterProvider([reader]).get_meter("calls"))
+        bridge._carrier._assembly.metrics.export_calls(
+            MeterProvider([reader], shutdown_on_exit=False).get_meter("calls")
+        )
         # The first goes on without its caller, and is paid for all the same.
         with pytest.raises(DeadlineExceededError):
             await bridge.execute("chat", query="where is my invoice", request_id="one", timeout_s=0.05)
@@ -142,8 +144,6 @@ async def test_a_call_is_counted_once_whoever_gets_its_answer(simulator: Simulat
     found = measured(reader)
     [calls] = found["gen_ai.client.operation.duration"].data.data_points
     assert calls.count == 1
-    used = {
-        point.attributes["gen_ai.token.type"]: point.sum
-        for point in found["gen_ai.client.token.usage"].data.data_points
-    }
+    points = found["gen_ai.client.token.usage"].data.data_points
+    used = {point.attributes["gen_ai.token.type"]: point.sum for point in points}
     assert used == {"input": results[0].usage.input_tokens, "output": results[0].usage.output_tokens}

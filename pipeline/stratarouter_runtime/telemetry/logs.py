@@ -40,7 +40,7 @@ SECRET = re.compile(
     \b(?:sk|rk|pk|xai|gsk|hf|ghp|pypi)[-_][A-Za-z0-9_\-]{8,}   # keys of providers and services
     | \bAIza[0-9A-Za-z_\-]{20,}                                # Google
     | \bBearer\s+[A-Za-z0-9._~+/\-]{6,}=*                      # authorization headers
-    | (?<=://)[^/\s:@]*:[^/\s@]+(?=@)                          # user:password in a URL
+    | (?<=://)[^/\s:@]*:[^/\s@]+(?:@[^/\s@"'<>,;]+)*(?=@)    # user:password in a URL, up to its last @
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -115,7 +115,7 @@ class JsonFormatter(logging.Formatter):
             for name, value in ids(request.request_id, request.traceparent).items():
                 line.setdefault(name, _short(value))
         if record.exc_info:
-            line["exception"] = redact(self.formatException(record.exc_info)[-MAX_TRACE_CHARS:])
+            line["exception"] = _safe(self.formatException(record.exc_info))[-MAX_TRACE_CHARS:]
         return json_bytes(line, default=_shown, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
@@ -214,6 +214,12 @@ def _shown(value: Any) -> str:
 
 
 def _short(text: str) -> str:
-    # Redacted before it is cut: half a key is still half a key. Lone surrogates have no UTF-8.
-    whole = redact(text).encode(errors="backslashreplace").decode()
+    whole = _safe(text)
     return whole if len(whole) <= MAX_VALUE_CHARS else whole[:MAX_VALUE_CHARS] + "..."
+
+
+def _safe(text: str) -> str:
+    """``text`` redacted, and as UTF-8 can say it: JSON has no lone surrogates, and what cannot be written is printed by
+    ``logging`` itself, with everything in it. To be cut afterwards: half a key is still half a key.
+    """
+    return redact(text).encode(errors="backslashreplace").decode()
