@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -74,6 +74,31 @@ async def serving(script: Script, context: ssl.SSLContext | None = None) -> Asyn
         server.close()
         for writer in script.writers:
             writer.close()
+
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def sending(answer: Answer) -> AsyncIterator[str]:
+    """A server that does ``answer`` on each connection until the other side is gone, and ends with the last of them."""
+    running = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal running
+        running += 1
+        try:
+            await answer(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            running -= 1
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await until(lambda: running == 0)
+    server.close()
 
 
 @pytest.fixture
@@ -191,6 +216,102 @@ async def test_a_reply_that_is_not_whole_is_ambiguous(transport: DirectTransport
         with pytest.raises(ProviderInterruptedError):
             await transport.send(call(url))
     assert len(script.requests) == 1, "it is not sent twice"
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "begins",
+    [
+        b"HTTP/1.1 200 ",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nx: ",
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nx: ",
+        CHUNKED + b"2\r\nab\r\n0\r\nx: ",
+        CHUNKED + b"2\r\nab\r\n2;",
+    ],
+    ids=["status", "name", "value", "after-another-head", "trailer", "chunk"],
+)
+async def test_a_line_without_an_end_is_given_up(transport: DirectTransport, begins: bytes) -> None:
+    """The parser holds a line until its end, and copies it with each piece that comes."""
+    most, sent = 64 * 2**20, 0
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(begins)
+        while sent < most:
+            writer.write(b"y" * 65536)
+            sent += 65536
+            await writer.drain()
+
+    async with sending(send) as url:
+        with pytest.raises(ProviderInterruptedError):
+            await transport.send(call(url, timeout_s=60.0))
+        await until(lambda: (len(transport._open), transport._room) == (0, http_direct.MAX_CONNECTIONS))
+    assert sent < most / 4, "what the sockets' buffers hold is sent, and no more"
+
+
+HINT = b"HTTP/1.1 103 Early Hints\r\nlink: " + b"y" * 40_000 + b"\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 300000\r\nx: "
+
+
+@pytest.mark.parametrize(
+    ("pieces", "body"),
+    [
+        ([HINT, HINT, HINT, OK], b"ok"),
+        ([HINT + HINT + HINT + OK], b"ok"),
+        ([HEAD, b"y" * 60_000, b"\r\n\r\n", b"z" * 300_000], b"z" * 300_000),
+        ([CHUNKED, *[b"1\r\n", b"a", b"\r\n"] * 20, b"0\r\nx: " + b"y" * 60_000, b"\r\n\r\n"], b"a" * 20),
+    ],
+    ids=["heads-beforehand", "in-one-piece", "long-head", "small-chunks"],
+)
+async def test_long_heads_and_many_pieces_within_their_bounds_are_read(
+    transport: DirectTransport, pieces: list[bytes], body: bytes
+) -> None:
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n{}"):
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.002)
+
+    async with sending(send) as url:
+        assert [(await transport.send(call(url))).body for _ in range(2)] == [body] * 2
+        assert len(transport._open) == 1
+        await transport.stop()
+
+
+async def test_trailers_are_no_headers(transport: DirectTransport) -> None:
+    trailers = b"x-id: two\r\nretry-after: 9\r\ncontent-encoding: gzip\r\n"
+    whole = CHUNKED.replace(b"\r\n\r\n", b"\r\nx-id: one\r\n\r\n") + b"2\r\nok\r\n0\r\n" + trailers + b"\r\n"
+    async with serving(Script([whole, OK])) as url:
+        replies = [await transport.send(call(url)) for _ in range(2)]
+    assert replies[0].headers == {"transfer-encoding": "chunked", "x-id": "one"}
+    assert replies[1].headers == {"content-length": "2"}
+    assert [reply.body for reply in replies] == [b"ok"] * 2
+
+
+async def test_a_call_whose_time_is_over_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline is noticed late, and the connection that was waited for may come before that."""
+    monkeypatch.setattr(deadlines, "EXACT_BELOW_S", 0.0)
+    monkeypatch.setattr(deadlines, "TICK_S", 30.0)
+    transport = DirectTransport(max_connections=1)
+    await transport.start()
+    script = Script([OK], delay_s=0.3)
+    async with serving(script) as url:
+        first = asyncio.create_task(transport.send(call(url, timeout_s=60.0)))
+        await until(lambda: len(script.requests) == 1)
+        with pytest.raises(ProviderConnectionError):
+            await transport.send(call(url, timeout_s=0.05))
+        assert (await first).body == b"ok"
+        with pytest.raises(ProviderConnectionError):
+            await transport.send(call(url, timeout_s=0.0))
+        assert (await transport.send(call(url, timeout_s=60.0))).body == b"ok"
+    assert len(script.requests) == 2
+    assert script.opened == 1, "its connection went on to the next"
+    await transport.stop()
 
 
 @pytest.mark.parametrize(

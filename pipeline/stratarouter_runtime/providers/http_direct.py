@@ -47,7 +47,8 @@ SWEEP_S = 1.0
 USER_AGENT = "stratarouter-runtime"
 FRAMING = frozenset({"content-length", "transfer-encoding"})
 MAX_HEAD_CHARS = 64 * 1024
-"""Of a reply's headers together."""
+"""Of a reply's headers together; and of reads that bring neither a head's end nor a piece of body: the parser holds a
+line until it ends, and copies it with each of its pieces."""
 PORTS = {"http": 80, "https": 443}
 FAILURES = (OSError, ValueError, httptools.HttpParserError)
 """What a call can end in; ValueError is for a header or URL that cannot be sent."""
@@ -110,14 +111,15 @@ class _Connection(asyncio.Protocol):
         self.server = server
         self.idle_until = 0.0
         self.alive = False
-        self.whole = False
+        self.whole = True  # nothing was asked yet
         self._pool = pool
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[HttpReply] | None = None
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
-        self._size = self._head_size = 0
+        self._size = 0
+        self._head_room = self._unread_room = MAX_HEAD_CHARS
         self._in_body = False
 
     @property
@@ -135,7 +137,8 @@ class _Connection(asyncio.Protocol):
         assert self._transport is not None
         self._waiter = self._pool.loop.create_future()
         self._headers, self._body, self._in_body, self.whole = {}, [], False, False
-        self._size = self._head_size = 0
+        self._size = 0
+        self._head_room = self._unread_room = MAX_HEAD_CHARS
         self._transport.write(request)
         return self._waiter
 
@@ -162,10 +165,13 @@ class _Connection(asyncio.Protocol):
         if self._waiter is None:
             self.abort()  # nobody asked: what follows would be taken for the next call's reply
             return
+        self._unread_room -= len(data)  # before it is read: what is found in it makes room anew
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._end(BrokenReplyError(f"no HTTP: {type(exc).__name__}"))
+        if self._unread_room < 0:
+            self._give_up("what came has no end")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.alive = False
@@ -179,16 +185,19 @@ class _Connection(asyncio.Protocol):
     # -- httptools ---------------------------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower().decode("latin-1")] = value.decode("latin-1")
-        self._head_size += len(name) + len(value)
-        if self._head_size > MAX_HEAD_CHARS:
-            self._end(BrokenReplyError("its head has no end"))
-            self.abort()
+        self._head_room -= len(name) + len(value)
+        if self._head_room >= 0:
+            self._headers[name.lower().decode("latin-1")] = value.decode("latin-1")
+        elif not self._in_body:
+            self._give_up("its head has no end")
 
     def on_headers_complete(self) -> None:
         self._in_body = True
+        self._head_room = 0  # what comes after the body is no header of the reply
+        self._unread_room = MAX_HEAD_CHARS
 
     def on_body(self, piece: bytes) -> None:
+        self._unread_room = MAX_HEAD_CHARS
         self._body.append(piece)
         self._size += len(piece)
         if self._size > MAX_REPLY_BYTES:
@@ -197,6 +206,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() < 200:
             self._headers, self._in_body = {}, False  # told beforehand: the reply is still to come
+            self._head_room = MAX_HEAD_CHARS
             return
         if self._waiter is not None:
             self.whole = self._parser.should_keep_alive()
@@ -205,6 +215,10 @@ class _Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self.whole = False  # more than was asked for
         self._headers = {}  # those of the reply before are its caller's
+
+    def _give_up(self, why: str) -> None:
+        self._end(BrokenReplyError(why))
+        self.abort()
 
     def _end(self, problem: Exception | None) -> None:
         waiter, self._waiter = self._waiter, None
@@ -284,6 +298,8 @@ class DirectTransport:
             connection = await self._take(place, deadline)
             remaining_s = deadline - self.loop.time()
         try:
+            if remaining_s <= 0.0:
+                raise TimeoutError  # its turn came late: it would be given up as it is sent, and perhaps paid for
             # From here on something of it may have left.
             progress.sent = True
             return await self._deadlines.wait(connection.ask(request), remaining_s)
