@@ -94,6 +94,7 @@ class Assembly:
         self.control = CacheControl()
         self.cache = self._new_cache()
         self._held = Held(0, 0, 0)
+        self._told: set[str] = set()
         self.control_writer = ControlWriter(config)
         self._max_prompts = config.batch_max_size if config.batch_enabled else 1
         self.embedder = self._gathered(create_embedder(config))
@@ -250,6 +251,7 @@ class Assembly:
         check_targets(routes)
         adapters = create_adapters(self.config, routes) if self._needs_engine else {}
         self.routes = routes
+        self.metrics.add_providers(routes.providers)
         self.acceptor.update(routes)
         self.providers.update(adapters, create_pricer(routes))
         self.gates.update(_limits(self.config, routes))
@@ -291,10 +293,16 @@ class Assembly:
     async def _tell(self) -> None:
         while True:
             self._tell_of_cache()
-            states = Counter((target.provider, state) for target, state in self.gates.breakers())
-            for provider, state in product({provider for provider, _ in states}, get_args(BreakerState)):
-                self.metrics.breakers.labels(provider, state).set(states[provider, state])
+            self._tell_of_breakers()
             await asyncio.sleep(GAUGE_INTERVAL_S)
+
+    def _tell_of_breakers(self) -> None:
+        """By the label's closed value, as several providers may be ``other``; one that is there no more has none."""
+        gauge = self.metrics.breakers
+        states = Counter(gauge.close((target.provider, state)) for target, state in self.gates.breakers())
+        self._told |= {provider for provider, _ in states}
+        for provider, state in product(self._told, get_args(BreakerState)):
+            gauge.labels(provider, state).set(states[provider, state])
 
     def _tell_of_cache(self) -> None:
         if self.cache is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from stratarouter_runtime.assembly import Assembly
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.engine.accept import Acceptor
-from stratarouter_runtime.errors import RouteTableError
+from stratarouter_runtime.errors import ProviderError, ProviderUnavailableError, RouteTableError
 from stratarouter_runtime.providers import ADAPTERS, check_targets
-from stratarouter_runtime.records import Decision, Request
+from stratarouter_runtime.records import Decision, Request, Target
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.tools import doctor
 
@@ -80,6 +81,36 @@ def test_a_worker_does_not_start_with_it_and_a_reload_changes_nothing(tmp_path: 
     with pytest.raises(RouteTableError, match="foo"):
         assembly.reload()
     assert assembly.routes is before
+
+
+def _open_breakers(assembly: Assembly) -> dict[str, float]:
+    """What the gauge says of open breakers, by provider."""
+    [found] = [one for one in assembly.metrics.registry.collect() if one.name == "stratarouter_breakers"]
+    return {one.labels["provider"]: one.value for one in found.samples if one.labels["state"] == "open"}
+
+
+async def test_a_provider_that_a_reload_adds_has_series_of_its_own(tmp_path: Path) -> None:
+    def listed(*names: str) -> str:
+        tables = [f'[providers.{name}]\nkind = "simulator"\nbase_url = "http://127.0.0.1:1/v1"\n' for name in names]
+        return "".join(tables) + f'[default]\ntargets = [{{ provider = "{names[0]}", model = "m" }}]\n'
+
+    async def call(assembly: Assembly, provider: str, problem: ProviderError | None) -> None:
+        for _ in range(20):
+            with contextlib.suppress(ProviderError):
+                passage = await assembly.gates.enter(Target(provider, "m"), lambda: 1, 5.0)
+                assembly.gates.leave(passage, problem)
+
+    file = _written(tmp_path / "routes.toml", listed("here"))
+    assembly = Assembly(RuntimeConfig(state_backend="memory", cache_backend="memory", routes_file=file))
+    # Of none of these the table tells, and they share a series.
+    await call(assembly, "ill", ProviderUnavailableError("down"))
+    await call(assembly, "well", None)
+    assembly._tell_of_breakers()
+    assert _open_breakers(assembly) == {"other": 1.0}
+    _written(file, listed("here", "ill", "well"))
+    assembly.reload()
+    assembly._tell_of_breakers()
+    assert _open_breakers(assembly) == {"other": 0.0, "ill": 1.0, "well": 0.0}
 
 
 def _written(file: Path, text: str) -> Path:

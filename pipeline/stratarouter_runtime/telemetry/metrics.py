@@ -279,6 +279,13 @@ class Family(Generic[M]):
                 self._children[closed] = child
         return child
 
+    def add(self, name: str, values: Iterable[str]) -> None:
+        """Let the label ``name`` have ``values`` as well; what was counted as ``other`` stays there."""
+        more = frozenset(values)
+        self._labels = tuple(
+            LabelDef(name, label.values | more) if label.name == name else label for label in self._labels
+        )
+
     def close(self, values: tuple[str, ...]) -> tuple[str, ...]:
         """``values`` with ``other`` for each that its label does not know."""
         return tuple(
@@ -346,13 +353,23 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None, *, providers: Iterable[str] = ()) -> None:
         self.registry = registry or CollectorRegistry()
         self.gen_ai: GenAiMetrics | None = None
-        extended = _label("provider", PROVIDERS | frozenset(providers))
+        self._by_provider: list[tuple[MetricDef, Family[Any]]] = []
         for definition in DEFINITIONS:
-            labels = tuple(extended if label is PROVIDER else label for label in definition.labels)
             metric = _register(definition, self.registry)
-            family = Family(metric, labels) if labels else None
+            family = Family(metric, definition.labels) if definition.labels else None
             setattr(self, definition.name, metric if family is None else family)
+            if family is not None and PROVIDER in definition.labels:
+                self._by_provider.append((definition, family))
             if family is not None and definition.kind == "counter":
+                family.show_all()
+        self.add_providers(providers)
+
+    def add_providers(self, names: Iterable[str]) -> None:
+        """Give each of these a series of its own: those of a route table, as many as its operator names."""
+        more = frozenset(names)
+        for definition, family in self._by_provider:
+            family.add(PROVIDER.name, more)
+            if definition.kind == "counter":
                 family.show_all()
 
     def export_calls(self, meter: Meter | None) -> None:
