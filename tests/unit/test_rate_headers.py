@@ -1,5 +1,6 @@
 """Rate headers of every vendor in one form, and nothing learnt from nonsense."""
 
+import time
 from datetime import UTC, datetime
 from email.utils import formatdate
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stratarouter_runtime.providers.rate_headers import rate_headers, span_s
+from stratarouter_runtime.providers.rate_headers import epoch_s, rate_headers, span_s
 from stratarouter_runtime.state.limiter import RateHint, RateWindow
 
 NOW = 1_800_000_000.0
@@ -66,6 +67,18 @@ def test_skewed_clock_does_no_harm_where_the_reply_is_dated():
 def test_time_of_reset_is_read_in_the_zone_it_names(hours, name):
     there = datetime.fromtimestamp(NOW + 30 + hours * 3600, UTC).isoformat().replace("+00:00", name)
     assert hint(anthropic("requests", reset=there)).requests.reset_s == 30.0
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+@pytest.mark.parametrize("said", ["GMT", "-0000", "+0000", ""])
+def test_a_date_without_a_zone_is_in_utc_wherever_this_process_runs(zone, said, monkeypatch):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert epoch_s(f"Wed, 21 Oct 2015 07:28:00 {said}") == 1445412480.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_time_of_reset_that_has_passed_is_now():

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr
 
+from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.port_values import HttpCall
 from stratarouter_runtime.providers import create_adapter
+from stratarouter_runtime.providers import reach as reaching
 from stratarouter_runtime.providers.reach import Reached, reach
 from stratarouter_runtime.route_file import VENDORS, ProviderSpec
+from stratarouter_runtime.tools import doctor
+from support.tls import Authority
 
 AZURE = "https://mine.openai.azure.com/openai/v1?api-version=preview"
 
@@ -57,3 +67,59 @@ def test_only_a_list_of_models_is_well(status: int | None, is_well: bool, is_ref
 )
 async def test_what_can_be_sent_nowhere_is_a_finding(url: str, headers: dict[str, str], said: str) -> None:
     assert await reach(HttpCall("GET", url, headers, b"")) == Reached(None, said)
+
+
+@asynccontextmanager
+async def saying(*pieces: bytes, pause_s: float = 0.0, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """A server that says these pieces to whoever comes."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(pause_s)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
+    port = server.sockets[0].getsockname()[1]
+    yield f"{'http' if tls is None else 'https'}://127.0.0.1:{port}/v1"
+    server.close()
+
+
+EMPTY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n"
+
+
+async def test_what_calls_trust_the_doctor_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority.make(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.issue("127.0.0.1"))
+    async with saying(EMPTY + b"\r\n", tls=context) as url:
+        assert (await reach(HttpCall("GET", url, {}, b""))).said == "ConnectError"
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.cert))
+        assert (await reach(HttpCall("GET", url, {}, b""))).is_well
+
+
+async def test_a_server_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaching, "TIMEOUT_S", 0.2)
+    pieces = [EMPTY, *[f"x-{n}: y\r\n".encode() for n in range(40)], b"\r\n"]
+    async with saying(*pieces, pause_s=0.05) as url:
+        assert await reach(HttpCall("GET", url, {}, b"")) == Reached(None, "TimeoutError")
+
+
+@pytest.mark.parametrize(
+    ("date", "names"),
+    [
+        (b"yesterday", ["provider own"]),
+        (b"", ["provider own"]),
+        (b"Sun, 06 Nov 1994 08:49:37 GMT", ["provider own", "clock of own"]),
+    ],
+)
+async def test_a_date_that_is_none_is_no_clock(date: bytes, names: list[str]) -> None:
+    async with saying(EMPTY + b"date: " + date + b"\r\n\r\n") as url:
+        found = await doctor._provider(ProviderSpec("own", "openai", url, ()), RuntimeConfig())
+    assert [one.name for one in found] == names

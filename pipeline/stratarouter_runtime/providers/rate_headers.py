@@ -55,9 +55,10 @@ def span_s(text: str) -> float | None:
 
 
 def epoch_s(text: str) -> float | None:
-    """Epoch seconds of an HTTP date, None for anything else."""
+    """Epoch seconds of an HTTP date, which is in UTC where it names no zone; None for anything else."""
     try:
-        return parsedate_to_datetime(text).timestamp()
+        then = parsedate_to_datetime(text)
+        return (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         # The parser's own ways of saying that this is no date.
         return None

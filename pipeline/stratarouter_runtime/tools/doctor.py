@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Literal
 
 from stratarouter_runtime import topics
@@ -19,6 +18,7 @@ from stratarouter_runtime.errors import ConfigurationError, RuntimeSystemError
 from stratarouter_runtime.journal.reader import JournalReader
 from stratarouter_runtime.processors import admin_client
 from stratarouter_runtime.providers import check_targets, create_adapter
+from stratarouter_runtime.providers.rate_headers import epoch_s
 from stratarouter_runtime.providers.reach import reach
 from stratarouter_runtime.route_file import ProviderSpec
 from stratarouter_runtime.routes import RouteTable, api_keys
@@ -198,8 +198,9 @@ async def _provider(spec: ProviderSpec, config: RuntimeConfig) -> list[Check]:
                 found.append(Check(which, "ok", f"{said}; nothing was paid"))
             else:
                 found.append(Check(which, "warning", said, "is base_url right? Some servers have no such list"))
-            if reached.date:
-                found.append(_clock(f"clock of {spec.name}", parsedate_to_datetime(reached.date).timestamp(), 1.0))
+            theirs_s = epoch_s(reached.date)
+            if theirs_s is not None:
+                found.append(_clock(f"clock of {spec.name}", theirs_s, 1.0))
     return found
 
 
