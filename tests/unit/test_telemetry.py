@@ -103,6 +103,21 @@ def test_configured_providers_have_their_own_series() -> None:
     assert Metrics().provider_calls_total.close(("azure-eu", "ok")) == (OTHER, "ok")
 
 
+def test_providers_that_are_added_later_have_their_own_series() -> None:
+    found = Metrics(providers=["azure-eu"])
+    found.provider_calls_total.labels("azure-us", "ok").inc()
+    found.add_providers(["azure-us"])
+    found.provider_calls_total.labels("azure-us", "ok").inc(2)
+    count = "stratarouter_provider_calls_total"
+    assert {
+        name: found.registry.get_sample_value(count, {"provider": name, "outcome": "ok"})
+        for name in (OTHER, "azure-us")
+    } == {OTHER: 1.0, "azure-us": 2.0}
+    assert found.provider_calls_total.close(("azure-eu", "ok")) == ("azure-eu", "ok")
+    assert found.breakers.close(("azure-us", "open")) == ("azure-us", "open")
+    assert found.registry.get_sample_value("stratarouter_breaker_openings_total", {"provider": "azure-us"}) == 0.0
+
+
 def test_two_instances_in_one_process_do_not_meet() -> None:
     one, two = Metrics(), Metrics()
     one.coalesced_total.inc()
@@ -531,6 +546,14 @@ async def test_head_has_no_body(endpoint: HttpEndpoint) -> None:
 )
 async def test_a_wrong_request_is_refused(endpoint: HttpEndpoint, request_bytes: bytes, status: int) -> None:
     assert (await ask(endpoint, request_bytes))[0] == status
+
+
+@pytest.mark.parametrize(("length", "status"), [("", 411), ("-1", 411), ("1048577", 413), ("9" * 5000, 413)])
+async def test_a_body_of_no_or_too_great_a_length_is_refused(length: str, status: int) -> None:
+    asked = http.HttpRequest("POST", "/api/x", headers={"content-length": length})
+    found = await http._with_body(asked, asyncio.StreamReader())
+    assert isinstance(found, http.Reply)
+    assert found.status == status
 
 
 async def test_connections_beyond_the_limit_are_cut_off(

@@ -65,7 +65,8 @@ class Asked:
         text = self.query.get(name) or str(usual)
         if not text.isascii() or not text.isdigit():
             raise ConfigurationError(f"{name} = {text!r} is no number", remedy=f"send 1 to {most}")
-        return max(1, min(int(text), most))
+        digits = text.lstrip("0")
+        return most if len(digits) > len(str(most)) else max(1, min(int(digits or "0"), most))
 
 
 def _without_nul(name: str, found: str | None) -> str | None:

@@ -26,6 +26,7 @@ MAX_HEAD_BYTES = 8192
 """Request line and headers; a scraper sends a few hundred bytes."""
 MAX_BODY_BYTES = 1024 * 1024
 """Of a POST."""
+MAX_LENGTH_DIGITS = 18
 PAGE_TIMEOUT_S = 30.0
 """For one page: some of them read from the broker or the database."""
 MAX_CONNECTIONS = 64
@@ -242,7 +243,8 @@ async def _with_body(request: HttpRequest, reader: asyncio.StreamReader) -> Http
     length = request.headers.get("content-length", "")
     if not length.isascii() or not length.isdigit():
         return problem(411, "a POST needs its Content-Length")
-    if int(length) > MAX_BODY_BYTES:
+    # Python reads no number of more than 4,300 digits.
+    if len(length) > MAX_LENGTH_DIGITS or int(length) > MAX_BODY_BYTES:
         return problem(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
     return replace(request, body=await reader.readexactly(int(length)))
 
