@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import gzip
 import socket
 import ssl
 import threading
 import time
 import weakref
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -21,9 +23,9 @@ import pytest
 import uvloop
 
 from stratarouter_runtime import deadlines
-from stratarouter_runtime.errors import ProviderConnectionError, ProviderInterruptedError
+from stratarouter_runtime.errors import ProviderBadReplyError, ProviderConnectionError, ProviderInterruptedError
 from stratarouter_runtime.port_values import HttpCall, HttpReply
-from stratarouter_runtime.providers import addresses, http_direct
+from stratarouter_runtime.providers import addresses, http_direct, http_encoded
 from stratarouter_runtime.providers.http_direct import DirectTransport
 from support.addresses import dead_address
 from support.tls import Authority
@@ -281,6 +283,71 @@ async def test_long_heads_and_many_pieces_within_their_bounds_are_read(
         assert [(await transport.send(call(url))).body for _ in range(2)] == [body] * 2
         assert len(transport._open) == 1
         await transport.stop()
+
+
+def compressed(encoding: bytes, body: bytes, status: bytes = b"200 OK") -> bytes:
+    head = b"HTTP/1.1 %s\r\ncontent-encoding: %s\r\ncontent-length: %d\r\n\r\n"
+    return head % (status, encoding, len(body)) + body
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        (b"gzip", gzip.compress(b'{"a": ') + gzip.compress(b"1}")),
+        (b"deflate, gzip", gzip.compress(zlib.compress(b'{"a": 1}'))),
+        (b"x-gzip, identity", gzip.compress(b'{"a": 1}')),
+        (b"br", b'{"a": 1}'),
+    ],
+    ids=["members", "twice", "old-name", "said-and-not-done"],
+)
+async def test_what_was_compressed_unasked_is_unpacked(
+    transport: DirectTransport, encoding: bytes, body: bytes
+) -> None:
+    async with serving(Script([compressed(encoding, body)])) as url:
+        assert [(await transport.send(call(url))).body for _ in range(2)] == [b'{"a": 1}'] * 2
+        assert len(transport._open) == 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "said"),
+    [
+        (b"br", b"\x8b\x02\x80{}\x03", "'br'"),
+        (b"gzip", gzip.compress(b'{"a": 1}')[:-6], "'gzip'"),
+        (b"gzip", b"no gzip", "'gzip'"),
+        (b"gzip", gzip.compress(b"[" + b" " * 5_000), "larger than"),
+    ],
+    ids=["unknown", "cut-off", "none", "too-large"],
+)
+async def test_what_cannot_be_unpacked_is_a_paid_reply_that_says_why(
+    transport: DirectTransport, monkeypatch: pytest.MonkeyPatch, encoding: bytes, body: bytes, said: str
+) -> None:
+    monkeypatch.setattr(http_encoded, "MAX_REPLY_BYTES", 5_000)
+    async with serving(Script([compressed(encoding, body), OK])) as url:
+        with pytest.raises(ProviderBadReplyError, match=said) as caught:
+            await transport.send(call(url))
+        assert caught.value.maybe_paid
+        assert (await transport.send(call(url))).body == b"ok"
+
+
+async def test_a_refusal_is_its_status_whatever_its_body(transport: DirectTransport) -> None:
+    async with serving(Script([compressed(b"br", b"\x8b\x02\x80", b"429 Too Many Requests")])) as url:
+        reply = await transport.send(call(url))
+    assert (reply.status, reply.body) == (429, b"\x8b\x02\x80")
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort", "the connection was closed"),
+        (b"SSH-2.0-nonsense\r\n\r\n", "no HTTP: HttpParser[A-Za-z]+"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", "its head has no end|what came has no end"),
+    ],
+    ids=["closed", "other-protocol", "head"],
+)
+async def test_an_error_says_what_came(transport: DirectTransport, reply: bytes, said: str) -> None:
+    async with serving(Script([reply], then_close=True)) as url:
+        with pytest.raises(ProviderInterruptedError, match=f"no whole reply from 127.0.0.1:[0-9]+: ({said})"):
+            await transport.send(call(url))
 
 
 async def test_trailers_are_no_headers(transport: DirectTransport) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gzip
 import inspect
 import socket
+import zlib
 from dataclasses import replace
 
 import aiohttp
@@ -199,6 +201,34 @@ async def test_waiting_for_a_connection_is_bounded_and_not_paid():
         await made.stop()
         assert isinstance(error, ProviderConnectionError)
         assert len(simulator.paid_calls) == 1
+
+
+ANSWER = b'{"choices": [{"message": {"content": "paid for"}}]}'
+
+
+def packed(wbits, body=ANSWER):
+    made = zlib.compressobj(wbits=wbits)
+    return made.compress(body) + made.flush()
+
+
+def encoded(encoding, body, status=b"200 OK"):
+    return b"HTTP/1.1 %s\r\ncontent-encoding: %s\r\ncontent-length: %d\r\n\r\n%s" % (status, encoding, len(body), body)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        (b"gzip", gzip.compress(ANSWER)),
+        (b"GZIP", gzip.compress(ANSWER)),
+        (b"deflate", packed(zlib.MAX_WBITS)),
+        (b"deflate", packed(-zlib.MAX_WBITS)),
+        (b"identity", ANSWER),
+    ],
+    ids=["gzip", "capitals", "deflate", "raw-deflate", "identity"],
+)
+async def test_an_answer_that_came_compressed_unasked_is_read(transport, encoding, body):
+    async with OneReply(encoded(encoding, body)) as base_url:
+        assert (await transport.send(call_to(base_url))).body == ANSWER
 
 
 async def test_redirect_is_a_reply_and_is_not_followed(transport):

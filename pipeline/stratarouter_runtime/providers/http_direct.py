@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 import httptools
 
 from stratarouter_runtime.deadlines import Deadlines
+from stratarouter_runtime.errors import ProviderBadReplyError
 from stratarouter_runtime.port_values import HttpCall, HttpReply
 from stratarouter_runtime.providers.addresses import open_connection
 from stratarouter_runtime.providers.http import (
@@ -35,6 +36,7 @@ from stratarouter_runtime.providers.http import (
     too_large,
 )
 from stratarouter_runtime.providers.http_aiohttp_later import AiohttpLater
+from stratarouter_runtime.providers.http_encoded import decoded
 
 PROMISED = re.compile(r"\btimeout=([0-9]{1,6})\b")
 """In a reply's Keep-Alive header: the seconds for which the server keeps the connection."""
@@ -49,6 +51,8 @@ FRAMING = frozenset({"content-length", "transfer-encoding"})
 MAX_HEAD_CHARS = 64 * 1024
 """Of a reply's headers together; and of reads that bring neither a head's end nor a piece of body: the parser holds a
 line until it ends, and copies it with each of its pieces."""
+BRACE = ord("{")
+"""Begins every answer, and nothing that gzip or deflate made of one: what begins so is as it was."""
 PORTS = {"http": 80, "https": 443}
 FAILURES = (OSError, ValueError, httptools.HttpParserError)
 """What a call can end in; ValueError is for a header or URL that cannot be sent."""
@@ -224,10 +228,17 @@ class _Connection(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         if waiter is None or waiter.done():
             return
-        if problem is None:
-            waiter.set_result(HttpReply(self._parser.get_status_code(), self._headers, b"".join(self._body)))
-        else:
+        if problem is not None:
             waiter.set_exception(problem)
+            return
+        body = b"".join(self._body)
+        if body and body[0] != BRACE and "content-encoding" in self._headers:
+            try:
+                body = decoded(self._parser.get_status_code(), self._headers, body)
+            except ProviderBadReplyError as exc:
+                waiter.set_exception(exc)
+                return
+        waiter.set_result(HttpReply(self._parser.get_status_code(), self._headers, body))
 
 
 Handed = _Connection | None
@@ -363,7 +374,7 @@ class DirectTransport:
 
     async def _connect(self, place: _Place, deadline: float) -> _Connection:
         """Room for it was taken; it is given back where nothing comes of it. Raises TimeoutError at ``deadline``."""
-        opening: asyncio.Task[tuple[asyncio.BaseTransport, _Connection]] | None = None
+        opening: asyncio.Task[tuple[object, _Connection]] | None = None
         try:
             self._check_started()
             if place.scheme == "https" and self._tls is None:
