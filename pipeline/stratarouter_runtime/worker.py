@@ -165,6 +165,8 @@ class Worker:
             )
             await self.http.start()
         if self.usage is not None:
+            if not self.intakes:
+                await self._patiently(self._require_deltas)
             await self.usage.start()
         if self.intakes:
             await self._start_intakes()
@@ -186,13 +188,14 @@ class Worker:
         ]
 
     async def _require_deltas(self) -> None:
-        """An older version's topics lack the deltas', and a commit that writes to a missing topic waits for ever.
-        Where no topic is there yet, whoever makes them makes this one too.
+        """An older version's topics lack the deltas', and a commit that writes to a missing topic waits for ever; who
+        reads it has nothing to count. Where no topic of an intake's is there yet, whoever makes them makes this too.
         """
         if not self.config.usage_enabled:
             return
         present, wanted = await topics.names(self.config), self.config.topic(self.config.usage_deltas_topic)
-        if wanted not in present and present & {intake.topic for intake in self.intakes}:
+        fed = {intake.topic for intake in self.intakes}
+        if wanted not in present and (not fed or present & fed):
             raise BrokerError(f"topic {wanted} does not exist", remedy="run `stratarouter-runtime topics apply`")
 
     async def _patiently(self, start: Callable[[], Awaitable[None]]) -> None:

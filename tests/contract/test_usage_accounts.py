@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from stratarouter_runtime.errors import JournalUnavailableError
+from stratarouter_runtime.journal import usage
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.journal.postgres import PostgresJournal
 from stratarouter_runtime.journal.usage import Spending, UsageAccounts
@@ -16,6 +18,7 @@ from stratarouter_runtime.port_values import Begin, BudgetWindow, Finish, Journa
 from stratarouter_runtime.processors.usage import due_alerts
 from stratarouter_runtime.records import Answer
 from stratarouter_runtime.route_file import Budget
+from stratarouter_runtime.usage_deltas import SUMS
 
 pytestmark = pytest.mark.stack
 
@@ -56,6 +59,68 @@ async def test_alerts_are_forgotten_with_their_windows_and_none_before(
     finally:
         await connection.close()
     assert [row["budget"] for row in left] == ["at its end", "long"]
+
+
+OLD, KEPT = 5, 2
+TABLES = ("usage_deltas", "usage_receipts", "usage_windows", "usage_errors", "usage_alerts")
+
+
+async def _fill(connection: asyncpg.Connection, old: int) -> None:
+    """``old`` rows in each table from before ``BEFORE_S``, a minute apart, and ``KEPT`` that stay."""
+    starts = [BEFORE_S - 60 * number for number in range(1, old + 1)] + [BEFORE_S] * KEPT
+    rows = [(start, f"n{number}") for number, start in enumerate(starts)]
+    columns, zeros = ", ".join(SUMS), ", ".join("0" for _ in SUMS)
+    into = "INSERT INTO usage_windows (window_s, start, tenant, route, model,"
+    for query in (
+        "INSERT INTO usage_deltas VALUES ($2, $1, 'acme', 0, 0, 0, 0)",
+        "INSERT INTO usage_receipts VALUES ('acme', $2, 'paid', 1, $1)",
+        f"{into} {columns}) VALUES (60, $1, '', $2, '', {zeros})",
+        "INSERT INTO usage_errors VALUES (60, $1, 'acme', $2, 'C', 1)",
+        "INSERT INTO usage_alerts VALUES ($2, 'acme', $1 - 60, 80, 60, 1, 1)",
+    ):
+        await connection.executemany(query, rows)
+
+
+async def _left(connection: asyncpg.Connection) -> dict[str, int]:
+    return {table: await connection.fetchval(f"SELECT count(*) FROM {table}") for table in TABLES}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 100])
+async def test_everything_that_is_over_is_forgotten_however_many_parts_it_takes(
+    postgres_url: str, accounts: UsageAccounts, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(usage, "PRUNE_ROWS", rows)
+    connection = await asyncpg.connect(postgres_url)
+    try:
+        await _fill(connection, OLD)
+        await accounts.prune(BEFORE_S)
+        assert await _left(connection) == dict.fromkeys(TABLES, KEPT)
+    finally:
+        await connection.close()
+
+
+async def test_what_is_forgotten_stays_forgotten_where_the_rest_cannot_be(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One statement took it all or, after 30 s, nothing: once that far behind, tables grew for ever."""
+    await migrate(postgres_url)
+    monkeypatch.setattr(usage, "PRUNE_ROWS", 2)
+    monkeypatch.setattr(usage, "TIMEOUT_S", 1.0)
+    accounts, connection = UsageAccounts(postgres_url), await asyncpg.connect(postgres_url)
+    await accounts.start()
+    try:
+        await _fill(connection, OLD)
+        async with connection.transaction():
+            await connection.execute("SELECT FROM usage_receipts WHERE minute = $1 FOR UPDATE", BEFORE_S - 60)
+            with pytest.raises(JournalUnavailableError, match="prune usage"):
+                await accounts.prune(BEFORE_S)
+        left = await _left(connection)
+        assert (left["usage_deltas"], left["usage_receipts"]) == (KEPT, KEPT + 1)
+        await accounts.prune(BEFORE_S)
+        assert await _left(connection) == dict.fromkeys(TABLES, KEPT)
+    finally:
+        await connection.close()
+        await accounts.stop()
 
 
 def _charged(budget: Budget, at_s: int, usd: int, name: str) -> Finish:

@@ -21,10 +21,12 @@ from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.journal.usage import UsageAccounts
-from stratarouter_runtime.processors import kafka_client, usage_process
+from stratarouter_runtime.processors import kafka_client, usage_process, usage_supervisor
 from stratarouter_runtime.processors.tail import Tail
 from stratarouter_runtime.processors.usage import UsageProcessor
+from stratarouter_runtime.processors.usage_supervisor import UsageSupervisor
 from stratarouter_runtime.records import Attempt, CacheVerdict, Coordinates, ErrorInfo, Response, Usage
+from stratarouter_runtime.telemetry.metrics import Metrics
 from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from stratarouter_runtime.tools.status import look
 from stratarouter_runtime.usage_deltas import SUMS, Delta, DeltaWriter, UsageRecord, decode_usage, encode, line_of
@@ -426,16 +428,42 @@ async def test_a_budget_that_is_spent_raises_its_alerts_once_each(
     ]
 
 
-async def test_a_worker_whose_deltas_have_no_topic_says_so_instead_of_waiting_in_its_first_commit(
-    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path
+@pytest.mark.parametrize("processors", ["enrich,execute", "usage"])
+async def test_a_worker_whose_deltas_have_no_topic_says_so_instead_of_waiting_in_its_first_commit_or_for_deltas(
+    ready_config: RuntimeConfig, simulator: Simulator, tmp_path: Path, processors: str
 ) -> None:
-    worker = _worker(ready_config, simulator, tmp_path, 0)
+    worker = _worker(ready_config, simulator, tmp_path, 0, processors)
     worker.extra = {"STRATAROUTER_USAGE_DELTAS_TOPIC": "absent", "STRATAROUTER_START_TIMEOUT_S": "1"}
     await worker.start(ready=False)
     assert worker.process is not None
     assert await asyncio.wait_for(worker.process.wait(), 60) == 3
     assert "topic t" in worker.log.read_text()
     assert "topics apply" in worker.log.read_text()
+
+
+async def test_a_usage_process_without_its_topic_is_not_ready_until_the_topic_is_there(
+    ready_config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was assigned nothing, was behind by nothing, and said that it was ready."""
+    monkeypatch.setattr(usage_supervisor, "JOINING_S", 20.0)
+    config = ready_config.model_copy(update={"usage_deltas_topic": "deltas-to-come"})
+    topic = config.topic(config.usage_deltas_topic)
+    usage = UsageSupervisor(config, Metrics())
+    await usage.start()
+    try:
+        assert await _said(usage, f"topic {topic} does not exist") == (False, f"topic {topic} does not exist")
+        await topics.apply(config, partitions=4)
+        assert await _said(usage, "0 records behind", timeout_s=180) == (True, "0 records behind")
+    finally:
+        await usage.stop()
+
+
+async def _said(usage: UsageSupervisor, wanted: str, timeout_s: float = 60.0) -> tuple[bool, str]:
+    """What the supervisor says of its process, as soon as it is ``wanted`` or the time is up."""
+    deadline = time.monotonic() + timeout_s
+    while usage.ready()[1] != wanted and time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
+    return usage.ready()
 
 
 async def test_a_database_that_drops_its_connections_makes_the_accounts_late_and_not_wrong(

@@ -13,11 +13,19 @@ import pytest
 from pydantic import SecretStr
 
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import JournalUnavailableError
 from stratarouter_runtime.journal.usage import Spending, UsageAccounts
 from stratarouter_runtime.processors.usage import MAX_BATCH, UsageProcessor, due_alerts
 from stratarouter_runtime.processors.usage_process import as_line
-from stratarouter_runtime.processors.usage_supervisor import SILENT_S, STALLED_S, Progress
+from stratarouter_runtime.processors.usage_supervisor import (
+    JOINING_S,
+    SILENT_S,
+    STALLED_S,
+    Progress,
+    UsageSupervisor,
+)
 from stratarouter_runtime.route_file import Budget
+from stratarouter_runtime.telemetry.metrics import Metrics
 from stratarouter_runtime.usage_deltas import Delta, encode
 
 MONEY = Budget("money", usd=10.0)
@@ -82,7 +90,7 @@ def test_an_alert_of_a_shorter_window_holds_back_none_of_a_longer_one(noted_s: i
 
 
 def _line(**more: object) -> bytes:
-    return orjson.dumps({"counted": 5, "lag": 3, "alerts": 0, "waiting": None} | more)
+    return orjson.dumps({"counted": 5, "lag": 3, "alerts": 0, "waiting": None, "joining": None} | more)
 
 
 def test_a_process_that_is_behind_and_gets_on_is_left_alone() -> None:
@@ -109,6 +117,33 @@ def test_a_process_that_has_nothing_to_do_or_waits_for_a_server_is_left_alone(mo
     assert progress.problem(2 * STALLED_S) is None
 
 
+def test_a_process_that_reads_nothing_yet_is_not_up_to_date_and_is_ended() -> None:
+    """No partitions are no lag: it said for ever that it was ready and 0 records behind."""
+    progress = Progress(0.0, 0.0)
+    for second in (1.0, STALLED_S + 2, JOINING_S):
+        progress.hear(_line(lag=0, joining="joining the group"), second)
+        assert progress.problem(second) is None
+    assert progress.problem(JOINING_S + 2) == "joining the group for 90 s"
+    progress.hear(_line(lag=0), JOINING_S + 2)
+    assert progress.problem(JOINING_S + 2) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, (True, "3 records behind")),
+        ({"joining": "topic usage-deltas does not exist"}, (False, "topic usage-deltas does not exist")),
+        ({"waiting": "the database is away"}, (False, "the database is away")),
+        ({"waiting": "the database is away", "joining": "joining the group"}, (False, "the database is away")),
+    ],
+)
+def test_usage_is_ready_where_it_reads_and_counts(more: dict[str, object], said: tuple[bool, str]) -> None:
+    supervisor = UsageSupervisor(RuntimeConfig(), Metrics())
+    supervisor.progress = Progress(0.0, 0.0)
+    supervisor.progress.hear(_line(**more), 1.0)
+    assert supervisor.ready() == said
+
+
 def test_a_silent_process_is_ended() -> None:
     progress = Progress(0.0, 0.0)
     progress.hear(_line(lag=0), 1.0)
@@ -121,6 +156,7 @@ def test_a_silent_process_is_ended() -> None:
     [
         b"", b"x\n", b"1\n", b"null\n", b"[]\n", b"{}\n",
         _line(counted="5"), _line(lag=None), _line(alerts=1.5), _line(counted=True), _line(waiting=7),
+        _line(joining=True),
     ],
 )  # fmt: skip
 def test_a_line_that_is_no_progress_is_said_and_changes_nothing(line: bytes) -> None:
@@ -149,6 +185,11 @@ class Accounts:
         self.may_go = asyncio.Event()
         self.may_go.set()
         self.ids: list[str] = []
+
+    async def prune(self, before_s: int) -> None:
+        """Cannot."""
+        self.begun.set()
+        raise JournalUnavailableError(f"the journal failed to prune usage before {before_s}: TimeoutError")
 
     async def count(self, deltas: Sequence[Delta]) -> list[Any]:
         self.begun.set()
@@ -212,3 +253,47 @@ async def test_what_is_no_delta_is_passed_over_and_holds_nothing_up(
     read = await _read(processor, [_delta("before"), None, b"", b"\xff", b"{}", _delta("after")])
     assert accounts.ids == ["before", "after"]
     assert all(one.message.acked for one in read)
+
+
+async def test_a_processor_that_has_joined_no_group_or_lacks_its_topic_says_so(processor: UsageProcessor) -> None:
+    assert processor.joining == "joining the group"
+    processor.app.rebalancing_count, processor.app.rebalancing = 1, True
+    assert processor.joining == "joining the group"
+    processor.app.rebalancing = False
+    assert processor.joining == "topic usage-deltas does not exist"
+
+
+async def test_a_prune_that_fails_is_nothing_that_counting_waits_for(
+    processor: UsageProcessor, accounts: Accounts
+) -> None:
+    """It made a worker that counts unready, and one that stands still was left alone for it."""
+    pruning = asyncio.create_task(processor._prune())
+    await asyncio.wait_for(accounts.begun.wait(), 5.0)
+    await asyncio.sleep(0)
+    assert processor.waiting is None
+    pruning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pruning
+
+
+async def test_counting_that_fails_says_for_what_it_waits(
+    processor: UsageProcessor, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = asyncio.Event()
+
+    async def refuse(deltas: Sequence[Delta]) -> list[Any]:
+        refused.set()
+        raise JournalUnavailableError("the database is away")
+
+    monkeypatch.setattr(accounts, "count", refuse)
+    [agent] = processor.app.agents.values()
+    async with agent.test_context() as running:
+        await running.put(_delta("d"), wait=False)
+        await asyncio.wait_for(refused.wait(), 5.0)
+        await asyncio.sleep(0)
+        assert "the database is away" in (processor.waiting or "")
+        monkeypatch.undo()
+        async with asyncio.timeout(5.0):
+            while processor.counted < 1:
+                await asyncio.sleep(0.01)
+    assert processor.waiting is None

@@ -166,7 +166,7 @@ class UsageProcessor:
         """Deltas handled since the start, those counted before among them."""
         self.alerts = 0
         self.waiting: str | None = None
-        """What is away, where something is."""
+        """What counting waits for, where it does."""
         self.app = faust_app(config, datadir)
         raw: dict[str, Any] = {
             "key_type": bytes,
@@ -174,7 +174,8 @@ class UsageProcessor:
             "key_serializer": "raw",
             "value_serializer": "raw",
         }
-        self._deltas = self.app.topic(config.topic(config.usage_deltas_topic), **raw)
+        self._topic = config.topic(config.usage_deltas_topic)
+        self._deltas = self.app.topic(self._topic, **raw)
         self._usage = self.app.topic(config.topic(config.usage_topic), **raw)
         self._agent = self.app.agent(self._deltas, name="usage")(self._read)
         self._tasks: list[asyncio.Task[None]] = []
@@ -200,6 +201,17 @@ class UsageProcessor:
         # 3. Commit what is acknowledged.
         await self.app.stop()
 
+    @property
+    def joining(self) -> str | None:
+        """Why it reads no deltas yet, where that is so; None where it does, or where others have all partitions.
+        Without partitions there is nothing to be behind of, and the lag says nothing.
+        """
+        if not self.app.rebalancing_count or self.app.rebalancing:
+            return "joining the group"
+        if not self.app.consumer.topic_partitions(self._topic):
+            return f"topic {self._topic} does not exist"
+        return None
+
     async def lag(self) -> int:
         """Deltas and markers of transactions behind the end of the assigned partitions."""
         consumer = self.app.consumer
@@ -217,7 +229,7 @@ class UsageProcessor:
         batches: AsyncIterable[Sequence[Any]] = stream.noack_take(MAX_BATCH, within=BATCH_WITHIN_S)
         async for read in batches:
             # 1. Count. An exception here would begin a new agent behind the batch; so there is none but a stop.
-            await self._patiently(partial(self._count, [one.value for one in read]))
+            await self._patiently(partial(self._count, [one.value for one in read]), self._wait_for)
             # 2. Acknowledge, in the same turn of the loop.
             for one in read:
                 await stream.ack(one)
@@ -234,24 +246,32 @@ class UsageProcessor:
         for sent in [await self._usage.send(key=key, value=value) for key, value in found]:
             await sent
 
-    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Until it is done: a delta is never passed over. The lag says that something waits."""
+    def _wait_for(self, cause: str | None) -> None:
+        self.waiting = cause
+
+    async def _patiently(
+        self, work: Callable[[], Awaitable[T]], waits: Callable[[str | None], None] = lambda _: None
+    ) -> T:
+        """Until it is done: a delta is never passed over. ``waits`` hears for what, and None at the end: only what
+        counting waits for excuses that it stands still.
+        """
         backoff = FIRST_BACKOFF_S
         while True:
             try:
                 done = await work()
             except InfrastructureError as exc:
-                self.waiting = str(exc)
+                cause = str(exc)
             except kafka_client.CLIENT_ERRORS as exc:
-                self.waiting = repr(exc)
+                cause = repr(exc)
             except Exception as exc:
                 # The agent's outermost guard: Faust would drop the batch.
                 log.exception("usage not counted")
-                self.waiting = repr(exc)
+                cause = repr(exc)
             else:
-                self.waiting = None
+                waits(None)
                 return done
-            event(log, logging.WARNING, "usage waits", cause=self.waiting, wait_s=backoff)
+            waits(cause)
+            event(log, logging.WARNING, "usage waits", cause=cause, wait_s=backoff)
             await asyncio.sleep(backoff)
             backoff = min(MAX_BACKOFF_S, backoff * 2)
 

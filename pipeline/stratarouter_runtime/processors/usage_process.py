@@ -82,7 +82,13 @@ async def serve(config: RuntimeConfig) -> None:
 async def _tell(processor: UsageProcessor) -> None:
     """One line of progress. Raises BrokenPipeError where nobody listens any more."""
     lag = await processor.lag()
-    line = {"counted": processor.counted, "lag": lag, "alerts": processor.alerts, "waiting": processor.waiting}
+    line = {
+        "counted": processor.counted,
+        "lag": lag,
+        "alerts": processor.alerts,
+        "waiting": processor.waiting,
+        "joining": processor.joining,
+    }
     sys.stdout.buffer.write(json_bytes(line) + b"\n")
     sys.stdout.buffer.flush()
 

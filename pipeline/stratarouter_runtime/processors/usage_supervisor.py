@@ -23,6 +23,8 @@ log = logging.getLogger("stratarouter.usage")
 STALLED_S = 60.0
 """Behind and without progress for so long, it is ended and started anew: about one join of a group in sixteen was seen
 to wedge, for 85 s where nobody looked."""
+JOINING_S = 90.0
+"""Without partitions of its topic for so long, it is started anew too. A group gives its members 60 s to join."""
 SILENT_S = 90.0
 """Without a word for so long; the start of Faust is silent."""
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
@@ -43,14 +45,16 @@ class Progress:
     lag: int = 0
     alerts: int = 0
     waiting: str | None = None
+    joining: str | None = None
 
     def hear(self, line: bytes, now: float) -> None:
         """Take a line in. Raises ValueError where it is none of ours."""
         found = orjson.loads(line)
         if not _is_progress(found):
             raise ValueError(f"{line[:SHOWN_BYTES]!r} is no progress")
-        self.waiting = found["waiting"]
-        if found["counted"] != self.counted or found["lag"] == 0 or self.waiting is not None:
+        self.waiting, self.joining = found["waiting"], found["joining"]
+        up_to_date = found["lag"] == 0 and self.joining is None
+        if found["counted"] != self.counted or up_to_date or self.waiting is not None:
             # What waits for a server that is away is not helped by a new start.
             self.moved_at = now
         self.heard_at = now
@@ -60,13 +64,17 @@ class Progress:
         """Why it must be ended, or None."""
         if now - self.heard_at > SILENT_S:
             return f"no word for {SILENT_S:.0f} s"
+        if self.joining is not None:
+            return f"{self.joining} for {JOINING_S:.0f} s" if now - self.moved_at > JOINING_S else None
         if now - self.moved_at > STALLED_S and self.lag:
             return f"{self.lag} records behind and no progress for {STALLED_S:.0f} s"
         return None
 
 
 def _is_progress(found: object) -> bool:
-    if not isinstance(found, dict) or not isinstance(found.get("waiting", 0), str | None):
+    if not isinstance(found, dict):
+        return False
+    if not all(isinstance(found.get(name, 0), str | None) for name in ("waiting", "joining")):
         return False
     return all(type(found.get(name)) is int for name in ("counted", "lag", "alerts"))
 
@@ -90,8 +98,9 @@ class UsageSupervisor:
         """Whether it counts, and what it does."""
         if self.progress is None:
             return False, "starting"
-        if self.progress.waiting is not None:
-            return False, self.progress.waiting
+        missing = self.progress.waiting or self.progress.joining
+        if missing is not None:
+            return False, missing
         return True, f"{self.progress.lag} records behind"
 
     async def start(self) -> None:
@@ -151,7 +160,8 @@ class UsageSupervisor:
             progress.hear(line, time.monotonic())
             self.progress = progress
             self._metrics.budget_alerts_total.inc(progress.alerts - alerts)
-            self._metrics.lag_records.labels("usage").set(progress.lag)
+            if progress.joining is None:
+                self._metrics.lag_records.labels("usage").set(progress.lag)
             problem = progress.problem(time.monotonic())
             if problem is not None:
                 process.kill()

@@ -80,17 +80,35 @@ SET window_s = excluded.window_s, raised_at = now(),
     spent_nano = excluded.spent_nano, spent_tokens = excluded.spent_tokens
 WHERE a.window_s < excluded.window_s;
 
+-- Each deletes a part, the oldest: what is done stays done, however much there is. The condition is said twice for rows
+-- that change between the two looks.
+
 -- name: prune_deltas
-DELETE FROM usage_deltas WHERE minute < $1::bigint;
+DELETE FROM usage_deltas WHERE minute < $1::bigint AND ctid = ANY (ARRAY(
+    SELECT ctid FROM usage_deltas WHERE minute < $1::bigint ORDER BY minute LIMIT $2
+))
+RETURNING 1;
 
 -- name: prune_receipts
-DELETE FROM usage_receipts WHERE minute < $1::bigint;
+DELETE FROM usage_receipts WHERE minute < $1::bigint AND ctid = ANY (ARRAY(
+    SELECT ctid FROM usage_receipts WHERE minute < $1::bigint ORDER BY minute LIMIT $2
+))
+RETURNING 1;
 
 -- name: prune_windows
-DELETE FROM usage_windows WHERE window_s = 60 AND start < $1::bigint;
+DELETE FROM usage_windows WHERE window_s = 60 AND start < $1::bigint AND ctid = ANY (ARRAY(
+    SELECT ctid FROM usage_windows WHERE window_s = 60 AND start < $1::bigint ORDER BY start LIMIT $2
+))
+RETURNING 1;
 
 -- name: prune_errors
-DELETE FROM usage_errors WHERE window_s = 60 AND start < $1::bigint;
+DELETE FROM usage_errors WHERE window_s = 60 AND start < $1::bigint AND ctid = ANY (ARRAY(
+    SELECT ctid FROM usage_errors WHERE window_s = 60 AND start < $1::bigint ORDER BY start LIMIT $2
+))
+RETURNING 1;
 
 -- name: prune_alerts
-DELETE FROM usage_alerts WHERE window_start + window_s < $1::bigint;
+DELETE FROM usage_alerts WHERE window_start + window_s < $1::bigint AND ctid = ANY (ARRAY(
+    SELECT ctid FROM usage_alerts WHERE window_start + window_s < $1::bigint ORDER BY window_start LIMIT $2
+))
+RETURNING 1;
