@@ -24,6 +24,11 @@ MAX_RECEIPTS = 250
 """Of one delta: 250 of the longest request ids stay below a topic's default record size of 1 MiB."""
 MAX_NAME_BYTES = 240
 """Of a route's or model's name in the accounts: tenant, route and model together must fit an index entry."""
+MAX_ID_BYTES = 1200
+"""Of a delta's id or lane: group, topic and numbers together have less. An index entry takes 2,700."""
+MAX_COUNT = 2**53
+"""Of one number in a delta, as nano-dollars nine million US dollars; a thousand such still fit a window's sum."""
+MAX_SUM = 2**63 - 1
 MAX_DEPTH = 8
 
 ReceiptKind = Literal["paid", "coalesced", "error"]
@@ -279,21 +284,23 @@ def encode(delta: Delta) -> bytes:
 
 
 def decode(value: bytes | None) -> Delta:
-    """A delta from its record. Raises the subclasses of InvalidRecordError."""
+    """A delta from its record. Raises the subclasses of InvalidRecordError, also for what PostgreSQL cannot count: one
+    foreign record that it refused would hold up all behind it.
+    """
     get = check.json_object(value, None, MAX_DEPTH).get
-    receipts = check.objects(get("receipts"), "$.receipts")
+    receipts, errors = check.objects(get("receipts"), "$.receipts"), check.mapping(get("errors"), "$.errors")
     return Delta(
-        id=check.string(get("id"), "$.id"),
-        lane=check.string(get("lane"), "$.lane"),
+        id=_name(get("id"), "$.id", MAX_ID_BYTES),
+        lane=_name(get("lane"), "$.lane", MAX_ID_BYTES),
         epoch=check.whole(get("epoch"), "$.epoch"),
         first_offset=check.whole(get("first_offset"), "$.first_offset"),
         last_offset=check.whole(get("last_offset"), "$.last_offset"),
         at_ms=check.whole(get("at_ms"), "$.at_ms"),
         tenant=check.identifier(get("tenant"), "$.tenant"),
-        route=check.string(get("route"), "$.route"),
-        model=check.string(get("model"), "$.model"),
-        sums=_counts(get("sums"), "$.sums", SUMS),
-        errors=_counts(get("errors"), "$.errors"),
+        route=_name(get("route"), "$.route"),
+        model=_name(get("model"), "$.model"),
+        sums=_counts(get("sums"), "$.sums", MAX_COUNT),
+        errors={_name(code, "$.errors"): _count(number, f"$.errors.{code}") for code, number in errors.items()},
         receipts=tuple(_receipt(item, f"$.receipts[{index}]") for index, item in enumerate(receipts)),
     )
 
@@ -303,19 +310,28 @@ def _receipt(found: dict[str, Any], path: str) -> Receipt:
     return Receipt(
         request_id=check.identifier(get("request_id"), f"{path}.request_id"),
         kind=cast("ReceiptKind", check.one_of(get("kind"), f"{path}.kind", RECEIPT_KINDS)),
-        nano_usd=check.optional(get("nano_usd"), f"{path}.nano_usd", check.whole),
-        input_tokens=check.or_else(0, get("input_tokens"), f"{path}.input_tokens", check.whole),
-        output_tokens=check.or_else(0, get("output_tokens"), f"{path}.output_tokens", check.whole),
-        code=check.optional(get("code"), f"{path}.code", check.string),
+        nano_usd=check.optional(get("nano_usd"), f"{path}.nano_usd", _count),
+        input_tokens=check.or_else(0, get("input_tokens"), f"{path}.input_tokens", _count),
+        output_tokens=check.or_else(0, get("output_tokens"), f"{path}.output_tokens", _count),
+        code=check.optional(get("code"), f"{path}.code", _name),
     )
 
 
-def _counts(value: object, path: str, known: Sequence[str] | None = None) -> dict[str, int]:
-    """Names to whole numbers; a sum that this version does not know is left out."""
+def _name(value: object, path: str, most: int = MAX_NAME_BYTES) -> str:
+    found = check.string(value, path)
+    if "\x00" in found or len(found.encode()) > most:
+        raise check.violation(path, value, f"must have at most {most} bytes and no NUL")
+    return found
+
+
+def _count(value: object, path: str) -> int:
+    return check.whole(value, path, 0, MAX_COUNT)
+
+
+def _counts(value: object, path: str, most: int) -> dict[str, int]:
+    """Sums by their names; one that this version does not know is left out."""
     found = check.mapping(value, path)
-    return {
-        name: check.whole(number, f"{path}.{name}") for name, number in found.items() if known is None or name in known
-    }
+    return {name: check.whole(number, f"{path}.{name}", 0, most) for name, number in found.items() if name in SUMS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +361,7 @@ def decode_usage(value: bytes | None) -> UsageRecord:
         start=check.or_else(0, get("start"), "$.start", check.whole),
         route=check.or_else("", get("route"), "$.route", check.string),
         model=check.or_else("", get("model"), "$.model", check.string),
-        sums=_counts(get("sums"), "$.sums", SUMS),
+        sums=_counts(get("sums"), "$.sums", MAX_SUM),
         budget=check.or_else("", get("budget"), "$.budget", check.string),
         percent=check.or_else(0, get("percent"), "$.percent", check.whole),
         spent_nano=check.or_else(0, get("spent_nano"), "$.spent_nano", check.whole),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from random import Random
 
 import asyncpg
 import pytest
@@ -18,7 +20,17 @@ from stratarouter_runtime.port_values import Begin, BudgetWindow, Finish, Journa
 from stratarouter_runtime.processors.usage import due_alerts
 from stratarouter_runtime.records import Answer
 from stratarouter_runtime.route_file import Budget
-from stratarouter_runtime.usage_deltas import SUMS
+from stratarouter_runtime.usage_deltas import (
+    MAX_COUNT,
+    MAX_ID_BYTES,
+    MAX_NAME_BYTES,
+    MAX_SUM,
+    SUMS,
+    Delta,
+    Receipt,
+    decode,
+    encode,
+)
 
 pytestmark = pytest.mark.stack
 
@@ -121,6 +133,40 @@ async def test_what_is_forgotten_stays_forgotten_where_the_rest_cannot_be(
     finally:
         await connection.close()
         await accounts.stop()
+
+
+def _letters(count: int, wide: bool = False) -> str:
+    """Letters that do not compress; ``wide`` ones have four bytes."""
+    found = Random(count)
+    return "".join(chr(found.randrange(0x20000, 0x2A000) if wide else found.randrange(33, 127)) for _ in range(count))
+
+
+async def test_the_largest_delta_that_is_read_can_be_counted_and_counted_again(accounts: UsageAccounts) -> None:
+    """What PostgreSQL refused was tried for ever, and everything behind it waited: names beyond an index entry, a NUL,
+    sums beyond 64 bits.
+    """
+    name = _letters(MAX_NAME_BYTES)
+    receipt = Receipt("", "error", MAX_COUNT, MAX_COUNT, MAX_COUNT, name)
+    largest = Delta(
+        *("", _letters(MAX_ID_BYTES), MAX_SUM, MAX_SUM, MAX_SUM, MAX_SUM, _letters(256, wide=True), name, name),
+        sums=dict.fromkeys(SUMS, MAX_COUNT),
+        errors={name: MAX_COUNT},
+    )
+    deltas = [
+        decode(
+            encode(
+                replace(
+                    largest,
+                    id=f"{number}{_letters(MAX_ID_BYTES - 1)}",
+                    receipts=(replace(receipt, request_id=f"{number}{_letters(255, wide=True)}"),),
+                )
+            )
+        )
+        for number in range(5)
+    ]
+    for _ in range(2):
+        windows = await accounts.count(deltas)
+    assert {window.sums["exact_nano"] for window in windows} == {5 * MAX_COUNT}
 
 
 def _charged(budget: Budget, at_s: int, usd: int, name: str) -> Finish:
