@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.console import api
+from stratarouter_runtime.console.api import MAX_GROUPS, Asked, Sources
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.testing.simulator import FaultRule, Simulator, SimulatorSettings
+from stratarouter_runtime.usage_deltas import SUMS
 from support.browser import Browser, find_browser
 from support.fleet import Watch, WorkerProcess, produce, request, write_routes
 
@@ -216,6 +221,35 @@ async def _counted(served: Served) -> None:
     async with httpx.AsyncClient(base_url=served.url, timeout=60) as client, asyncio.timeout(90):
         while sum(row["requests"] for row in (await client.get("/api/money")).json()["windows"]) < 9:
             await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize(("tenants", "shown"), [(MAX_GROUPS, MAX_GROUPS), (MAX_GROUPS + 30, MAX_GROUPS)])
+async def test_the_money_page_has_the_tenants_that_paid_the_most(
+    config: RuntimeConfig, tenants: int, shown: int
+) -> None:
+    """It had a row for each window, tenant and model: 120,000 of them stopped the worker's loop for seconds."""
+    await migrate(config.database_url)
+    start = int(time.time()) // 60 * 60
+    sums = ", ".join("$3::bigint" if name == "paid_nano" else "1" for name in SUMS)
+    connection = await asyncpg.connect(config.database_url)
+    try:
+        await connection.executemany(
+            f"INSERT INTO usage_windows (window_s, start, tenant, route, model, {', '.join(SUMS)}) "
+            f"VALUES (60, $1, $2, 'r', 'm', {sums})",
+            [(start - 60 * ago, f"t{number:03}", number) for number in range(tenants) for ago in range(3)],
+        )
+    finally:
+        await connection.close()
+    sources = Sources(config, None)
+    try:
+        found = await api.money(sources, Asked({"window": "minute", "since": "1h", "by": "tenant"}))
+    finally:
+        await sources.stop()
+    assert [(row["tenant"], row["paid_nano"], row["requests"]) for row in found["groups"]] == [
+        (f"t{number:03}", 3 * number, 3) for number in reversed(range(tenants - shown, tenants))
+    ]
+    assert found["more"] is (tenants > shown)
+    assert [row["requests"] for row in found["windows"]] == [tenants] * 3
 
 
 async def test_keys_themes_and_focus(served: Served, browser: Browser, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from pydantic import SecretStr
 
+from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.console.access import Access, Need
+from stratarouter_runtime.console.server import Console
 from stratarouter_runtime.telemetry.http import HttpRequest, Reply, read_head
 
 TOKEN = SecretStr("right")
@@ -73,3 +76,14 @@ def test_a_request_head_is_read_with_its_fields() -> None:
     refused = read_head(head, frozenset({"GET"}))
     assert isinstance(refused, Reply)
     assert refused.status == 405
+
+
+@pytest.mark.parametrize("key", ["req-1234", "0" * 31, "0" * 33, "G" * 32])
+async def test_a_key_that_is_none_is_not_taken_back(key: str) -> None:
+    """It was sent to every worker, and changed nothing."""
+    console = Console(RuntimeConfig(console_token=TOKEN), "127.0.0.1")
+    body = orjson.dumps({"key": key, "reason": "it is wrong"})
+    headers = {"host": "127.0.0.1", "authorization": "Bearer right"}
+    reply = await console.answer(HttpRequest("POST", "/api/cache/invalidate", "", headers, body))
+    assert reply is not None
+    assert (reply.status, "is no key of the cache" in orjson.loads(reply.body)["error"]) == (400, True)

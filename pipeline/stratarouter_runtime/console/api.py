@@ -14,6 +14,7 @@ import orjson
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, InfrastructureError, RuntimeSystemError, in_general
+from stratarouter_runtime.feedback import checked_key
 from stratarouter_runtime.journal.reader import NEWEST, STATES, JournalReader, Place
 from stratarouter_runtime.journal.usage import WINDOWS_S, UsageAccounts
 from stratarouter_runtime.json_bytes import json_bytes
@@ -32,6 +33,7 @@ FRESH_S = 1.5
 FIND_RESPONSE_S = 10.0
 MAX_LETTERS = 200
 MAX_WINDOWS = 400
+MAX_GROUPS = 200
 SETTLE_S = 60
 """Results younger than this need not be counted in the ledger yet."""
 MINUTE_S = 60
@@ -358,6 +360,8 @@ async def cache_invalidate(sources: Sources, asked: Asked) -> dict[str, Any]:
     """Take one entry, a tag, a route, a tenant or everything back, on every worker."""
     names = ("key", "tag", "route_id", "tenant", "request_id")
     named = {name: asked.required(name) for name in names if asked.body.get(name)}
+    if "key" in named:
+        checked_key(named["key"], "key")
     command = CacheCommand(
         "invalidate",
         by=str(asked.body.get("by") or "console"),
@@ -377,7 +381,9 @@ async def cache_invalidate(sources: Sources, asked: Asked) -> dict[str, Any]:
 
 
 async def money(sources: Sources, asked: Asked) -> dict[str, Any]:
-    """What was paid and saved by window, and by ``by`` (tenant, route, model)."""
+    """What was paid and saved by window, and over all of them by ``by`` (tenant, route, model): the ``MAX_GROUPS`` that
+    paid the most, ``more`` where there are others.
+    """
     window = asked.text("window") or "hour"
     if window not in WINDOWS_S:
         raise ConfigurationError(f"window {window!r} is none of {', '.join(WINDOWS_S)}")
@@ -388,8 +394,15 @@ async def money(sources: Sources, asked: Asked) -> dict[str, Any]:
     accounts = await sources.accounts()
     until_s = int(time.time()) + length
     windows = await accounts.report(length, since_s, until_s, [])
-    groups = await accounts.report(length, since_s, until_s, by) if by else []
-    return {"window_s": length, "since": since_s, "until": until_s, "windows": windows, "groups": groups}
+    groups = await accounts.largest(length, since_s, until_s, by, MAX_GROUPS + 1) if by else []
+    return {
+        "window_s": length,
+        "since": since_s,
+        "until": until_s,
+        "windows": windows,
+        "groups": groups[:MAX_GROUPS],
+        "more": len(groups) > MAX_GROUPS,
+    }
 
 
 async def ledger(sources: Sources, asked: Asked) -> list[dict[str, Any]]:

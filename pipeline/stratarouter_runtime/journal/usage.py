@@ -240,15 +240,21 @@ class UsageAccounts:
         """Sums of the windows of ``window_s`` that start within [since_s, until_s), by window and the columns ``by``
         (of tenant, route and model). Raises JournalUnavailableError.
         """
-        columns = ", ".join(["start", *(name for name in ("tenant", "route", "model") if name in by)])
-        sums = ", ".join(f"sum({name})::bigint AS {name}" for name in SUMS)
-        # Names of columns from our own lists; the values are arguments.
-        query = (
-            f"SELECT {columns}, {sums} FROM usage_windows "  # noqa: S608
-            f"WHERE window_s = $1 AND start >= $2 AND start < $3 GROUP BY {columns} ORDER BY {columns}"
-        )
+        columns = ", ".join(["start", *_columns_of(by)])
+        query = f"{_sum_by(columns)} ORDER BY {columns}"
         with mapped("report usage"):
             return [dict(row) for row in await self._open().fetch(query, window_s, since_s, until_s)]
+
+    async def largest(
+        self, window_s: int, since_s: int, until_s: int, by: Sequence[str], limit: int
+    ) -> list[dict[str, Any]]:
+        """Sums of the same windows by the columns ``by`` (one at least) alone: the ``limit`` that paid the most. Raises
+        JournalUnavailableError.
+        """
+        columns = ", ".join(_columns_of(by))
+        query = f"{_sum_by(columns)} ORDER BY paid_nano DESC, {columns} LIMIT $4"
+        with mapped("report usage"):
+            return [dict(row) for row in await self._open().fetch(query, window_s, since_s, until_s, limit)]
 
     async def errors(self, window_s: int, since_s: int, until_s: int) -> list[dict[str, Any]]:
         """Error responses by tenant, route and code. Raises JournalUnavailableError."""
@@ -285,6 +291,19 @@ class UsageAccounts:
 
 def _by_tenant(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     return {row["tenant"]: {name: value for name, value in row.items() if name != "tenant"} for row in rows}
+
+
+def _columns_of(by: Sequence[str]) -> list[str]:
+    return [name for name in ("tenant", "route", "model") if name in by]
+
+
+def _sum_by(columns: str) -> str:
+    """The windows of $1 that start within [$2, $3). ``columns`` are names from our own lists, never values."""
+    sums = ", ".join(f"sum({name})::bigint AS {name}" for name in SUMS)
+    return (
+        f"SELECT {columns}, {sums} FROM usage_windows "  # noqa: S608
+        f"WHERE window_s = $1 AND start >= $2 AND start < $3 GROUP BY {columns}"
+    )
 
 
 @cache

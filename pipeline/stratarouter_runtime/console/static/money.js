@@ -32,16 +32,6 @@ function chart({ windows, window_s: length, since, until }) {
     h("ul", { class: "legend" }, PARTS.map(([name, , colour]) => h("li", {}, h("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, h("rect", { width: 10, height: 10, rx: 2, class: colour })), name)))];
 }
 
-function groups(rows, names) {
-  const totals = new Map();
-  for (const row of rows) {
-    const key = names.map((name) => row[name]).join("\u0000"), kept = totals.get(key);
-    if (!kept) totals.set(key, { ...row });
-    else for (const [name, value] of Object.entries(row)) if (typeof value === "number" && name !== "start") kept[name] += value;
-  }
-  return [...totals.values()].sort((a, b) => b.paid_nano - a.paid_nano);
-}
-
 const number = (title, key, minor = false) => ({ title, of: (row) => text.number(row[key]), number: true, minor });
 
 function ledger() {
@@ -74,7 +64,8 @@ export const money = {
     place.fill(search, tiles(tile(text.number(sum(found.windows, (row) => row.requests)), "requests"), tile(text.nano(paid), "paid"), tile(text.nano(kept), "saved", { state: "good" }), tile(paid + kept ? text.share(kept / (paid + kept)) : "-", "of the money not spent")),
       chart(found),
       section(`By ${names.join(" and ")}`, table(`By ${names.join(" and ")}`, [...names.map((name) => ({ title: name, of: (row) => row[name] || "-" })), number("requests", "requests"), number("paid calls", "paid", true), number("exact", "exact", true), number("semantic", "semantic", true),
-        number("coalesced", "coalesced", true), number("errors", "errors", true), { title: "paid", of: (row) => text.nano(row.paid_nano), number: true }, { title: "saved", of: (row) => text.nano(saved(row)), number: true }], groups(found.groups, names))),
+        number("coalesced", "coalesced", true), number("errors", "errors", true), { title: "paid", of: (row) => text.nano(row.paid_nano), number: true }, { title: "saved", of: (row) => text.nano(saved(row)), number: true }], found.groups),
+        found.more && h("p", { class: "quiet" }, `The ${found.groups.length} that paid the most; there are more.`)),
       ledger());
   },
 };
