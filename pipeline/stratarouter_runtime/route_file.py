@@ -43,6 +43,8 @@
 from __future__ import annotations
 
 import math
+import os
+import pathlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -192,14 +194,28 @@ class ParsedTable:
     budgets: tuple[Budget, ...] = ()
 
 
-def parse_toml(text: str, source: str) -> ParsedTable:
-    """Parse ``text``; ``source`` names it in messages. Raises RouteTableError."""
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The file's text. Raises RouteTableError."""
     try:
-        data = tomllib.loads(text)
+        return pathlib.Path(path).read_text(encoding="utf-8")
+    except OSError as exc:
+        raise RouteTableError(f"the route table {path} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise RouteTableError(f"the route table {path} is not UTF-8 text: {exc}") from exc
+
+
+def read_toml(text: str, source: str) -> dict[str, Any]:
+    """``text`` as TOML, unchecked; ``source`` names it in messages. Raises RouteTableError."""
+    try:
+        return tomllib.loads(text)
     except ValueError as exc:
         # A TOMLDecodeError, or an integer of more digits than Python reads.
         raise RouteTableError(f"{source} is not TOML: {exc}") from exc
-    return parse_mapping(data, source, text)
+
+
+def parse_toml(text: str, source: str) -> ParsedTable:
+    """Parse ``text``; ``source`` names it in messages. Raises RouteTableError."""
+    return parse_mapping(read_toml(text, source), source, text)
 
 
 def parse_mapping(data: Mapping[str, Any], source: str = "route table", text: str = "") -> ParsedTable:

@@ -6,13 +6,12 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import SecretStr
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import ConfigurationError, LowConfidenceError, RouteTableError, UnknownRouteError
+from stratarouter_runtime.errors import ConfigurationError, LowConfidenceError, UnknownRouteError
 from stratarouter_runtime.records import Decision, Target
 from stratarouter_runtime.route_file import (
     DEFAULT_ROUTE_ID,
@@ -27,6 +26,7 @@ from stratarouter_runtime.route_file import (
     RouteHedge,
     parse_mapping,
     parse_toml,
+    read_text,
 )
 
 __all__ = [
@@ -70,13 +70,7 @@ class RouteTable:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a TOML file (its format: ``route_file``). Raises RouteTableError naming file, line, key and rule."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as exc:
-            raise RouteTableError(f"the route table {path} cannot be read: {exc.strerror}") from exc
-        except UnicodeDecodeError as exc:
-            raise RouteTableError(f"the route table {path} is not UTF-8 text: {exc}") from exc
-        return cls._of(parse_toml(text, str(path)))
+        return cls._of(parse_toml(read_text(path), str(path)))
 
     @classmethod
     def from_toml(cls, text: str, source: str = "route table") -> Self:

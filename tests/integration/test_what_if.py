@@ -142,6 +142,16 @@ def test_what_cannot_be_changed_is_said(tmp_path: Path, name: str, value: object
         with_settings(RuntimeConfig(), {"routes.support.targets": "openai/m"})
 
 
+@pytest.mark.parametrize("written", [None, b"not [ toml", b"\xff\xfe", b"routes = 3\n"])
+def test_a_route_table_that_cannot_be_read_is_said(tmp_path: Path, written: bytes | None) -> None:
+    """It ended in a traceback."""
+    routes = tmp_path / "routes.toml"
+    if written is not None:
+        routes.write_bytes(written)
+    with pytest.raises(ConfigurationError, match=r"cannot be read|is not TOML|not UTF-8|is no table"):
+        with_settings(RuntimeConfig(routes_file=routes), {"routes.support.targets": "openai/m"})
+
+
 async def test_the_command(answered: Answered, tmp_path: Path) -> None:
     image = tmp_path / "what-if.png"
     arguments = ("what-if", "--routes-file", str(answered.routes), "--set", "cache_similarity_threshold=0.9")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stratarouter_runtime.cache.votes import UNSAID
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.records import Decision, Request
+from stratarouter_runtime.records import Context, Decision, Request
 from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.tools.what_if import _was
 from stratarouter_runtime.tools.what_if_model import Kind, Observed, World
 
 TABLE = RouteTable.from_dict(
@@ -41,3 +43,57 @@ async def test_a_hit_that_recorded_answers_speak_against_is_paid_for(said: tuple
         request = Request(f"r{number}", Decision("support"), messages, embedding=row / np.linalg.norm(row))
         await world.take(Observed(request, float(number), says=says))
     assert world.sums.kinds == Counter(["paid"] * 3 + [kind])
+
+
+def _observed(at_s: float, request_id: str, text: str = "what is new?", **more: Any) -> Observed:
+    tenant = more.pop("tenant", "acme")
+    request = Request(request_id, Decision("support"), ({"role": "user", "content": text},), context=Context(tenant))
+    return Observed(request, at_s, provider="sim", model="m", cost_usd=0.5, duration_s=0.1, **more)
+
+
+@pytest.mark.parametrize(
+    ("seen", "kinds"),
+    [
+        ([("r", "paid"), ("r", "paid"), ("r", "paid")], {"paid": 1, "replayed": 2}),
+        ([("r", "paid"), ("q", "paid")], {"paid": 2}),
+        ([("r", "coalesced"), ("r", "coalesced")], {"coalesced": 1, "replayed": 1}),
+        ([("r", "refused"), ("r", "paid"), ("r", "refused")], {"refused": 2, "paid": 1}),
+        ([("r", "exact"), ("r", "paid"), ("r", "exact")], {"exact": 2, "paid": 1}),
+    ],
+)
+def test_what_was_paid_for_an_id_counts_once(seen: list[tuple[str, Kind]], kinds: dict[Kind, int]) -> None:
+    sums, unknown = _was([_observed(float(n), name, kind=kind) for n, (name, kind) in enumerate(seen)])
+    assert (sums.kinds, unknown) == (Counter(kinds), 0)
+    assert sum(sums.paid_usd.values()) == 0.5 * kinds.get("paid", 0)
+
+
+def test_what_was_paid_before_the_range_is_replayed_in_it() -> None:
+    sums, _ = _was([_observed(0.0, "r", kind="paid", counts=False), _observed(1.0, "r", kind="paid")])
+    assert sums.kinds == Counter(["replayed"])
+    assert (sums.paid_usd, sums.saved_usd) == ({}, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("again", "kinds"),
+    [
+        ({}, {"paid": 1, "replayed": 1}),
+        ({"at_s": 0.05}, {"paid": 1, "replayed": 1}),
+        ({"request_id": "q"}, {"paid": 2}),
+        ({"tenant": "globex"}, {"paid": 2}),
+        ({"text": "what else is new?"}, {"paid": 1, "refused": 1}),
+    ],
+    ids=["the same", "during the call", "another id", "another tenant", "other words"],
+)
+async def test_the_model_pays_once_for_an_id(again: dict[str, Any], kinds: dict[Kind, int]) -> None:
+    world = World(RuntimeConfig(batch_enabled=False, cache_enabled=False), TABLE, lambda *_: 0.001, lambda _: 0.1)
+    await world.take(_observed(0.0, "r"))
+    await world.take(_observed(**{"at_s": 5.0, "request_id": "r"} | again))
+    assert world.sums.kinds == Counter(kinds)
+    assert sum(world.sums.paid_usd.values()) == 0.5 * kinds["paid"]
+
+
+async def test_the_model_serves_an_id_that_comes_again_from_the_cache_first() -> None:
+    world = World(RuntimeConfig(), TABLE, lambda *_: 0.001, lambda _: 0.1)
+    for at_s in (0.0, 5.0):
+        await world.take(_observed(at_s, "r"))
+    assert world.sums.kinds == Counter(["paid", "exact"])

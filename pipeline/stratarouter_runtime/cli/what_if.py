@@ -21,9 +21,10 @@ from stratarouter_runtime.json_bytes import json_bytes
 
 if TYPE_CHECKING:
     from stratarouter_runtime.tools.what_if import Report
-    from stratarouter_runtime.tools.what_if_model import Sums
+    from stratarouter_runtime.tools.what_if_model import Kind, Sums
 
 COLUMNS = ("was", "modelled", "what if")
+KINDS: tuple[Kind, ...] = ("exact", "semantic", "coalesced", "replayed", "paid", "refused")
 SHOWN_CHARS = 100
 BELOW: dict[str, Any] = {"fontsize": "small", "loc": "upper center", "bbox_to_anchor": (0.5, -0.08), "ncols": 3}
 """A legend that covers no bar."""
@@ -116,7 +117,7 @@ async def _compare(
 def _sums(sums: Sums) -> dict[str, Any]:
     return {
         "requests": sums.requests,
-        **{kind: sums.kinds[kind] for kind in ("exact", "semantic", "coalesced", "paid", "refused")},
+        **{kind: sums.kinds[kind] for kind in KINDS},
         "paid_usd": round(sum(sums.paid_usd.values()), 9),
         "saved_usd": round(sums.saved_usd, 9),
         "unpriced": sums.unpriced,
@@ -142,7 +143,7 @@ def _print(report: Report, changes: dict[str, Any]) -> None:
     said = _as_dict(report)
     worlds = [said["was"], said["modelled"], said["what_if"]]
     table = Table("", *COLUMNS, title=escape(", ".join(f"{name} = {value}" for name, value in changes.items())))
-    for name in ("requests", "exact", "semantic", "coalesced", "paid", "refused", "unpriced"):
+    for name in ("requests", *KINDS, "unpriced"):
         table.add_row(name, *(str(world[name]) for world in worlds))
     for name in ("paid_usd", "saved_usd"):
         table.add_row(name, *(f"{world[name]:.6f}" for world in worlds))
@@ -170,7 +171,7 @@ def _draw(report: Report, changes: dict[str, Any], path: Path) -> None:
     worlds = [said["was"], said["modelled"], said["what_if"]]
     kinds, money = figure.subplots(1, 2)
     bottom = [0.0] * len(worlds)
-    for kind in ("exact", "semantic", "coalesced", "paid", "refused"):
+    for kind in KINDS:
         heights = [world[kind] for world in worlds]
         kinds.bar(COLUMNS, heights, bottom=bottom, label=kind)
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,10 +22,11 @@ from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publish import coordinates
 from stratarouter_runtime.providers import create_pricer
 from stratarouter_runtime.records import Answer, Usage
+from stratarouter_runtime.route_file import read_text, read_toml
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.tools.ranges import RangeReader, Span
 from stratarouter_runtime.tools.replay import HEADER
-from stratarouter_runtime.tools.what_if_model import Kind, Observed, Pair, Sums, World, without_deadline
+from stratarouter_runtime.tools.what_if_model import Kind, Observed, Pair, Sums, World, identity, without_deadline
 from stratarouter_runtime.usage_deltas import kind_of_answer
 
 SETTINGS = (
@@ -101,7 +101,7 @@ def with_settings(config: RuntimeConfig, changes: Mapping[str, Any]) -> tuple[Ru
 def _routes(config: RuntimeConfig, changes: Mapping[str, Any]) -> RouteTable:
     if config.routes_file is None:
         raise ConfigurationError("--set routes.*: there is no route table to change", remedy="name --routes-file")
-    table = tomllib.loads(config.routes_file.read_text(encoding="utf-8"))
+    table = read_toml(read_text(config.routes_file), str(config.routes_file))
     for name, value in changes.items():
         *path, last = name.split(".")
         inner = table
@@ -284,14 +284,20 @@ def _kind(said: Mapping[str, Any]) -> Kind:
 
 
 def _was(seen: Sequence[Observed]) -> tuple[Sums, int]:
-    sums, unknown = Sums(), 0
+    sums, unknown, answered = Sums(), 0, set[tuple[str, str]]()
     for one in seen:
+        kind = one.kind
+        if kind in {"paid", "coalesced"}:
+            # As in the accounts an id's money counts once; what came again is out of the journal.
+            known = identity(one.request)
+            kind = "replayed" if known in answered else kind
+            answered.add(known)
         if not one.counts:
             continue
-        if one.kind is None:
+        if kind is None:
             unknown += 1
         else:
-            sums.add(one.kind, f"{one.provider}/{one.model}", one.cost_usd)
+            sums.add(kind, f"{one.provider}/{one.model}", one.cost_usd)
     return sums, unknown
 
 

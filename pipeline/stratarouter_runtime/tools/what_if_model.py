@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Literal
 
+from stratarouter_runtime import wire
 from stratarouter_runtime.cache.guard import SETTINGS, create_guard
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.cache.normalise import conversation_text
@@ -27,8 +28,8 @@ from stratarouter_runtime.records import Answer, Execution, Request, Usage
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.cache_control import Origin
 
-Kind = Literal["exact", "semantic", "coalesced", "paid", "refused"]
-KINDS: tuple[Kind, ...] = ("exact", "semantic", "coalesced", "paid", "refused")
+Kind = Literal["exact", "semantic", "coalesced", "replayed", "paid", "refused"]
+"""``replayed``: a request id that was paid for or coalesced before, answered again out of the journal."""
 
 Price = Callable[[str, str, Usage], float | None]
 """US dollars by provider, model and tokens; None where the price is unknown."""
@@ -89,6 +90,11 @@ class Sums:
             self.paid_usd[name] = self.paid_usd.get(name, 0.0) + usd
         else:
             self.saved_usd += usd
+
+
+def identity(request: Request) -> tuple[str, str]:
+    """What the journal knows a request by."""
+    return request.context.tenant, request.request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +164,8 @@ class World:
         self._price = price
         self._duration_s = duration_s
         self._texts: dict[str, str] = {}
+        self._answered: dict[tuple[str, str], tuple[str, Answer]] = {}
+        """By identity: the payload and the answer, as the journal has them."""
         self.sums = Sums()
         self.pairs: Counter[tuple[str, str]] = Counter()
         """How often a question (by its key) was served the answer to another one."""
@@ -176,7 +184,7 @@ class World:
         text = conversation_text(execution.request.messages) if likened else ""
         if await self._hit(seen, execution, text):
             return
-        if not self._join(seen, execution, text):
+        if not (self._replay(seen, execution) or self._join(seen, execution, text)):
             self._call(seen, execution, text)
 
     async def _until(self, now: float) -> None:
@@ -214,6 +222,18 @@ class World:
             await self._cache.store([self._alias(execution, found.answer, found.entry_id, found.origin)])
         return True
 
+    def _replay(self, seen: Observed, execution: Execution) -> bool:
+        """Whether the id was answered before; with another payload it is refused."""
+        known = self._answered.get(identity(execution.request))
+        if known is None:
+            return False
+        payload, answer = known
+        if payload == wire.hashed(execution).payload_hash:
+            self._count(seen, "replayed", _name(answer), answer.cost_usd)
+        else:
+            self._count(seen, "refused", "", None)
+        return True
+
     def _join(self, seen: Observed, execution: Execution, text: str) -> bool:
         threshold = execution.batch_threshold
         if threshold is None or execution.request.cache.mode in {"bypass", "refresh"}:
@@ -223,6 +243,7 @@ class World:
             return False
         call = self._calls[match.leader]
         self._count(seen, "coalesced", _name(call.answer), call.answer.cost_usd)
+        self._answered[identity(execution.request)] = wire.hashed(execution).payload_hash, call.answer
         self._alike(seen, execution, text, call.execution.content_hash, match.similarity)
         if lookup.may_write(execution):
             call.followers.append(execution)
@@ -239,6 +260,7 @@ class World:
         # Whether two answers say the same is all that matters of their words; what is not known never does.
         words = seen.request.request_id if seen.says == UNSAID else f"{seen.says:x}"
         answer = Answer(words, target.provider, target.model, seen.usage, cost_usd=usd)
+        self._answered[identity(execution.request)] = wire.hashed(execution).payload_hash, answer
         call = _Call(execution, candidate, answer)
         if candidate.key not in self._calls:
             self._calls[candidate.key] = call
