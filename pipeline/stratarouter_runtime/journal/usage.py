@@ -42,7 +42,7 @@ WINDOWS_S = {"minute": MINUTE_S, "hour": 3600, "day": 86_400}
 TIMEOUT_S = 30.0
 """For one batch, or one report over a day."""
 PRUNE_ROWS = 5000
-"""Rows deleted in one transaction: some 50 ms."""
+"""Rows deleted in one transaction, in 11 ms of an idle database: far below ``TIMEOUT_S`` on a busy one."""
 FETCH_ROWS = 2000
 """Rows of the journal read at a time: about 2 MB of answers."""
 HITS = ("exact", "semantic", "exact_nano", "semantic_nano")
