@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stratarouter_runtime.state.error_bound import KEPT, PROBATION, ErrorBound, Observation, wilson
+from stratarouter_runtime.state.error_bound import KEPT, PROBATION, STALE, ErrorBound, Observation, wilson
 
 BOUND = 0.05
 ENOUGH = 120
@@ -44,6 +44,19 @@ def test_a_stricter_bound_asks_for_more_evidence() -> None:
     assert 400 <= needed[0.01] <= 470
     assert 190 <= needed[0.02] <= 240
     assert 70 <= needed[0.05] <= 100
+
+
+@pytest.mark.parametrize(("before", "after", "trusts"), [(0.1, 0.01, False), (0.01, 0.1, True)])
+def test_a_changed_bound_holds_from_its_first_comparison_on(before: float, after: float, trusts: bool) -> None:
+    """The first one took the bound over and kept the threshold that was learnt for the other."""
+    state = ErrorBound()
+    for number in range(180):
+        state.observe(Observation("s", 0.95, right=number % 30 != 0, served=False, bound=before))
+    trusted = [state.trusts("s", 0.95, after)]
+    for _ in range(2 * STALE):
+        state.observe(Observation("s", 0.95, right=True, served=False, bound=after))
+        trusted.append(state.trusts("s", 0.95, after))
+    assert set(trusted) == {trusts}
 
 
 def test_what_lies_below_the_evidence_is_not_trusted() -> None:

@@ -58,8 +58,8 @@ MAX_CHECKED = 2_000
 """Served answers that the published rate speaks of, the newest."""
 
 STALE = 8
-"""Observations of a scope after which its threshold is computed anew (0.1 ms); after a wrong one at once. Looking at a
-threshold changes nothing, so everybody who is told the same in the same order serves the same."""
+"""Observations of a scope after which its threshold is computed anew (0.1 ms); after a wrong one, or the first one under
+another bound, at once. Looking at a threshold changes nothing, so everybody who is told the same in the same order serves the same."""
 
 Z_95 = 1.959964
 
@@ -96,14 +96,14 @@ class _Scope:
 
     __slots__ = ("bound", "floor", "probation", "recent", "seen", "unread", "wrong")
 
-    def __init__(self) -> None:
+    def __init__(self, bound: float) -> None:
         self.seen: Counts = np.zeros(BINS)
         self.wrong: Counts = np.zeros(BINS)
         self.recent: deque[tuple[int, bool]] = deque()
         self.probation = 0
         self.unread = 0
         self.floor = BINS
-        self.bound = 0.0
+        self.bound = bound
 
 
 class ErrorBound:
@@ -125,9 +125,11 @@ class ErrorBound:
 
     def observe(self, seen: Observation) -> None:
         """Take one comparison in."""
-        scope, place = self._touched(seen.scope), _bin(seen.likeness)
+        scope, place = self._touched(seen.scope, seen.bound), _bin(seen.likeness)
         trusted = place >= self._floor(scope, seen.bound)
-        scope.bound = seen.bound
+        if scope.bound != seen.bound:
+            # Its route was changed: what was learnt for the other bound says nothing of this one.
+            scope.bound, scope.unread = seen.bound, STALE
         if seen.served:
             self._checked.append(seen.right)
         scope.probation = max(0, scope.probation - 1)
@@ -169,10 +171,10 @@ class ErrorBound:
         self._pool_wrong += wrong - scope.wrong
         scope.seen, scope.wrong, scope.unread = seen, wrong, STALE
 
-    def _touched(self, name: str) -> _Scope:
+    def _touched(self, name: str, bound: float) -> _Scope:
         scope = self._scopes.get(name)
         if scope is None:
-            scope = self._scopes[name] = _Scope()
+            scope = self._scopes[name] = _Scope(bound)
             if len(self._scopes) > self._max_scopes:
                 _, gone = self._scopes.popitem(last=False)
                 self._become(gone, np.zeros(BINS), np.zeros(BINS))
