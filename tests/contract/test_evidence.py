@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -29,10 +29,12 @@ class Workers:
         self.url, self.stream = url, f"t{uuid.uuid4().hex[:8]}:evidence"
         self._stack = stack
 
-    async def another(self, *, eager: bool = True, url: str | None = None) -> tuple[RedisEvidence, list[Observation]]:
+    async def another(
+        self, *, eager: bool = True, url: str | None = None, learn: Callable[[Observation], None] | None = None
+    ) -> tuple[RedisEvidence, list[Observation]]:
         heard: list[Observation] = []
         evidence = RedisEvidence(url or self.url, self.stream, SystemClock(), eager=eager)
-        await evidence.start(heard.append)
+        await evidence.start(learn or heard.append)
         self._stack.push_async_callback(evidence.stop)
         return evidence, heard
 
@@ -87,6 +89,8 @@ async def test_one_that_needs_no_bound_yet_follows_from_its_first_comparison_on(
         {"anything": "else"},
         {"scope": "s", "likeness": "much", "right": "1", "served": "0", "bound": "0.1"},
         {"scope": "s", "likeness": "nan", "right": "1", "served": "0", "bound": "0.1"},
+        {"scope": "s", "likeness": "1e307", "right": "1", "served": "0", "bound": "0.1"},
+        {"scope": "s", "likeness": "-1.1", "right": "1", "served": "0", "bound": "0.1"},
         {"scope": "s", "likeness": "0.9", "right": "1", "served": "0", "bound": "0"},
         {"scope": b"\xff\xfe", "likeness": "0.9", "right": "1", "served": "0", "bound": "0.1"},
     ],
@@ -98,6 +102,22 @@ async def test_garbage_is_passed_over(workers: Workers, fields: dict[Any, Any]) 
     await one.note(seen(1))
     await until(lambda: heard == [seen(1)])
     assert one.garbage == 1
+
+
+async def test_one_that_nobody_can_learn_from_does_not_keep_them_from_the_next(workers: Workers) -> None:
+    """The stream was read from it again and again, by everybody, for ever."""
+    heard: list[Observation] = []
+
+    def learn(one: Observation) -> None:
+        if one == seen(1):
+            raise OverflowError
+        heard.append(one)
+
+    evidence, _ = await workers.another(learn=learn)
+    for number in range(3):
+        await evidence.note(seen(number))
+    await until(lambda: heard == [seen(0), seen(2)])
+    assert evidence.failures == 1
 
 
 async def test_a_key_of_another_type_is_a_failure_that_is_counted(workers: Workers) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +27,8 @@ BLOCK_MS = 1_000
 TIMEOUT_S = 3.0
 """Deadline of a read, BLOCK_MS among it. Nobody waits for it."""
 RETRY_S = 1.0
+MAX_LIKENESS = 1.01
+"""A cosine, and what rounding may add to it."""
 CONNECTIONS = 2
 """One reads and blocks, one writes."""
 
@@ -111,8 +112,9 @@ class RedisEvidence:
             streams = await self._client.execute_command("XREAD", *block, "STREAMS", self._stream, self._position)
         entries = [(bytes(entry[0]), entry[1]) for _, found in streams or [] for entry in found]
         for entry_id, fields in entries:
-            self._take(fields)
+            # Before it is taken in: one that fails there is passed over like one that cannot be read, by everybody.
             self._position = entry_id
+            self._take(fields)
         if len(entries) < READ_COUNT:
             self.in_step.set()
 
@@ -129,7 +131,7 @@ class RedisEvidence:
 def _observation(fields: dict[bytes, bytes]) -> Observation:
     """One comparison. Raises KeyError or ValueError for anything else."""
     likeness, bound = float(fields[b"likeness"]), float(fields[b"bound"])
-    if not math.isfinite(likeness) or not 0 < bound < 1:
+    if not abs(likeness) <= MAX_LIKENESS or not 0 < bound < 1:
         raise ValueError("no likeness, or no bound")
     right, served = (bool(int(fields[name])) for name in (b"right", b"served"))
     return Observation(fields[b"scope"].decode(), likeness, right, served, bound)
