@@ -509,6 +509,8 @@ async def test_a_target_that_was_ill_gets_one_probe_at_a_time_whose_answer_lets_
     assert gates.open_in_s(target) == 0.0
     probe = await gates.enter(target, lambda: 10, 60.0)
     assert gates.open_in_s(target) > 0.0
+    with pytest.raises(ProviderUnavailableError, match="failed too often"):
+        await gates.enter(target, lambda: 10, 60.0)
     gates.leave(probe, Answer("text", "openai", "small"))
     assert gates.open_in_s(target) == 0.0
     assert list(gates.breakers()) == [(target, "closed")]

@@ -13,6 +13,7 @@ from stratarouter_runtime.engine.gates import Limits
 from stratarouter_runtime.errors import ProviderInterruptedError, ProviderRejectedError, ProviderUnavailableError
 from stratarouter_runtime.port_values import ProviderCall
 from stratarouter_runtime.records import Answer, Response, Usage
+from stratarouter_runtime.state.breaker import BreakerPolicy
 from unit.engine_bench import Bench, Provider, execution
 
 ONE = (("vllm", "small"),)
@@ -258,3 +259,14 @@ async def test_a_hasty_prompt_goes_to_the_next_target_where_a_rate_limit_outlast
             )
     assert last.status == "ok"
     assert last.provider == "openai"
+
+
+async def test_prompts_that_waited_while_their_target_fell_ill_are_not_sent_to_it() -> None:
+    provider = Together(*[ProviderUnavailableError("503")] * 60)
+    limits = {"vllm": Limits(1)}
+    async with Bench(provider, batch_window_ms=1, max_retries=0, limits=limits) as bench:
+        tasks = [task for number in range(60) for task in _ask(bench, f"q{number}", params={"seed": number})]
+        responses = await asyncio.gather(*tasks)
+    assert len(provider.batches) == BreakerPolicy().min_calls
+    messages = [response.error.message for response in responses if response.error is not None]
+    assert sum("failed too often" in message for message in messages) == 60 - BreakerPolicy().min_calls

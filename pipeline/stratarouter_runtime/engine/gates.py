@@ -146,14 +146,15 @@ class Gates:
         return min(key.limiter.wait_s(now, needed) for key in keys)
 
     async def enter(self, target: Target, tokens: Callable[[], int], remaining_s: float) -> Passage:
-        """Pass the breaker (which must be open for calls) and book a key's rate; waits for its turn.
+        """Pass the breaker and book a key's rate; waits for its turn.
 
         Who waits when its key is closed or refused books anew, at another key where there is one. ``tokens`` says about
         how many the call will take; it is asked only where a limit on them is known.
 
         Raises ProviderRateLimitedError where the turn comes later than in ``remaining_s`` seconds, and
-        ProviderUnavailableError where the breaker has opened meanwhile.
+        ProviderUnavailableError where the breaker lets no call through, or has opened meanwhile.
         """
+        self._ask_breaker(target)
         now = self._clock.monotonic()
         until = now + remaining_s
         while True:
@@ -195,14 +196,17 @@ class Gates:
         self._metrics.rate_limit_wait_seconds.labels(target.provider).observe(booking.wait_s)
         try:
             await self._clock.sleep(booking.wait_s)
+            self._ask_breaker(target)
         except BaseException:
             booking.release()
             raise
+        return self._clock.monotonic()
+
+    def _ask_breaker(self, target: Target) -> None:
+        # Here, whatever its caller asked before: others may have failed since, as while prompts waited for company.
         open_in_s = self.open_in_s(target)
         if open_in_s > 0:
-            booking.release()
             raise circuit_open(target, open_in_s)
-        return self._clock.monotonic()
 
     def leave(self, passage: Passage, outcome: Answer | ProviderError | None) -> None:
         """The call has ended; None: it was given up, which says nothing of the target."""
