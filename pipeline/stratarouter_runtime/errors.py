@@ -51,8 +51,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 
 class RuntimeSystemError(Exception):
@@ -417,6 +417,11 @@ class EmbedderError(InfrastructureError):
 
     code = "embedder"
     default_remedy = "check the embedder's configuration"
+
+    def __init__(self, message: str, *, remedy: str | None = None, vectors: Sequence[Any] = ()) -> None:
+        """``vectors``: where only some texts have none, what all of them have, in their order: a vector or None."""
+        super().__init__(message, remedy=remedy)
+        self.vectors = vectors
 
 
 REFUSALS = {kind.code: kind for kind in InvalidRecordError.__subclasses__()}

@@ -175,7 +175,7 @@ class Embedder(Protocol):
         """Release it. Idempotent."""
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """One unit vector a text. Raises EmbedderError."""
+        """One unit vector a text. Raises EmbedderError, with the others' vectors where only some texts have none."""
 
 
 # --- providers -------------------------------------------------------------------------------------------------

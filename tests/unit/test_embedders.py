@@ -24,9 +24,12 @@ from stratarouter_runtime.embedders import (
     local,
     local_available,
 )
+from stratarouter_runtime.embedders.openai_compatible import MAX_CALLS
 from stratarouter_runtime.embedders.vectors import batches_by_length, mean_pool, unit_vectors
+from stratarouter_runtime.engine.embed import with_vectors
 from stratarouter_runtime.errors import ConfigurationError, EmbedderError, ProviderConnectionError
 from stratarouter_runtime.port_values import HttpCall, HttpReply
+from unit.engine_bench import execution
 
 needs_model = pytest.mark.skipif(not local_available(), reason="the local-embedder extra is not installed")
 LIMIT_S = 30.0
@@ -354,6 +357,56 @@ async def test_a_server_that_hangs_costs_no_more_than_the_deadline() -> None:
 
     with pytest.raises(EmbedderError, match=r"longer than 0\.01 s"):
         await client(Hanging(), dimension=3, timeout_s=0.01).embed(["a"])
+
+
+def refusing(*bad: str) -> Callable[[HttpCall], HttpReply]:
+    """Refuses a call for any of ``bad`` in it, as OpenAI does for one that is empty or too long."""
+
+    def answer(call: HttpCall) -> HttpReply:
+        refused = set(bad) & set(orjson.loads(call.body)["input"])
+        return reply_of(b"maximum context length", 400) if refused else vectors_of(call, 3)
+
+    return answer
+
+
+@pytest.mark.parametrize(("bad", "calls"), [(["17"], 13), (["0", "63"], 23), (["17", "18", "40"], 33)])
+async def test_texts_that_the_server_refuses_take_no_vector_from_the_others(bad: list[str], calls: int) -> None:
+    server = Server(refusing(*bad))
+    texts = [str(number) for number in range(64)]
+    with pytest.raises(EmbedderError, match="400: maximum context length") as caught:
+        await client(server, dimension=3).embed(texts)
+    assert [text for text, vector in zip(texts, caught.value.vectors, strict=True) if vector is None] == bad
+    assert len(server.calls) <= calls
+
+
+async def test_a_list_that_is_too_long_as_a_whole_is_embedded_in_parts() -> None:
+    def answer(call: HttpCall) -> HttpReply:
+        return vectors_of(call, 3) if len(orjson.loads(call.body)["input"]) <= 32 else reply_of(b"too large", 413)
+
+    texts = ["x" * length for length in range(1, 65)]
+    vectors = await client(Server(answer), dimension=3).embed(texts)
+    assert [round(float(v[0] / v[1])) for v in vectors] == list(range(1, 65))
+
+
+async def test_a_server_that_refuses_everything_is_not_asked_for_each_text() -> None:
+    server = Server(lambda _: reply_of(b"no", 400))
+    with pytest.raises(EmbedderError, match="400"):
+        await client(server, dimension=3).embed([str(number) for number in range(64)])
+    assert len(server.calls) <= MAX_CALLS
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 500])
+async def test_another_failure_than_a_refusal_is_not_asked_again(status: int) -> None:
+    server = Server(lambda _: reply_of(b"", status))
+    with pytest.raises(EmbedderError) as caught:
+        await client(server, dimension=3).embed(["a", "b"])
+    assert (len(server.calls), list(caught.value.vectors)) == (1, [])
+
+
+async def test_requests_embedded_with_one_that_is_refused_have_their_vectors() -> None:
+    embedder = client(Server(refusing("q 1", "q 3")), dimension=3)
+    filled = await with_vectors(embedder, [execution(f"r{n}", f"q {n % 4}") for n in range(8)])
+    assert [one.request.embedding is not None for one in filled] == [True, False, True, False] * 2
 
 
 async def test_a_failed_start_closes_the_transport_that_it_opened() -> None:

@@ -87,6 +87,17 @@ async def test_a_failure_is_told_to_each_and_the_next_one_is_tried(problem: Exce
     assert len(await gathered.embed(["four"])) == 1
 
 
+async def test_a_text_that_is_refused_fails_alone() -> None:
+    own = await HashingEmbedder(8).embed(["one", "two", "three", "four"])
+    slow = Slow(EmbedderError("no", vectors=[own[1], None, own[3]]))
+    tasks = await _tasks(_gathered(slow), "one", "two", "three", "four")
+    slow.gate.set()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert slow.lists == [["one"], ["two", "three", "four"]]
+    assert [type(one) for one in ended] == [EmbedderError, list, EmbedderError, list]
+    assert [np.array_equal(ended[at], [own[at]]) for at in (1, 3)] == [True, True]
+
+
 async def test_one_that_gives_up_is_not_embedded_and_the_end_breaks_off_the_rest() -> None:
     slow = Slow()
     gathered = _gathered(slow, max_calls=1)

@@ -22,7 +22,8 @@ class GatheredEmbedder:
     """Gathers single texts in front of another embedder; lists go on as they are.
 
     The first text leaves at once; what comes while a call is under way leaves together when ``max_size`` texts are
-    there, ``window_s`` seconds have passed, or the call is back. A call that fails fails for all of its texts.
+    there, ``window_s`` seconds have passed, or the call is back. A call that fails fails for all of its texts, but for
+    those whose vectors the error has.
 
     Args:
         embedder: does the work; started and stopped with this.
@@ -100,15 +101,25 @@ class GatheredEmbedder:
     async def _embed(self, together: Sequence[_Waiting]) -> None:
         try:
             vectors = await self._embedder.embed([text for text, _ in together])
-            for (_, future), vector in zip(together, vectors, strict=True):
-                if not future.done():
-                    future.set_result(vector)
+            _hand_out(together, vectors)
         except EmbedderError as exc:
-            _fail(together, exc)
+            left = _hand_out(together, exc.vectors) if len(exc.vectors) == len(together) else together
+            _fail(left, EmbedderError(exc.message, remedy=exc.remedy))
         except BaseException as exc:
             # Whoever waits must hear of it, whatever it is.
             _fail(together, EmbedderError(f"the embedder failed: {exc!r}"))
             raise
+
+
+def _hand_out(together: Sequence[_Waiting], vectors: Sequence[Vector | None]) -> list[_Waiting]:
+    """Give each its vector; who has none."""
+    left = []
+    for (text, future), vector in zip(together, vectors, strict=True):
+        if vector is None:
+            left.append((text, future))
+        elif not future.done():
+            future.set_result(vector)
+    return left
 
 
 def _fail(together: Sequence[_Waiting], exc: EmbedderError) -> None:

@@ -22,6 +22,10 @@ MAX_BATCH = 256
 """Inputs a call: a reply of 256 vectors of 1,536 floats is about 8 MB of JSON, which a deadline of seconds allows."""
 EMBED_TIMEOUT_S = 10.0
 """Deadline of one ``embed``, all its calls together."""
+REFUSALS = (400, 413, 422)
+"""What servers answer to texts that they do not take: one is empty or too long, or all together are."""
+MAX_CALLS = 32
+"""For one batch, with what is asked for again in parts: one bad text among 64 takes 13, two at most 23."""
 EXCERPT_CHARS = 200
 """Of a server's error body in our message."""
 PROBE_TEXT = "dimension"
@@ -87,17 +91,47 @@ class OpenAICompatibleEmbedder:
             await self._transport.stop()
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """One unit vector a text, in calls of at most 256. Raises EmbedderError."""
-        vectors: list[Vector] = []
+        """One unit vector a text, in calls of at most 256. Raises EmbedderError.
+
+        Where the server refuses some of the texts, the error has the others' vectors.
+        """
+        vectors: dict[int, Vector] = {}
+        refusal = ""
         try:
             async with asyncio.timeout(self._timeout_s):
                 for start in range(0, len(texts), MAX_BATCH):
-                    vectors += await self._embed_batch(texts[start : start + MAX_BATCH])
+                    batch = range(start, min(start + MAX_BATCH, len(texts)))
+                    refusal = await self._embed_batch(texts, batch, vectors) or refusal
         except TimeoutError as exc:
             raise EmbedderError(f"the embedder at {self._url} took longer than {self._timeout_s:g} s") from exc
-        return vectors
+        if len(vectors) < len(texts):
+            raise EmbedderError(refusal, vectors=[vectors.get(place) for place in range(len(texts))])
+        return [vectors[place] for place in range(len(texts))]
 
-    async def _embed_batch(self, texts: Sequence[str]) -> list[Vector]:
+    async def _embed_batch(self, texts: Sequence[str], places: Sequence[int], vectors: dict[int, Vector]) -> str:
+        """Put the vectors of the texts at ``places`` into ``vectors``. The last refusal; "" where there was none.
+
+        One bad text has the server refuse all that came with it: what is refused together is asked for in halves, all
+        at once, until they are single.
+        """
+        refusal, parts, calls = "", [places], 0
+        while parts and calls + len(parts) <= MAX_CALLS:
+            calls += len(parts)
+            asked = (self._ask([texts[place] for place in part]) for part in parts)
+            halves: list[Sequence[int]] = []
+            for part, found in zip(parts, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+                if isinstance(found, BaseException):
+                    raise found
+                if isinstance(found, str):
+                    refusal, middle = found, len(part) // 2
+                    halves += [part[:middle], part[middle:]] if middle else []
+                else:
+                    vectors.update(zip(part, found, strict=True))
+            parts = halves
+        return refusal
+
+    async def _ask(self, texts: Sequence[str]) -> list[Vector] | str:
+        """Their vectors, or how the server refuses them."""
         body = json_bytes(
             {"model": self._model, "input": [well_formed(text) for text in texts], "encoding_format": "float"}
         )
@@ -107,7 +141,10 @@ class OpenAICompatibleEmbedder:
         except ProviderError as exc:
             raise EmbedderError(f"the embedder at {self._url} did not answer: {exc.message}") from exc
         if reply.status != 200:
-            raise EmbedderError(f"the embedder at {self._url} answered {reply.status}: {self._excerpt(reply)}")
+            problem = f"the embedder at {self._url} answered {reply.status}: {self._excerpt(reply)}"
+            if reply.status in REFUSALS:
+                return problem
+            raise EmbedderError(problem)
         rows = read_reply(reply, len(texts))
         if self._dimension not in (None, rows.shape[1]):
             raise EmbedderError(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stratarouter_runtime.engine.lookup import query
+from stratarouter_runtime.errors import EmbedderError
 from stratarouter_runtime.ports import Embedder
 from stratarouter_runtime.records import Execution, Vector
 from stratarouter_runtime.telemetry.logs import event
@@ -35,16 +36,21 @@ async def with_vectors(embedder: Embedder | None, executions: Sequence[Execution
         assert embedder is not None
         some = texts[start : start + BATCH]
         for text, vector in zip(some, await _embedded(embedder, some), strict=False):
-            for place in places[text]:
+            for place in places[text] if vector is not None else ():
                 request = replace(filled[place].request, embedding=vector)
                 filled[place] = replace(filled[place], request=request)
     return filled
 
 
-async def _embedded(embedder: Embedder, texts: list[str]) -> list[Vector]:
-    """A vector for each of ``texts``, or none at all."""
+async def _embedded(embedder: Embedder, texts: list[str]) -> Sequence[Vector | None]:
+    """A vector for each of ``texts`` where there is one; nothing where all have none."""
+    some: Sequence[Vector | None] = ()
     try:
         vectors = await embedder.embed(texts)
+    except EmbedderError as exc:
+        cause = repr(exc)
+        if len(exc.vectors) == len(texts):
+            some = exc.vectors
     except Exception as exc:  # noqa: BLE001
         # Whatever befalls the embedder, these requests are executed without a vector.
         cause = repr(exc)
@@ -52,5 +58,11 @@ async def _embedded(embedder: Embedder, texts: list[str]) -> list[Vector]:
         if len(vectors) == len(texts):
             return vectors
         cause = f"{len(vectors)} vectors for {len(texts)} texts"
-    event(log, logging.WARNING, "embedder failed", cause=cause, texts=len(texts))
-    return []
+    event(
+        log,
+        logging.WARNING,
+        "embedder failed",
+        cause=cause,
+        texts=len(texts) - sum(vector is not None for vector in some),
+    )
+    return some

@@ -58,8 +58,9 @@ MAX_CHECKED = 2_000
 """Served answers that the published rate speaks of, the newest."""
 
 STALE = 8
-"""Observations of a scope after which its threshold is computed anew (0.1 ms); after a wrong one, or the first one under
-another bound, at once. Looking at a threshold changes nothing, so everybody who is told the same in the same order serves the same."""
+"""Observations of a scope after which its threshold is computed anew (0.1 ms); after a wrong one, or the first under
+another bound, at once. Looking at a threshold changes nothing, so everybody who is told the same in the same order
+serves the same."""
 
 Z_95 = 1.959964
 
