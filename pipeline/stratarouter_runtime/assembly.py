@@ -20,6 +20,7 @@ from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders import create_embedder
 from stratarouter_runtime.embedders.gathered import GatheredEmbedder
+from stratarouter_runtime.embedders.patient import PatientEmbedder
 from stratarouter_runtime.engine.accept import Acceptor
 from stratarouter_runtime.engine.budgets import Budgets
 from stratarouter_runtime.engine.calls import Caller
@@ -187,14 +188,17 @@ class Assembly:
         await ControlDesk(self.config, self.control, self.cache, writer=self.control_writer).execute(command)
 
     def _gathered(self, embedder: Embedder | None) -> Embedder | None:
-        if embedder is None or self._max_prompts == 1:
-            return embedder
+        if embedder is None:
+            return None
+        if self._max_prompts == 1:
+            return PatientEmbedder(embedder, clock=self.clock)
         # The local model has one thread; a server takes what the bulkheads' default lets through.
         max_calls = 1 if self.config.embedder == "local" else self.config.provider_concurrency
         window_s = self.config.batch_window_ms / 1000
-        return GatheredEmbedder(
+        gathered = GatheredEmbedder(
             embedder, clock=self.clock, window_s=window_s, max_size=self._max_prompts, max_calls=max_calls
         )
+        return PatientEmbedder(gathered, clock=self.clock)
 
     def _performer(self) -> Performer:
         return Performer(

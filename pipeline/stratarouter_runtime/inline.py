@@ -135,7 +135,7 @@ class InlineCarrier:
             try:
                 async with asyncio.timeout(bound_s):
                     if lacking:
-                        looked, execution = await self._embedded(execution)
+                        looked, execution = await self._embedded(execution, due)
                     looked = looked or await assembly.engine.look(execution)
             except TimeoutError as exc:
                 raise draft.late(bound_s) from exc
@@ -202,12 +202,13 @@ class InlineCarrier:
         self._room.take_more()
         task.add_done_callback(lambda _: self._room.give_back())
 
-    async def _embedded(self, execution: Execution) -> tuple[Response | None, Execution]:
+    async def _embedded(self, execution: Execution, due: float) -> tuple[Response | None, Execution]:
         """The answer to the same words, where there is one; else ``execution`` with a vector, unless it needs none."""
         engine = self._assembly.engine
         response = await engine.same_words(execution)
         if response is None and not engine.is_led(execution):
-            [execution] = await with_vectors(self._assembly.embedder, [execution])
+            left_s = due - self._assembly.clock.monotonic()
+            [execution] = await with_vectors(self._assembly.embedder, [execution], left_s)
         return response, execution
 
     async def _give_way(self) -> None:

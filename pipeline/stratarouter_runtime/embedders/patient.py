@@ -1,0 +1,99 @@
+"""An embedder that answers nobody is waited for briefly, and then left alone for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+from stratarouter_runtime.errors import EmbedderError
+from stratarouter_runtime.ports import Clock, Embedder
+from stratarouter_runtime.records import Vector
+
+PATIENCE_S = 3.0
+"""Without an answer to anybody: 64 texts take the local model 0.3 s. Who queues behind many sees these answered, and
+waits on."""
+PAUSE_S = 10.0
+"""Nobody waits for it meanwhile; then one does, and so on until it answers."""
+
+
+class PatientEmbedder:
+    """In front of another embedder, which it starts and stops.
+
+    Args:
+        embedder: does the work.
+        clock: tells the time.
+        patience_s: how long a call waits while nobody is answered.
+        pause_s: how long nobody is kept waiting after that.
+    """
+
+    def __init__(
+        self, embedder: Embedder, *, clock: Clock, patience_s: float = PATIENCE_S, pause_s: float = PAUSE_S
+    ) -> None:
+        self._embedder = embedder
+        self._clock = clock
+        self._patience_s = patience_s
+        self._pause_s = pause_s
+        self._answered_at = -math.inf
+        self._asked_again_at: float | None = None
+        # Of the silence there was, what callers sat through who had less time themselves: as long as no answer came.
+        self._silent_s = 0.0
+        self._counted_to = -math.inf
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return self._embedder.dimension
+
+    async def start(self) -> None:
+        """Start the embedder."""
+        await self._embedder.start()
+
+    async def stop(self) -> None:
+        """Stop the embedder. Idempotent."""
+        await self._embedder.stop()
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """One unit vector a text. Raises EmbedderError, at once while the embedder is left alone."""
+        began = self._clock.monotonic()
+        if self._asked_again_at is not None:
+            if began < self._asked_again_at:
+                left_s = self._asked_again_at - began
+                raise EmbedderError(f"the embedder answers nobody; it is asked again in {left_s:.1f} s")
+            # This one tries it; the others do not wait for what comes of it.
+            self._asked_again_at = began + self._patience_s
+        call = asyncio.create_task(self._embedder.embed(texts), name="embed")
+        try:
+            await self._ended(call, began)
+            silent = not call.done()
+        finally:
+            if call.done():
+                self._answered()
+            else:
+                self._given_up(began)
+                call.cancel()
+                await asyncio.wait([call])
+        if silent:
+            raise EmbedderError(f"the embedder has answered nobody for {self._patience_s:g} s")
+        return call.result()
+
+    async def _ended(self, call: asyncio.Task[list[Vector]], began: float) -> None:
+        """Wait until ``call`` has ended, or nobody was answered for as long as there is patience."""
+        while not call.done():
+            left_s = max(began, self._answered_at) + self._patience_s - self._clock.monotonic()
+            if left_s <= 0:
+                return
+            await asyncio.wait([call], timeout=left_s)
+
+    def _answered(self) -> None:
+        # A refusal is an answer too: who gives one keeps nobody waiting.
+        self._answered_at, self._silent_s, self._asked_again_at = self._clock.monotonic(), 0.0, None
+
+    def _given_up(self, began: float) -> None:
+        now = self._clock.monotonic()
+        since = max(began, self._answered_at)
+        # Callers beside each other sat through the same silence.
+        self._silent_s += max(0.0, now - max(since, self._counted_to))
+        self._counted_to = now
+        if now - since >= self._patience_s or self._silent_s >= self._patience_s:
+            self._silent_s, self._asked_again_at = 0.0, now + self._pause_s
