@@ -13,6 +13,12 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.records import Context, Decision, Request
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.tools.what_if import _was
+
+
+from stratarouter_runtime.config import CONSIDERED_FROM, RuntimeConfig
+from stratarouter_runtime.records import Decision, Request
+from stratarouter_runtime.routes import RouteTable
+from stratarouter_runtime.tools.what_if import with_settings
 from stratarouter_runtime.tools.what_if_model import Kind, Observed, World
 
 TABLE = RouteTable.from_dict(
@@ -97,3 +103,34 @@ async def test_the_model_serves_an_id_that_comes_again_from_the_cache_first() ->
     for at_s in (0.0, 5.0):
         await world.take(_observed(at_s, "r"))
     assert world.sums.kinds == Counter(["paid", "exact"])
+
+
+def _asked(request_id: str, text: str, at_s: float, duration_s: float | None = None) -> Observed:
+    request = Request(request_id, Decision("support"), ({"role": "user", "content": text},))
+    return Observed(request, at_s, provider="sim", model="m", duration_s=duration_s)
+
+
+async def test_an_id_that_is_used_for_other_words_ends_no_call_but_its_own() -> None:
+    """The shorter call took the longer one from the list of calls, and the next to join that one was a KeyError."""
+    world = World(RuntimeConfig(), TABLE, lambda *_: 0.001, lambda _: 1.0)
+    await world.take(_asked("x", "first words", 0.0, duration_s=10.0))
+    await world.take(_asked("x", "other words", 1.0, duration_s=1.0))
+    await world.take(_asked("y", "first words", 5.0))
+    assert world.sums.kinds == {"paid": 2, "coalesced": 1}
+    await world.take(_asked("z", "first words", 20.0))
+    assert world.sums.kinds == {"paid": 2, "coalesced": 1, "exact": 1}
+
+
+@pytest.mark.parametrize(
+    ("was", "changes", "least"),
+    [
+        ({}, {"cache_ttl": 60}, CONSIDERED_FROM),
+        ({}, {"cache_similarity_threshold": 0.9}, 0.9),
+        ({"cache_similarity_threshold": 0.9}, {"cache_ttl": 60}, 0.9),
+    ],
+)
+def test_a_change_sets_nothing_else(was: dict[str, Any], changes: dict[str, Any], least: float) -> None:
+    config = RuntimeConfig(cache_max_error_rate=0.01, **was)
+    changed, _ = with_settings(config, changes)
+    assert changed.least_similarity == least
+    assert changed.model_fields_set == config.model_fields_set | set(changes)

@@ -90,8 +90,8 @@ def with_settings(config: RuntimeConfig, changes: Mapping[str, Any]) -> tuple[Ru
                 f"--set {name}: a model cannot show its effect", remedy=f"set routes.* or one of {', '.join(SETTINGS)}"
             )
     try:
-        # Checked as when they are read from a file.
-        changed = RuntimeConfig(**{**config.model_dump(exclude={"config_file"}), **own})
+        # Checked as when they are read from a file. What nobody set stays so: some settings depend on whether it was.
+        changed = RuntimeConfig(**{**config.model_dump(include=config.model_fields_set - {"config_file"}), **own})
     except ValidationError as exc:
         raise ConfigurationError(f"--set {', '.join(own)}: {exc.errors()[0]['msg']}") from exc
     routed = {name: value for name, value in changes.items() if name.startswith("routes.")}

@@ -192,8 +192,10 @@ class World:
         while self._ending and self._ending[0][0] <= now:
             at, _, call = heapq.heappop(self._ending)
             self._clock.now = max(self._clock.now, at)
-            self._leaders.remove(call.candidate)
-            self._calls.pop(call.candidate.key, None)
+            # Not where another call has its id: that one goes on, and can be joined.
+            if self._calls.get(call.candidate.key) is call:
+                self._leaders.remove(call.candidate)
+                del self._calls[call.candidate.key]
             await self._keep(call)
         self._clock.now = max(self._clock.now, now)
 
