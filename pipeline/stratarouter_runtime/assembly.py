@@ -188,17 +188,17 @@ class Assembly:
         await ControlDesk(self.config, self.control, self.cache, writer=self.control_writer).execute(command)
 
     def _gathered(self, embedder: Embedder | None) -> Embedder | None:
-        if embedder is None:
-            return None
-        if self._max_prompts == 1:
-            return PatientEmbedder(embedder, clock=self.clock)
+        if embedder is not None and self.config.embedder != "local":
+            # What runs in this process may be slow, but does not hang.
+            embedder = PatientEmbedder(embedder, clock=self.clock)
+        if embedder is None or self._max_prompts == 1:
+            return embedder
         # The local model has one thread; a server takes what the bulkheads' default lets through.
         max_calls = 1 if self.config.embedder == "local" else self.config.provider_concurrency
         window_s = self.config.batch_window_ms / 1000
-        gathered = GatheredEmbedder(
+        return GatheredEmbedder(
             embedder, clock=self.clock, window_s=window_s, max_size=self._max_prompts, max_calls=max_calls
         )
-        return PatientEmbedder(gathered, clock=self.clock)
 
     def _performer(self) -> Performer:
         return Performer(

@@ -117,6 +117,17 @@ async def test_callers_beside_each_other_count_the_same_silence_once() -> None:
     assert len(await patient.embed(["quick"])) == 1
 
 
+async def test_a_longer_list_has_more_time() -> None:
+    hanging, clock = Hanging(), Ahead()
+    patient = _patient(hanging, clock, patience_s=60.0)
+    call = asyncio.create_task(patient.embed(["some"] * 81))
+    await asyncio.sleep(0)
+    clock.by += 65.0
+    call.cancel()
+    await asyncio.wait([call])
+    assert len(await patient.embed(["quick"])) == 1, "70 s are there for 81 texts"
+
+
 async def test_refusals_are_answers() -> None:
     hanging = Hanging()
     patient = _patient(hanging)

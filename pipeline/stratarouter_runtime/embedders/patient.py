@@ -1,4 +1,4 @@
-"""An embedder that answers nobody is waited for briefly, and then left alone for a while."""
+"""A server for embeddings that answers nobody is waited for briefly, and then left alone for a while."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from stratarouter_runtime.errors import EmbedderError
 from stratarouter_runtime.ports import Clock, Embedder
 from stratarouter_runtime.records import Vector
 
-PATIENCE_S = 3.0
-"""Without an answer to anybody: 64 texts take the local model 0.3 s. Who queues behind many sees these answered, and
-waits on."""
+PATIENCE_S = 2.0
+"""For one text, without an answer to anybody. Who queues behind many sees these answered, and waits on."""
+MORE_S = 1 / 8
+"""For each further text in a call: a small server takes seconds for 64 long ones, which may have the 10 s of ever."""
 PAUSE_S = 10.0
 """Nobody waits for it meanwhile; then one does, and so on until it answers."""
 
@@ -23,7 +24,7 @@ class PatientEmbedder:
     Args:
         embedder: does the work.
         clock: tells the time.
-        patience_s: how long a call waits while nobody is answered.
+        patience_s: how long a call for one text waits while nobody is answered.
         pause_s: how long nobody is kept waiting after that.
     """
 
@@ -56,31 +57,35 @@ class PatientEmbedder:
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """One unit vector a text. Raises EmbedderError, at once while the embedder is left alone."""
         began = self._clock.monotonic()
+        patience_s = self._patience_s + MORE_S * max(0, len(texts) - 1)
         if self._asked_again_at is not None:
             if began < self._asked_again_at:
                 left_s = self._asked_again_at - began
                 raise EmbedderError(f"the embedder answers nobody; it is asked again in {left_s:.1f} s")
             # This one tries it; the others do not wait for what comes of it.
-            self._asked_again_at = began + self._patience_s
+            self._asked_again_at = began + patience_s
         call = asyncio.create_task(self._embedder.embed(texts), name="embed")
         try:
-            await self._ended(call, began)
+            await self._ended(call, began, patience_s)
             silent = not call.done()
         finally:
             if call.done():
                 self._answered()
             else:
-                self._given_up(began)
+                self._given_up(began, patience_s)
                 call.cancel()
                 await asyncio.wait([call])
+            if not call.cancelled():
+                # Who was given up meanwhile does not ask what came of it.
+                call.exception()
         if silent:
-            raise EmbedderError(f"the embedder has answered nobody for {self._patience_s:g} s")
+            raise EmbedderError(f"the embedder has answered nobody for {patience_s:g} s")
         return call.result()
 
-    async def _ended(self, call: asyncio.Task[list[Vector]], began: float) -> None:
+    async def _ended(self, call: asyncio.Task[list[Vector]], began: float, patience_s: float) -> None:
         """Wait until ``call`` has ended, or nobody was answered for as long as there is patience."""
         while not call.done():
-            left_s = max(began, self._answered_at) + self._patience_s - self._clock.monotonic()
+            left_s = max(began, self._answered_at) + patience_s - self._clock.monotonic()
             if left_s <= 0:
                 return
             await asyncio.wait([call], timeout=left_s)
@@ -89,11 +94,11 @@ class PatientEmbedder:
         # A refusal is an answer too: who gives one keeps nobody waiting.
         self._answered_at, self._silent_s, self._asked_again_at = self._clock.monotonic(), 0.0, None
 
-    def _given_up(self, began: float) -> None:
+    def _given_up(self, began: float, patience_s: float) -> None:
         now = self._clock.monotonic()
         since = max(began, self._answered_at)
         # Callers beside each other sat through the same silence.
         self._silent_s += max(0.0, now - max(since, self._counted_to))
         self._counted_to = now
-        if now - since >= self._patience_s or self._silent_s >= self._patience_s:
+        if now - since >= patience_s or self._silent_s >= patience_s:
             self._silent_s, self._asked_again_at = 0.0, now + self._pause_s
