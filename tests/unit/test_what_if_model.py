@@ -9,16 +9,10 @@ import numpy as np
 import pytest
 
 from stratarouter_runtime.cache.votes import UNSAID
-from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.config import CONSIDERED_FROM, RuntimeConfig
 from stratarouter_runtime.records import Context, Decision, Request
 from stratarouter_runtime.routes import RouteTable
-from stratarouter_runtime.tools.what_if import _was
-
-
-from stratarouter_runtime.config import CONSIDERED_FROM, RuntimeConfig
-from stratarouter_runtime.records import Decision, Request
-from stratarouter_runtime.routes import RouteTable
-from stratarouter_runtime.tools.what_if import with_settings
+from stratarouter_runtime.tools.what_if import _was, with_settings
 from stratarouter_runtime.tools.what_if_model import Kind, Observed, World
 
 TABLE = RouteTable.from_dict(
@@ -110,15 +104,15 @@ def _asked(request_id: str, text: str, at_s: float, duration_s: float | None = N
     return Observed(request, at_s, provider="sim", model="m", duration_s=duration_s)
 
 
-async def test_an_id_that_is_used_for_other_words_ends_no_call_but_its_own() -> None:
-    """The shorter call took the longer one from the list of calls, and the next to join that one was a KeyError."""
+async def test_an_id_that_is_used_for_other_words_is_refused_and_ends_no_call() -> None:
+    """It was a call, which took the first one from the list of calls; the next to join that one was a KeyError."""
     world = World(RuntimeConfig(), TABLE, lambda *_: 0.001, lambda _: 1.0)
     await world.take(_asked("x", "first words", 0.0, duration_s=10.0))
     await world.take(_asked("x", "other words", 1.0, duration_s=1.0))
     await world.take(_asked("y", "first words", 5.0))
-    assert world.sums.kinds == {"paid": 2, "coalesced": 1}
+    assert world.sums.kinds == {"paid": 1, "refused": 1, "coalesced": 1}
     await world.take(_asked("z", "first words", 20.0))
-    assert world.sums.kinds == {"paid": 2, "coalesced": 1, "exact": 1}
+    assert world.sums.kinds == {"paid": 1, "refused": 1, "coalesced": 1, "exact": 1}
 
 
 @pytest.mark.parametrize(

@@ -192,10 +192,8 @@ class World:
         while self._ending and self._ending[0][0] <= now:
             at, _, call = heapq.heappop(self._ending)
             self._clock.now = max(self._clock.now, at)
-            # Not where another call has its id: that one goes on, and can be joined.
-            if self._calls.get(call.candidate.key) is call:
-                self._leaders.remove(call.candidate)
-                del self._calls[call.candidate.key]
+            self._leaders.remove(call.candidate)
+            del self._calls[call.candidate.key]
             await self._keep(call)
         self._clock.now = max(self._clock.now, now)
 
@@ -264,9 +262,9 @@ class World:
         answer = Answer(words, target.provider, target.model, seen.usage, cost_usd=usd)
         self._answered[identity(execution.request)] = wire.hashed(execution).payload_hash, answer
         call = _Call(execution, candidate, answer)
-        if candidate.key not in self._calls:
-            self._calls[candidate.key] = call
-            self._leaders.add(candidate)
+        # Nobody else has its id: whoever comes with it again is told what stands, or refused.
+        self._calls[candidate.key] = call
+        self._leaders.add(candidate)
         took = seen.duration_s if same and seen.duration_s is not None else self._duration_s(name)
         heapq.heappush(self._ending, (seen.at_s + took, next(self._number), call))
 
