@@ -16,8 +16,9 @@ from stratarouter_runtime.ports import Comparer, Embedder
 from stratarouter_runtime.records import Answer
 
 LEAST_COSINE = 0.9
-"""Of two answers. Above it all-MiniLM-L6-v2 has next to no two texts that say different things at length; numbers it
-blurs, so these are compared by themselves."""
+"""Of two answers. Numbers all-MiniLM-L6-v2 blurs, so these are compared by themselves. What else it blurs counts as the
+same here: of ten pairs of one or two sentences that contradict each other (can and cannot, before and after, from and
+to) seven were above it; and of a long answer it reads the first 256 tokens alone."""
 
 
 FIGURE = re.compile(r"(?:(?<!\w)[-\N{MINUS SIGN}])?\d[\d.,]*")

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 ALPHA = 0.02
-"""How likely one threshold is trusted wrongly. With several thresholds at which evidence is looked at, what is promised
-is 0.05; ``tests/unit/test_error_bound_simulated.py`` counts."""
+"""How likely one threshold is trusted wrongly by a scope's own evidence. With several thresholds at which evidence is
+looked at, what is promised is 0.05; ``tests/unit/test_error_bound_simulated.py`` counts. Borrowed evidence (below) is
+none of this promise: of a scope near the bound beside much better ones more is trusted."""
 
 BET_SHARES = (0.0, 1 / 8, 1 / 4, 1 / 2)
 BET_WEIGHTS = (1 / 2, 1 / 6, 1 / 6, 1 / 6)

@@ -4,13 +4,13 @@
 SELECT current_setting('server_version') AS version, extract(epoch FROM clock_timestamp())::float8 AS now_s;
 
 -- name: workers
-SELECT owner::text AS owner, host, pid, started_at, extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s
+SELECT owner::text AS owner, host, pid, started_at, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_s
 FROM workers
 ORDER BY started_at DESC
 LIMIT $1;
 
 -- name: checkpoints
-SELECT grp, topic, partition, committed_offset, extract(epoch FROM now() - updated_at)::float8 AS age_s
+SELECT grp, topic, partition, committed_offset, extract(epoch FROM clock_timestamp() - updated_at)::float8 AS age_s
 FROM checkpoints
 WHERE grp = ANY($1::text[])
 ORDER BY grp, topic, partition
