@@ -123,7 +123,7 @@ async def test_what_is_forgotten_stays_forgotten_where_the_rest_cannot_be(
     try:
         await _fill(connection, OLD)
         async with connection.transaction():
-            await connection.execute("SELECT FROM usage_receipts WHERE minute = $1 FOR UPDATE", BEFORE_S - 60)
+            await connection.execute("SELECT 1 FROM usage_receipts WHERE minute = $1 FOR UPDATE", BEFORE_S - 60)
             with pytest.raises(JournalUnavailableError, match="prune usage"):
                 await accounts.prune(BEFORE_S)
         left = await _left(connection)
