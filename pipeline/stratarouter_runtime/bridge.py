@@ -234,7 +234,7 @@ class CoreRuntimeBridge(Feedback):
             request_id: makes the call idempotent: the same id is never paid for twice, and its start is durable before
                 the call. By default a new one, which nobody can ask for again: it is journaled a tenth of a second
                 after the answer.
-            timeout_s: seconds to wait; by default ``execution_timeout``.
+            timeout_s: seconds to wait; by default ``execution_timeout``. Where none are left nothing is done.
             cache: ``{"mode": "default|bypass|refresh|read_only", "ttl": seconds, "threshold": similarity}``.
 
         Raises:
@@ -290,6 +290,9 @@ class CoreRuntimeBridge(Feedback):
             if carrier is None or self._closed:
                 started = await self._within(draft, bound, self._started())
                 carrier, bound = started
+            if bound <= 0:
+                # Nobody would hear the answer, and it would be paid for.
+                raise draft.late(bound)
             response = await carrier.carry(draft, bound, on_text)
         finally:
             self._room.give_back()

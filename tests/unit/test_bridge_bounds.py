@@ -146,6 +146,18 @@ async def test_results_are_kept_in_process_for_as_long_as_is_set(
     assert purged.is_set() is (retention_s > 0)
 
 
+@pytest.mark.parametrize("timeout_s", [0, -1.0, float("-inf")])
+async def test_who_has_no_time_left_pays_for_nothing(simulator: Simulator, timeout_s: float) -> None:
+    config = RuntimeConfig(state_backend="memory", cache_enabled=False)
+    async with CoreRuntimeBridge(config, _table(simulator)) as bridge:
+        await bridge.execute("chat", query="the first")
+        with pytest.raises(DeadlineExceededError, match="no answer"):
+            await bridge.execute("chat", query="what is left of its time is none", timeout_s=timeout_s)
+        with pytest.raises(DeadlineExceededError, match="no answer"):
+            [piece async for piece in bridge.stream("chat", query="streamed", timeout_s=timeout_s)]
+    assert len(simulator.paid_calls) == 1
+
+
 async def test_a_close_that_was_cut_off_goes_on_and_is_waited_for_by_the_next(simulator: Simulator) -> None:
     config = RuntimeConfig(
         state_backend="memory", cache_backend="memory", cache_control="off", prometheus_port=0, gc_threshold=50_000
