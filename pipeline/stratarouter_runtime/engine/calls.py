@@ -135,9 +135,7 @@ class Caller:
             if remaining <= 0:
                 raise DeadlineExceededError(f"the deadline passed after {len(work.attempts)} calls")
             try:
-                open_in_s = self._gates.open_in_s(target)
-                if open_in_s > 0:
-                    raise circuit_open(target, open_in_s)
+                self._gates.check_breaker(target)
                 return await self._call_or_hedge(work, target, remaining, waited_s)
             except ProviderAuthError:
                 # Another key of the same provider may do; each is tried once before it is left out.

@@ -52,10 +52,8 @@ class Fills:
         place = (execution.scope, execution.content_hash)
         while (watch := self._watched.get(place)) is not None:
             await asyncio.wait([watch], timeout=max(0.0, due - self._clock.monotonic()))
-            if somebody_leads() or self._clock.monotonic() >= due:
+            if self._is_over(due, somebody_leads, closing):
                 return None
-            if closing():
-                raise ShuttingDownError("the engine is closing")
             if watch.done() and watch.result():
                 found = await self._look(execution, text)
                 if found is not None:
@@ -80,10 +78,8 @@ class Fills:
         assert self._cache is not None
         place = (execution.scope, execution.content_hash)
         while not await self._cache.claim(place):
-            if somebody_leads() or self._clock.monotonic() >= due:
+            if self._is_over(due, somebody_leads, closing):
                 return None
-            if closing():
-                raise ShuttingDownError("the engine is closing")
             await self._clock.sleep(POLL_S)
             found = await self._look(execution, text)
             if found is not None:
@@ -99,6 +95,14 @@ class Fills:
         if found is not None:
             await self.done(execution)
         return found
+
+    def _is_over(self, due: float, somebody_leads: Callable[[], bool], closing: Callable[[], bool]) -> bool:
+        """Whether to wait no longer. Raises ShuttingDownError."""
+        if somebody_leads() or self._clock.monotonic() >= due:
+            return True
+        if closing():
+            raise ShuttingDownError("the engine is closing")
+        return False
 
     async def _look(self, execution: Execution, text: str) -> CacheHit | None:
         assert self._cache is not None

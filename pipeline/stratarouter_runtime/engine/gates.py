@@ -154,7 +154,8 @@ class Gates:
         Raises ProviderRateLimitedError where the turn comes later than in ``remaining_s`` seconds, and
         ProviderUnavailableError where the breaker lets no call through, or has opened meanwhile.
         """
-        self._ask_breaker(target)
+        # Whatever its caller asked before: others may have failed since, as while prompts waited for company.
+        self.check_breaker(target)
         now = self._clock.monotonic()
         until = now + remaining_s
         while True:
@@ -196,14 +197,14 @@ class Gates:
         self._metrics.rate_limit_wait_seconds.labels(target.provider).observe(booking.wait_s)
         try:
             await self._clock.sleep(booking.wait_s)
-            self._ask_breaker(target)
+            self.check_breaker(target)
         except BaseException:
             booking.release()
             raise
         return self._clock.monotonic()
 
-    def _ask_breaker(self, target: Target) -> None:
-        # Here, whatever its caller asked before: others may have failed since, as while prompts waited for company.
+    def check_breaker(self, target: Target) -> None:
+        """Raise ProviderUnavailableError where ``target``'s breaker lets no call through."""
         open_in_s = self.open_in_s(target)
         if open_in_s > 0:
             raise circuit_open(target, open_in_s)
