@@ -43,6 +43,7 @@ class SentAgain:
     def __init__(self, config: RuntimeConfig, missing: Mapping[Place, Missing]) -> None:
         self._config = config
         self._topic = config.topic(config.requests_topic)
+        self._limits = wire.Limits.of(config)
         self._missing = missing
         self._places: dict[JournalKey, list[Place]] = {}
         for at, one in missing.items():
@@ -76,7 +77,7 @@ class SentAgain:
             return []
         is_mended = any(name == dead_letters.HEADER for name, _ in record.headers)
         try:
-            request = wire.decode_request(record.value, headers=record.headers, limits=wire.Limits.of(self._config))
+            request = wire.decode_request(record.value, headers=record.headers, limits=self._limits)
         except InvalidRecordError:
             return []
         payload_hash = wire.payload_hash(request)

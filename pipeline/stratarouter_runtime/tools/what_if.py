@@ -17,6 +17,7 @@ from stratarouter_runtime.cache.normalise import conversation_text
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError, InvalidRecordError
 from stratarouter_runtime.plain import field_names
+from stratarouter_runtime.port_values import JournalKey
 from stratarouter_runtime.ports import Embedder
 from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publish import coordinates
@@ -26,7 +27,7 @@ from stratarouter_runtime.route_file import read_text, read_toml
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.tools.ranges import RangeReader, Span
 from stratarouter_runtime.tools.replay import HEADER
-from stratarouter_runtime.tools.what_if_model import Kind, Observed, Pair, Sums, World, identity, without_deadline
+from stratarouter_runtime.tools.what_if_model import Kind, Observed, Pair, Sums, World, without_deadline
 from stratarouter_runtime.usage_deltas import kind_of_answer
 
 SETTINGS = (
@@ -284,12 +285,12 @@ def _kind(said: Mapping[str, Any]) -> Kind:
 
 
 def _was(seen: Sequence[Observed]) -> tuple[Sums, int]:
-    sums, unknown, answered = Sums(), 0, set[tuple[str, str]]()
+    sums, unknown, answered = Sums(), 0, set[JournalKey]()
     for one in seen:
         kind = one.kind
         if kind in {"paid", "coalesced"}:
             # As in the accounts an id's money counts once; what came again is out of the journal.
-            known = identity(one.request)
+            known = JournalKey.of(one.request)
             kind = "replayed" if known in answered else kind
             answered.add(known)
         if not one.counts:

@@ -23,7 +23,7 @@ from stratarouter_runtime.engine import lookup
 from stratarouter_runtime.engine.accept import Acceptor
 from stratarouter_runtime.engine.coalesce import Candidate, Leaders
 from stratarouter_runtime.errors import RuntimeSystemError
-from stratarouter_runtime.port_values import CacheEntry, CacheHit
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, JournalKey
 from stratarouter_runtime.records import Answer, Execution, Request, Usage
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.cache_control import Origin
@@ -90,11 +90,6 @@ class Sums:
             self.paid_usd[name] = self.paid_usd.get(name, 0.0) + usd
         else:
             self.saved_usd += usd
-
-
-def identity(request: Request) -> tuple[str, str]:
-    """What the journal knows a request by."""
-    return request.context.tenant, request.request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +159,8 @@ class World:
         self._price = price
         self._duration_s = duration_s
         self._texts: dict[str, str] = {}
-        self._answered: dict[tuple[str, str], tuple[str, Answer]] = {}
-        """By identity: the payload and the answer, as the journal has them."""
+        self._answered: dict[JournalKey, tuple[str, Answer]] = {}
+        """The payload and the answer, as the journal has them."""
         self.sums = Sums()
         self.pairs: Counter[tuple[str, str]] = Counter()
         """How often a question (by its key) was served the answer to another one."""
@@ -224,7 +219,7 @@ class World:
 
     def _replay(self, seen: Observed, execution: Execution) -> bool:
         """Whether the id was answered before; with another payload it is refused."""
-        known = self._answered.get(identity(execution.request))
+        known = self._answered.get(JournalKey.of(execution.request))
         if known is None:
             return False
         payload, answer = known
@@ -243,7 +238,7 @@ class World:
             return False
         call = self._calls[match.leader]
         self._count(seen, "coalesced", _name(call.answer), call.answer.cost_usd)
-        self._answered[identity(execution.request)] = wire.hashed(execution).payload_hash, call.answer
+        self._answered[JournalKey.of(execution.request)] = wire.hashed(execution).payload_hash, call.answer
         self._alike(seen, execution, text, call.execution.content_hash, match.similarity)
         if lookup.may_write(execution):
             call.followers.append(execution)
@@ -260,7 +255,7 @@ class World:
         # Whether two answers say the same is all that matters of their words; what is not known never does.
         words = seen.request.request_id if seen.says == UNSAID else f"{seen.says:x}"
         answer = Answer(words, target.provider, target.model, seen.usage, cost_usd=usd)
-        self._answered[identity(execution.request)] = wire.hashed(execution).payload_hash, answer
+        self._answered[JournalKey.of(execution.request)] = wire.hashed(execution).payload_hash, answer
         call = _Call(execution, candidate, answer)
         # Nobody else has its id: whoever comes with it again is told what stands, or refused.
         self._calls[candidate.key] = call
