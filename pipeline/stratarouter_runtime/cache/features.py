@@ -14,7 +14,15 @@ from stratarouter_runtime.cache.marks import emoticons, letters, unspaced, witho
 from stratarouter_runtime.cache.normalise import PART, ROLE_END, TURN
 from stratarouter_runtime.cache.quantities import Number, Token, units_of
 from stratarouter_runtime.cache.tokens import read_tokens
-from stratarouter_runtime.cache.words import UNIT_CATEGORIES, canonical, content_key, denies, is_filler, stem
+from stratarouter_runtime.cache.words import (
+    UNIT_CATEGORIES,
+    canonical,
+    content_key,
+    denies,
+    is_filler,
+    opposed_forms,
+    stem,
+)
 from stratarouter_runtime.cache.written import Written
 from stratarouter_runtime.plain import cached_property
 
@@ -185,7 +193,7 @@ class Features:
     @cached_property
     def opposites(self) -> frozenset[str]:
         """The words that have an opposite."""
-        return frozenset(form for token in self._tokens for form in _opposed(_said(token)))
+        return frozenset(form for token in self._tokens for form in opposed_forms(_said(token)))
 
     @cached_property
     def tense(self) -> str:
@@ -269,8 +277,7 @@ class Features:
         """Each word, and two or three in a row written as one, of letters and digits alone."""
         parts = [part for token in self._tokens[:MAX_SPELT_TOKENS] if (part := _squashed(token.text))]
         pairs = [one + other for one, other in pairwise(parts)]
-        triples = (pair + third for pair, third in zip(pairs, parts[2:], strict=False))
-        return frozenset((*parts, *pairs, *triples))
+        return frozenset((*parts, *pairs, *(pair + third for pair, third in zip(pairs, parts[2:], strict=False))))
 
 
 def features(text: str) -> tuple[Features, ...]:
@@ -281,14 +288,7 @@ def features(text: str) -> tuple[Features, ...]:
     return tuple(Features(role, content) for role, _, content in turns)
 
 
-_OPPOSED = frozenset(opposites.OPPOSITES)
 _DATE_WORDS = frozenset().union(*(lexicon.MONTHS, lexicon.WEEKDAYS, lexicon.RELATIVE_DAYS, lexicon.PERIODS))
-
-
-@lru_cache(maxsize=32_768)
-def _opposed(word: str) -> tuple[str, ...]:
-    """The forms of ``word`` that have an opposite."""
-    return tuple(form for form in dict.fromkeys((word, stem(word), word.removesuffix("ly"))) if form in _OPPOSED)
 
 
 @lru_cache(maxsize=8_192)

@@ -66,6 +66,15 @@ def denies(word: str) -> bool:
 
 
 @lru_cache(maxsize=32_768)
+def opposed_forms(word: str) -> tuple[str, ...]:
+    """The forms of ``word`` that have an opposite: "includes" and "including" are forms of "include"."""
+    root = stem(word)
+    base = f"{root}e"
+    forms = (word, root, word.removesuffix("ly"), base if word.startswith(base) or word == f"{root}ing" else "")
+    return tuple(form for form in dict.fromkeys(forms) if form in opposites.OPPOSITES)
+
+
+@lru_cache(maxsize=32_768)
 def content_key(word: str) -> str | None:
     """What a word adds to the content; None for a filler."""
     if is_filler(word):
