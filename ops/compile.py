@@ -34,7 +34,7 @@ MODULES = {
         *("deadlines", "drafts", "json_bytes", "port_values", "records", "room", "routes", "told"),
         *("usage_deltas", "validation", "wire", "wire_results"),
     ),
-    "cache": ("controlled", "memory", "normalise", "shelf"),
+    "cache": ("cases", "controlled", "memory", "normalise", "shelf"),
     "engine": (
         *("accept", "asking", "budgets", "calls", "coalesce", "engine", "fills", "gates", "later", "lookup", "perform"),
         *("places", "respond", "shadows", "spread", "tokens", "work"),

@@ -25,6 +25,12 @@ from stratarouter_runtime.cache.guard import create_guard
         ("what does :D mean", "what does :P mean", "guard:symbol"),
         ("what does ;) mean", "what does :) mean", "guard:symbol"),
         ("what does <3 mean", "what does </3 mean", "guard:symbol"),
+        ("what is the value of G", "what is the value of g", "guard:entity"),
+        ("what is the ASCII code of A", "the ascii code of a", "guard:entity"),
+        ("what does K stand for", "what does k stand for", "guard:entity"),
+        ("solve A + a = 5", "solve a + A = 5", "guard:entity"),
+        ("what is the sha-256 hash of Hello", "give me the SHA-256 of hello", "guard:entity"),
+        ("what does getData do", "what does GetData do", "guard:entity"),
     ],
 )
 def test_a_letter_or_a_face_that_says_something_else_is_refused(asked: str, stored: str, reason: str) -> None:
@@ -46,6 +52,9 @@ def test_a_letter_or_a_face_that_says_something_else_is_refused(asked: str, stor
         ("how do I reset my password :D?", "how do I reset my password?"),
         ("how do I reset a password (the old one:)", "how do I reset a password (the old one)"),
         ("Write A Story About Love", "write a story about love"),
+        ("Is vitamin C good for you", "is vitamin c good for you"),
+        ("what is the ASCII code of the letter Q", "the ASCII code of the letter Q please"),
+        ("open a GitHub issue", "open a github issue"),
         ("It bit me. A dog did it, what now", "it bit me. a dog did it, what now"),
     ],
 )

@@ -5,7 +5,8 @@ compatibility forms, case, runs of white space and the full stop or question mar
 
 - code (fences and backticks) and quoted strings, character for character;
 - superscripts, subscripts, fractions and circled digits, which plain NFKC would turn into other numbers (10² into 102);
-- the case of paths, flags, mixed identifiers, and of words that mean something else in capitals (US, WHO, Mb, Polish);
+- the case of paths, flags, mixed identifiers, and of words that mean something else in capitals (US, WHO, Mb, Polish),
+  of lone letters where a text is about letters or a formula, of all where it is about their encoding (``cases``);
 - the lines of a message that has indented lines, because there the layout may be code.
 """
 
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, wraps
 from hashlib import blake2b
 from typing import Any
+
+from stratarouter_runtime.cache.cases import CASE_MATTERS, LONE, MEANING_IN_CAPITALS, is_of_encodings, is_of_letters
 
 Fold = Callable[[str], str]
 
@@ -57,16 +60,8 @@ _CAPITAL, _BREAK = b"A", b" "
 _CLASSES = bytes(ord("A") if 65 <= at <= 90 else ord(" ") if not _WORD.match(chr(at)) else 0 for at in range(256))
 """Of ASCII: a capital, what ends a word, anything else."""
 _LETTERS = re.compile(r"[^\W\d_]+")
-CASE_MATTERS = re.compile(r"https?://|[/~.]*/|-|.*[_\\]|(?=.*\d)(?=.*[a-z])(?=.*[A-Z])")
+_ARTICLE = re.compile(r"A\s+[^\W\d_]{2}")
 _KEPT_COMPATIBILITY = ("<super>", "<sub>", "<fraction>", "<circle>")
-
-OTHER_WORDS = ("US", "IT", "WHO", "AIDS", "RAM", "PET", "SAT", "ACT", "ICE", "Polish")
-_OTHER_UNITS = (
-    *("Mb", "Gb", "Kb", "Tb", "MB", "GB", "KB", "TB", "kB"),
-    *("mW", "MW", "MPa", "mPa", "mA", "MA", "mV", "MV"),
-)
-MEANING_IN_CAPITALS = frozenset((*OTHER_WORDS, *_OTHER_UNITS))
-"""Words that lower case would turn into other words or units. Short on purpose: each one costs exact hits."""
 
 
 def content_key(scope: str, messages: Sequence[Mapping[str, Any]]) -> str:
@@ -243,9 +238,12 @@ def _compatible_character(found: re.Match[str]) -> str:
 
 def _lowered(text: str) -> str:
     # lower(), not casefold(): casefold makes German "Maße" (dimensions) and "Masse" (mass) one word.
-    if text.isascii() and text == text.lower():
+    lowered = text.lower()
+    if lowered == text and text.isascii():
         return text
-    return _capitals_lowered(text) if text.isascii() else _WORD.sub(lambda word: _lowered_word(word[0]), text)
+    if is_of_encodings(lowered):
+        return text[:1].lower() + text[1:]
+    return _capitals_lowered(text) if text.isascii() else _words_lowered(text, lone=_has_lone(text))
 
 
 def _capitals_lowered(text: str) -> str:
@@ -256,14 +254,26 @@ def _capitals_lowered(text: str) -> str:
     """
     classes = text.encode().translate(_CLASSES)
     pieces: list[str] = []
-    done, at = 0, classes.find(_CAPITAL)
+    done, at, lone = 0, classes.find(_CAPITAL), False
     while at >= 0:
         start, end = classes.rfind(_BREAK, done, at) + 1 or done, classes.find(_BREAK, at)
         end = end if end >= 0 else len(text)
-        pieces += text[done:start], _lowered_word(text[start:end])
+        word = text[start:end]
+        pieces += text[done:start], _lowered_word(word)
+        lone = lone or ((end - start == 1 or not word.isalnum()) and _has_lone(word))
         done, at = end, classes.find(_CAPITAL, end)
+    if lone:
+        return _words_lowered(text, lone=True)
     pieces.append(text[done:])
     return "".join(pieces)
+
+
+def _words_lowered(text: str, *, lone: bool) -> str:
+    """``lone``: letters that stand alone may be symbols."""
+    if not (lone and is_of_letters(text)):
+        return _WORD.sub(lambda word: _lowered_word(word[0]), text)
+    article = "a" if _ARTICLE.match(text) else ""
+    return article + _WORD.sub(lambda word: _lowered_but_lone(word[0]), text[len(article) :])
 
 
 @_kept(KEPT_WORDS, KEPT_WORD_CHARS)
@@ -271,3 +281,16 @@ def _lowered_word(word: str) -> str:
     if word.islower() or CASE_MATTERS.match(word):
         return word
     return _LETTERS.sub(lambda run: run[0] if run[0] in MEANING_IN_CAPITALS else run[0].lower(), word)
+
+
+def _lowered_but_lone(word: str) -> str:
+    if CASE_MATTERS.match(word):
+        return word
+    kept = {match.start() for match in LONE.finditer(word) if match[0] != "I"} if _has_lone(word) else set()
+    return _LETTERS.sub(
+        lambda run: run[0] if run.start() in kept or run[0] in MEANING_IN_CAPITALS else run[0].lower(), word
+    )
+
+
+def _has_lone(text: str) -> bool:
+    return any("A" <= match[0] <= "Z" and match[0] != "I" for match in LONE.finditer(text))

@@ -8,8 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from stratarouter_runtime.cache.cases import (
+    CASE_MATTERS,
+    LONE,
+    MEANING_IN_CAPITALS,
+    OTHER_WORDS,
+    is_of_encodings,
+    is_of_letters,
+)
 from stratarouter_runtime.cache.lexicon import words_in
-from stratarouter_runtime.cache.normalise import CASE_MATTERS, MEANING_IN_CAPITALS, OTHER_WORDS, folded_text
+from stratarouter_runtime.cache.normalise import folded_text
 from stratarouter_runtime.cache.quantities import Token
 from stratarouter_runtime.cache.tokens import quotations
 from stratarouter_runtime.cache.words import is_filler
@@ -40,10 +48,12 @@ _SPACES_A_TAB = 8
 _TELLING_WORDS = re.compile(rf"\b(?:{'|'.join(OTHER_WORDS)})\b", re.IGNORECASE)
 _TELLING_UNITS = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(MEANING_IN_CAPITALS - set(OTHER_WORDS))})(?![^\W_])")
 _CODE = re.compile(r"`([^`\n]+)`")
+_PRONOUN = frozenset("iI")
 _NO_LETTERS = re.compile(r"[\W_]+")
 _TITLED = re.compile(r"(?<![^\W_])[A-Z][a-z]+(?![^\W_])")
 _WORD = re.compile(r"[^\s\"'“”(),;`]+")
-_MAY_MATTER = re.compile(r"[/~\\_\d-]")
+_MAY_MATTER = re.compile(r"[/~\\_\d=-]|[a-z][A-Z]")
+_CAMEL = re.compile(r"[A-Z][a-z]+[A-Z]")
 _END_MARKS = " .?!"
 _SENTENCE = 3
 _NOTHING: Counter[str] = Counter()
@@ -319,7 +329,16 @@ def _cased(text: str) -> Iterator[str]:
         yield match[0] if match[0] in MEANING_IN_CAPITALS and not loud else match[0].lower()
     for match in _TELLING_UNITS.finditer(text):
         yield match[0].replace("kB", "KB")
-    if _MAY_MATTER.search(text) is not None:
+    if is_of_encodings(text.lower()):
+        # But for the capital that begins a text.
+        yield from (word[0].rstrip(_AFTER_WORDS) for word in _WORD.finditer(text[:1].lower() + text[1:]))
+    elif _MAY_MATTER.search(text) is not None:
         for match in _WORD.finditer(text):
-            if CASE_MATTERS.match(match[0]):
+            if CASE_MATTERS.match(match[0]) or _CAMEL.match(match[0]):
                 yield match[0].rstrip(_AFTER_WORDS)
+    letters = [letter for letter in LONE.findall(text) if letter not in _PRONOUN]
+    if letters and is_of_letters(text):
+        yield from letters
+        # Of one that is there in both cases which comes where: "x = 5, X = ?".
+        for small in set(letters) & {letter.lower() for letter in letters if letter.isupper()}:
+            yield "".join(letter for letter in letters if letter.lower() == small)
