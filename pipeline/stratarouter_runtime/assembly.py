@@ -16,6 +16,7 @@ from stratarouter_runtime.cache import create_cache, create_evidence
 from stratarouter_runtime.cache.controlled import ControlledCache
 from stratarouter_runtime.cache.guard import SETTINGS, create_guard
 from stratarouter_runtime.cache.shelf import Held
+from stratarouter_runtime.cache.statements import contradiction
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.embedders import create_embedder
@@ -148,7 +149,8 @@ class Assembly:
     def _new_trials(self, comparer: Comparer | None) -> Trials:
         config = self.config
         if comparer is None:
-            comparer = AnswerComparer(self.embedder) if config.cache_comparer is None else load(config)
+            own = config.cache_comparer is None
+            comparer = AnswerComparer(self.embedder, contradiction) if own else load(config)
         shared = None
         if config.cache_enabled:
             shared = create_evidence(config, clock=self.clock, eager=self.routes.is_bounded(config))

@@ -25,8 +25,10 @@ from stratarouter_runtime.cache.guard import LENIENT, STRICT, RuleGuard, Setting
 from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.cache.normalise import content_key
 from stratarouter_runtime.cache.pairs import Pair, read
+from stratarouter_runtime.cache.statements import contradiction
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.embedders import LocalEmbedder, local_available
+from stratarouter_runtime.engine.compare import AnswerComparer
 from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheQuery
 from stratarouter_runtime.ports import Guard
 from stratarouter_runtime.records import Answer
@@ -61,6 +63,25 @@ def show(line: str) -> None:
 
 def say(name: str, score: Score) -> None:
     show(f"{name}: precision {score.precision}, recall {score.recall} ({score.right} right, {score.wrong} wrong)")
+
+
+async def test_answers_that_contradict_each_other_are_told_from_those_in_other_words() -> None:
+    with (Path(__file__).parent.parent / "data/answer_pairs.csv").open(newline="") as file:
+        pairs = [
+            (Answer(kept, "p", "m"), Answer(fresh, "p", "m"), same == "true") for same, kept, fresh in csv.reader(file)
+        ]
+    embedder = LocalEmbedder()
+    await embedder.start()
+    try:
+        judged = [(same, await AnswerComparer(embedder, contradiction).same("", *two)) for *two, same in pairs[1:]]
+        bare = [(same, await AnswerComparer(embedder).same("", *two)) for *two, same in pairs[1:]]
+    finally:
+        await embedder.stop()
+    for name, found in (("with sentences", judged), ("by vectors and figures alone", bare)):
+        right, wrong = found.count((True, True)), found.count((False, True))
+        show(f"answers that say the same {name}: {right} of 40 found, and {wrong} of 40 contradictions taken for it")
+    assert judged.count((False, True)) == 0
+    assert judged.count((True, True)) >= 18
 
 
 async def test_labelled_pairs_held_out_from_the_fit(bench_data: Path) -> None:

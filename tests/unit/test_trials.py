@@ -324,6 +324,34 @@ async def test_answers_are_the_same_by_their_words_or_their_vectors(
     assert await AnswerComparer(Embeds()).same("q", said(kept), said(fresh)) is embedded
 
 
+async def test_answers_that_contradict_each_other_are_not_the_same_however_alike_their_vectors() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def contradiction(kept: str, fresh: str) -> str | None:
+        asked.append((kept, fresh))
+        return "guard:negation" if " not " in fresh else None
+
+    judge = AnswerComparer(Embeds(), contradiction)
+    assert await judge.same("q", said("This is free."), said("That is free."))
+    assert not await judge.same("q", said("This is free."), said("This is not free."))
+    assert asked == [("This is free.", "That is free."), ("This is free.", "This is not free.")]
+
+
+async def test_all_of_a_long_answer_is_compared() -> None:
+    judge = AnswerComparer(Embeds())
+    long = " ".join(["tic tac toe"] * 200)
+    assert await judge.same("q", said(long), said(f"{long} tack"))
+    ends = " ".join(["no nay never"] * 100)
+    assert not await judge.same("q", said(long), said(f"{long} {ends}"))
+    assert not await judge.same("q", said(f"{long} {ends}"), said(long))
+
+
+async def test_answers_longer_than_is_compared_are_no_evidence() -> None:
+    long = "word " * 4_000
+    assert await AnswerComparer(Embeds()).same("q", said(long), said(f"{long} more")) is None
+    assert await AnswerComparer(Embeds()).same("q", said(long), said(long)) is True
+
+
 async def test_calls_of_tools_are_the_same_by_function_and_arguments() -> None:
     def called(identity: str, city: str) -> Answer:
         function = {"name": "weather", "arguments": f'{{"city": "{city}"}}'}

@@ -339,3 +339,13 @@ RULES: tuple[Rule, ...] = (
     _tense,
     other_order,
 )
+FACTS: tuple[Rule, ...] = (
+    *(_number, _unit, _date, _operator, _token, _polarity, _negation, _category, _direction),
+    *(sides_changed, roles_changed, other_letters, _code, _case, other_order),
+)
+"""Those that make another statement too, not only another question."""
+
+
+def contradiction(one: Features, other: Features) -> str | None:
+    """The first reason why two statements in much the same words do not say the same, or None."""
+    return next((reason for rule in FACTS if (reason := rule(one, other)) is not None), None)
