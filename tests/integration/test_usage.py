@@ -458,6 +458,69 @@ async def test_a_usage_process_without_its_topic_is_not_ready_until_the_topic_is
         await usage.stop()
 
 
+async def test_of_two_usage_processes_both_are_ready_and_what_is_not_fetched_is_behind(
+    ready_config: RuntimeConfig, tmp_path: Path
+) -> None:
+    """Only the group's leader knew the topic by what it was asked for: the other one was unready and was started anew
+    every 90 s, with a rebalance each time.
+    """
+    both = [UsageSupervisor(ready_config, Metrics()) for _ in range(2)]
+    try:
+        for usage in both:
+            await usage.start()
+        for usage in both:
+            assert await _said(usage, "0 records behind", timeout_s=120) == (True, "0 records behind")
+    finally:
+        for usage in both:
+            await usage.stop()
+
+
+async def test_deltas_that_no_fetch_has_brought_are_told_as_behind(
+    ready_config: RuntimeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A join that wedges fetches nothing, so no end is known: it was behind by nothing, and was left alone."""
+    config = ready_config
+    accounts = UsageAccounts(config.database_url)
+    await accounts.start()
+    processor = UsageProcessor(config, accounts, (), tmp_path)
+    await processor.start()
+    try:
+        async with asyncio.timeout(60):
+            while processor.joining is not None or await processor.lag():
+                await asyncio.sleep(0.1)
+        monkeypatch.setattr(processor.app.consumer, "highwater", _unknown)
+        assert await processor.lag() == 0
+        monkeypatch.setattr(processor.app.consumer, "position", _at_the_beginning)
+        await _write_deltas(config, 3)
+        async with asyncio.timeout(20):
+            while await processor.lag() != 3:
+                await asyncio.sleep(0.1)
+    finally:
+        await processor.stop()
+        await accounts.stop()
+
+
+def _unknown(place: object) -> None:
+    del place
+
+
+async def _at_the_beginning(place: object) -> int:
+    del place
+    return 0
+
+
+async def _write_deltas(config: RuntimeConfig, count: int) -> None:
+    producer = kafka_client.producer(config)
+    await producer.start()
+    try:
+        for number in range(count):
+            stamp = int(time.time() * 1000)
+            delta = Delta(f"d{number}", "lane", 1, number, number, stamp, "acme", "support", "m", {}, {}, ())
+            await producer.send_and_wait(config.topic(config.usage_deltas_topic), encode(delta))
+    finally:
+        await producer.stop()
+
+
 async def _said(usage: UsageSupervisor, wanted: str, timeout_s: float = 60.0) -> tuple[bool, str]:
     """What the supervisor says of its process, as soon as it is ``wanted`` or the time is up."""
     deadline = time.monotonic() + timeout_s

@@ -56,6 +56,13 @@ class _ReadCommittedThread(AIOKafkaConsumerThread):
         finally:
             self.consumer.in_transaction = False
 
+    def topic_partitions(self, topic: str) -> int | None:
+        """How many partitions ``topic`` has, None where it does not exist: by what the client was told. Faust asks
+        what the group was assigned by, which its leader alone keeps.
+        """
+        found = None if self._consumer is None else self._consumer.partitions_for_topic(topic)
+        return len(found) if found else None
+
 
 class _ReadCommittedConsumer(Consumer):
     """Commits behind the last delta that was acknowledged. One agent acknowledges a partition's deltas in their order,
@@ -217,9 +224,13 @@ class UsageProcessor:
         consumer = self.app.consumer
         behind = len(consumer.unacked)
         async with asyncio.timeout(POSITION_TIMEOUT_S):
-            for place in consumer.assignment():
-                position, end = await consumer.position(place), consumer.highwater(place)
-                behind += max(0, (end or 0) - (position or 0))
+            ends = {place: consumer.highwater(place) for place in consumer.assignment()}
+            unread = [place for place, end in ends.items() if end is None]
+            if unread:
+                # No fetch has brought their ends yet, and where a join has wedged none ever will.
+                ends |= await consumer.highwaters(*unread)
+            for place, end in ends.items():
+                behind += max(0, (end or 0) - (await consumer.position(place) or 0))
         return behind
 
     # -- deltas ------------------------------------------------------------------------------------------------
