@@ -43,6 +43,7 @@ __all__ = [
     "RouteTable",
     "api_keys",
     "check_confidence",
+    "chooses_a_model",
     "order_targets",
     "params_over",
 ]
@@ -167,6 +168,14 @@ def order_targets(route: Route, request_id: str) -> tuple[Target, ...]:
             return (first, *(target for target in route.targets if target is not first))
         point -= first.weight
     return route.targets
+
+
+def chooses_a_model(route: Route) -> bool:
+    """Whether ``route``'s weights choose among models or parameters, not only among providers of one model."""
+    if not route.weighted:
+        return False
+    one = route.targets[0]
+    return any(target.model != one.model or target.params != one.params for target in route.targets)
 
 
 def api_keys(spec: ProviderSpec, config: RuntimeConfig) -> tuple[SecretStr | None, ...]:

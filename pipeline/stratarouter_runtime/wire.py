@@ -446,14 +446,16 @@ def hashed(execution: Execution) -> Execution:
     return execution
 
 
-def scope_of(route: Route, request: Request) -> str:
+def scope_of(route: Route, request: Request, drawn: Target | None = None) -> str:
     """Hex digest of everything an answer depends on besides the user's words.
 
-    Tenant (unless the route shares its answers), route, targets, system prompt and parameters.
+    Tenant (unless the route shares its answers), route, targets, system prompt and parameters; and of a route whose
+    weights choose among models the one that is ``drawn``, so that the answers of its arms are not mixed.
     """
     tenant = None if route.cache.share_across_tenants else request.context.tenant
     targets = [[target.provider, target.model, target.params] for target in route.targets]
-    return _digest([tenant, route.route_id, targets, route.system_prompt, route.params | request.params])
+    parts = [tenant, route.route_id, targets, route.system_prompt, route.params | request.params]
+    return _digest(parts if drawn is None else [*parts, drawn.model, drawn.params])
 
 
 def _digest(parts: list[Any]) -> str:

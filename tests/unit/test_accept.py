@@ -59,6 +59,24 @@ def test_the_scope_is_the_same_when_it_is_kept_and_when_it_is_made() -> None:
         assert [acceptor.accept(one, None).scope for one in REQUESTS] == made
 
 
+def arms(*models: str) -> RouteTable:
+    targets = [{"provider": name, "model": model, "weight": 1} for name, model in zip("pq", models, strict=True)]
+    providers = {name: {"kind": "simulator", "base_url": f"http://127.0.0.1/{name}"} for name in "pq"}
+    return RouteTable.from_dict({"providers": providers, "routes": {"a": {"targets": targets}}})
+
+
+@pytest.mark.parametrize(("models", "scopes"), [(("small", "large"), 2), (("small", "small"), 1)])
+def test_answers_of_one_arm_are_not_served_to_the_other_and_those_of_one_model_are_shared(
+    models: tuple[str, str], scopes: int
+) -> None:
+    acceptor = Acceptor(RuntimeConfig(), arms(*models))
+    made = [acceptor.accept(request(n), None) for n in range(64)]
+    assert len({one.targets[0].provider for one in made}) == 2
+    assert len({one.scope for one in made}) == scopes
+    assert len({(one.scope, one.targets[0].model) for one in made}) == scopes
+    assert len({one.content_hash for one in made if one.request.messages == made[0].request.messages}) <= scopes
+
+
 def test_a_changed_route_has_another_scope() -> None:
     acceptor = Acceptor(RuntimeConfig(), table())
     before = acceptor.accept(REQUESTS[0], None).scope

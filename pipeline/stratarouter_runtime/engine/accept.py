@@ -15,7 +15,14 @@ from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.drafts import Draft, Words
 from stratarouter_runtime.errors import DeadlineExceededError
 from stratarouter_runtime.records import Context, Coordinates, Execution, Header, Request, Target, Vector
-from stratarouter_runtime.routes import Route, RouteTable, check_confidence, order_targets, params_over
+from stratarouter_runtime.routes import (
+    Route,
+    RouteTable,
+    check_confidence,
+    chooses_a_model,
+    order_targets,
+    params_over,
+)
 from stratarouter_runtime.telemetry.logs import event
 
 log = logging.getLogger("stratarouter.accept")
@@ -151,10 +158,11 @@ class Acceptor:
         check_confidence(route, request.decision)
         if self._tells_of_vectors and request.embedding is None:
             self._tell_of_vectors()
-        scope = self._scope(route, request)
+        targets = order_targets(route, request.request_id)
+        scope = self._scope(route, request, targets[0] if chooses_a_model(route) else None)
         return Execution(
             request=request,
-            targets=_with_route_params(route, order_targets(route, request.request_id)),
+            targets=_with_route_params(route, targets),
             system_prompt=route.system_prompt,
             scope=scope,
             content_hash=content_key(scope, request.messages),
@@ -177,10 +185,12 @@ class Acceptor:
             remedy="set embedder to 'local' or 'openai', give requests their embedding, or set embedder to 'none'",
         )
 
-    def _scope(self, route: Route, request: Request) -> str:
-        """Made once for all requests of a tenant and route that bring neither parameters nor a target of their own."""
-        if request.params or request.decision.provider is not None:
-            return wire.scope_of(route, request)
+    def _scope(self, route: Route, request: Request, drawn: Target | None) -> str:
+        """Made once for all requests of a tenant and route that bring neither parameters nor a target of their own, and
+        have none drawn.
+        """
+        if request.params or request.decision.provider is not None or drawn is not None:
+            return wire.scope_of(route, request, drawn)
         key = (request.decision.route_id, request.context.tenant)
         scope = self._scopes.get(key)
         if scope is None:
