@@ -38,6 +38,8 @@ def same(ours: Any, theirs: Any) -> bool:
         ("Restart my iPhone", "restart my iphone"),
         ("ASCII art of a Cat", "ascii art of a cat"),
         ("WHAT IS A DOG", "what is a dog"),
+        ("A symbol is what", "a symbol is what"),
+        ("Über Plan B und C++", "über plan b und c++"),
     ],
 )
 def test_the_same_words_in_another_dress_share_a_key(ours: str, theirs: str) -> None:
@@ -69,6 +71,7 @@ def test_the_same_words_in_another_dress_share_a_key(ours: str, theirs: str) -> 
         ("decode aGVsbG8gQQ==", "decode agVsbG8gQQ=="),
         ("decode YWJj=", "decode YWJJ="),
         ("the MD5 of Hello", "the MD5 of hello"),
+        ("read this: " + "and so on " * 100 + "G", "read this: " + "and so on " * 100 + "g"),
         ("if x:\n    y()\nz()", "if x:\n    y()\n    z()"),
     ],
 )
@@ -137,7 +140,9 @@ def test_the_short_way_to_the_end_marks_takes_off_what_the_pattern_does(text: st
 @given(st.text("abIZ \t\x1f09\"'(),;/-_.", max_size=60))
 def test_the_short_way_to_words_with_capitals_lowers_as_every_word_would_be(text: str) -> None:
     words = normalise._WORD.sub(lambda word: normalise._lowered_word(word[0]), text)
-    assert normalise._capitals_lowered(text) == words
+    assert normalise._capitals_lowered(text, letters_tell=False) == words
+    words = normalise._WORD.sub(lambda word: normalise._lowered_but_lone(word[0]), text)
+    assert normalise._capitals_lowered(text, letters_tell=True) == words
 
 
 @given(st.text("ab I", max_size=40))

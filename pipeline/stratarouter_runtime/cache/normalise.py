@@ -243,10 +243,15 @@ def _lowered(text: str) -> str:
         return text
     if is_of_encodings(lowered):
         return text[:1].lower() + text[1:]
-    return _capitals_lowered(text) if text.isascii() else _words_lowered(text, lone=_has_lone(text))
+    # Lone letters of long texts keep their case unseen: nobody types such a text twice.
+    long = len(text) > KEPT_CHARS
+    if text.isascii():
+        return _capitals_lowered(text, letters_tell=long)
+    lower = _lowered_but_lone if long or (_has_lone(text) and is_of_letters(text)) else _lowered_word
+    return _WORD.sub(lambda word: lower(word[0]), text)
 
 
-def _capitals_lowered(text: str) -> str:
+def _capitals_lowered(text: str, *, letters_tell: bool) -> str:
     """ASCII ``text``, in which only words with a capital can change; most have none.
 
     Bytes that say capital, end of a word or neither are searched for the first two. A pattern tried at every word
@@ -255,25 +260,19 @@ def _capitals_lowered(text: str) -> str:
     classes = text.encode().translate(_CLASSES)
     pieces: list[str] = []
     done, at, lone = 0, classes.find(_CAPITAL), False
+    if letters_tell and _ARTICLE.match(text):
+        pieces, done, at = ["a"], 1, classes.find(_CAPITAL, 1)
     while at >= 0:
         start, end = classes.rfind(_BREAK, done, at) + 1 or done, classes.find(_BREAK, at)
         end = end if end >= 0 else len(text)
         word = text[start:end]
-        pieces += text[done:start], _lowered_word(word)
-        lone = lone or ((end - start == 1 or not word.isalnum()) and _has_lone(word))
+        pieces += text[done:start], _lowered_but_lone(word) if letters_tell else _lowered_word(word)
+        lone = lone or (not letters_tell and (end - start == 1 or not word.isalnum()) and _has_lone(word))
         done, at = end, classes.find(_CAPITAL, end)
-    if lone:
-        return _words_lowered(text, lone=True)
+    if lone and is_of_letters(text):
+        return _capitals_lowered(text, letters_tell=True)
     pieces.append(text[done:])
     return "".join(pieces)
-
-
-def _words_lowered(text: str, *, lone: bool) -> str:
-    """``lone``: letters that stand alone may be symbols."""
-    if not (lone and is_of_letters(text)):
-        return _WORD.sub(lambda word: _lowered_word(word[0]), text)
-    article = "a" if _ARTICLE.match(text) else ""
-    return article + _WORD.sub(lambda word: _lowered_but_lone(word[0]), text[len(article) :])
 
 
 @_kept(KEPT_WORDS, KEPT_WORD_CHARS)
@@ -283,6 +282,7 @@ def _lowered_word(word: str) -> str:
     return _LETTERS.sub(lambda run: run[0] if run[0] in MEANING_IN_CAPITALS else run[0].lower(), word)
 
 
+@_kept(KEPT_WORDS, KEPT_WORD_CHARS)
 def _lowered_but_lone(word: str) -> str:
     if CASE_MATTERS.match(word):
         return word
