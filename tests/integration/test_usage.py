@@ -16,12 +16,14 @@ import asyncpg
 import httpx
 import orjson
 import pytest
+from aiokafka import TopicPartition
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
+from stratarouter_runtime.errors import BrokerError
 from stratarouter_runtime.journal.migrations import migrate
 from stratarouter_runtime.journal.usage import UsageAccounts
-from stratarouter_runtime.processors import kafka_client, usage_process, usage_supervisor
+from stratarouter_runtime.processors import kafka_client, usage_consumer, usage_process, usage_supervisor
 from stratarouter_runtime.processors.tail import Tail
 from stratarouter_runtime.processors.usage import UsageProcessor
 from stratarouter_runtime.processors.usage_supervisor import UsageSupervisor
@@ -31,6 +33,7 @@ from stratarouter_runtime.testing.simulator import Simulator, SimulatorSettings
 from stratarouter_runtime.tools.status import look
 from stratarouter_runtime.usage_deltas import SUMS, Delta, DeltaWriter, UsageRecord, decode_usage, encode, line_of
 from support.books import add_up, only_kinds
+from support.cluster import committed
 from support.fleet import Seen, Watch, WorkerProcess, produce, request, write_routes
 
 pytestmark = pytest.mark.stack
@@ -500,6 +503,50 @@ async def test_deltas_that_no_fetch_has_brought_are_told_as_behind(
         await accounts.stop()
 
 
+async def test_a_delta_that_faust_loses_on_its_way_is_not_committed_over_and_is_counted_anew(
+    ready_config: RuntimeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fetch that a rebalance broke off had moved the position: what it brought was passed over by the next commit,
+    and 153 responses of 20,000 were in no account.
+    """
+    config = ready_config
+    monkeypatch.setattr(usage_consumer, "PASSED_OVER_S", 0.5)
+    accounts = UsageAccounts(config.database_url)
+    await accounts.start()
+    losing = UsageProcessor(config, accounts, (), tmp_path / "losing")
+    deliver = losing.app.consumer.callback
+
+    async def lose_one(message: Any) -> None:
+        if message.offset != 2:
+            await deliver(message)
+
+    losing.app.consumer.callback = lose_one
+    try:
+        await losing.start()
+        await _write_deltas(config, 6, partition=1)
+        async with asyncio.timeout(60):
+            while losing.counted < 5:
+                losing.check()
+                await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            while losing._consumer.passed_over() is None:
+                await asyncio.sleep(0.05)
+        with pytest.raises(BrokerError, match="usage-deltas-1@2 was read and not counted"):
+            losing.check()
+        assert await losing.lag() == 1
+    finally:
+        await losing.stop()
+    assert (await committed(config, "usage"))[TopicPartition(losing._topic, 1)].offset == 2
+    anew = UsageProcessor(config, accounts, (), tmp_path / "anew")
+    try:
+        await anew.start()
+        assert sum((await _counted(config, 6))["acme"].values()) > 0
+        anew.check()
+    finally:
+        await anew.stop()
+        await accounts.stop()
+
+
 def _unknown(place: object) -> None:
     del place
 
@@ -509,14 +556,15 @@ async def _at_the_beginning(place: object) -> int:
     return 0
 
 
-async def _write_deltas(config: RuntimeConfig, count: int) -> None:
+async def _write_deltas(config: RuntimeConfig, count: int, partition: int | None = None) -> None:
     producer = kafka_client.producer(config)
     await producer.start()
     try:
         for number in range(count):
             stamp = int(time.time() * 1000)
-            delta = Delta(f"d{number}", "lane", 1, number, number, stamp, "acme", "support", "m", {}, {}, ())
-            await producer.send_and_wait(config.topic(config.usage_deltas_topic), encode(delta))
+            sums = {"requests": 1, "ok": 1, "exact": 1}
+            delta = Delta(f"d{number}", "lane", 1, number, number, stamp, "acme", "support", "m", sums, {}, ())
+            await producer.send_and_wait(config.topic(config.usage_deltas_topic), encode(delta), partition=partition)
     finally:
         await producer.stop()
 

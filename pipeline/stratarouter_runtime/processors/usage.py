@@ -13,17 +13,15 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import faust
-from aiokafka import AIOKafkaConsumer
-from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
-from faust.types import TP
 
 from stratarouter_runtime.config import RuntimeConfig
-from stratarouter_runtime.errors import InfrastructureError, InvalidRecordError
+from stratarouter_runtime.errors import BrokerError, InfrastructureError, InvalidRecordError
 from stratarouter_runtime.journal.usage import Spending, UsageAccounts, alert_record, window_record
 from stratarouter_runtime.processors import kafka_client
+from stratarouter_runtime.processors.usage_consumer import UsageConsumer, UsageTransport
 from stratarouter_runtime.route_file import Budget
 from stratarouter_runtime.telemetry.logs import event
 from stratarouter_runtime.usage_deltas import Delta, decode
@@ -44,50 +42,6 @@ LEAST_KEPT_S = 8 * 86_400.0
 """Ids of deltas outlive the deltas, which their topic keeps for 7 days: an older one cannot come again."""
 ALERT_PERCENTS = (80, 100)
 POSITION_TIMEOUT_S = 5.0
-
-
-class _ReadCommittedThread(AIOKafkaConsumerThread):
-    """Faust reads what was aborted unless it writes transactions itself, and its own are not to be relied on."""
-
-    def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
-        self.consumer.in_transaction = True
-        try:
-            return super()._create_worker_consumer(transport)
-        finally:
-            self.consumer.in_transaction = False
-
-    def topic_partitions(self, topic: str) -> int | None:
-        """How many partitions ``topic`` has, None where it does not exist: by what the client was told. Faust asks
-        what the group was assigned by, which its leader alone keeps.
-        """
-        found = None if self._consumer is None else self._consumer.partitions_for_topic(topic)
-        return len(found) if found else None
-
-
-class _ReadCommittedConsumer(Consumer):
-    """Commits behind the last delta that was acknowledged. One agent acknowledges a partition's deltas in their order,
-    so all before it are; Faust's own search for a gap stops for good at the markers and the aborted records of
-    transactions that a rebalance has hidden from it.
-    """
-
-    def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
-        return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
-
-    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Nothing looks for gaps."""
-
-    def _new_offset(self, tp: TP) -> int | None:
-        acked = self._acked[tp]
-        if not acked:
-            return None
-        offset: int = max(acked) + 1
-        acked.clear()
-        self._acked_index[tp].clear()
-        return offset
-
-
-class _ReadCommittedTransport(Transport):
-    Consumer = _ReadCommittedConsumer
 
 
 def due_alerts(
@@ -136,7 +90,7 @@ def faust_app(config: RuntimeConfig, datadir: Path) -> faust.App:
         topic_allow_declare=False,
         autodiscover=False,
     )
-    app.transport = _ReadCommittedTransport(app.conf.broker_consumer, app)
+    app.transport = UsageTransport(app.conf.broker_consumer, app)
     return app
 
 
@@ -219,10 +173,14 @@ class UsageProcessor:
             return f"topic {self._topic} does not exist"
         return None
 
+    @property
+    def _consumer(self) -> UsageConsumer:
+        return cast("UsageConsumer", self.app.consumer)
+
     async def lag(self) -> int:
         """Deltas and markers of transactions behind the end of the assigned partitions."""
-        consumer = self.app.consumer
-        behind = len(consumer.unacked)
+        consumer = self._consumer
+        behind = consumer.open()
         async with asyncio.timeout(POSITION_TIMEOUT_S):
             ends = {place: consumer.highwater(place) for place in consumer.assignment()}
             unread = [place for place, end in ends.items() if end is None]
@@ -232,6 +190,12 @@ class UsageProcessor:
             for place, end in ends.items():
                 behind += max(0, (end or 0) - (await consumer.position(place) or 0))
         return behind
+
+    def check(self) -> None:
+        """Raise BrokerError where a delta was read that nothing will ever count. Who starts anew reads it again."""
+        passed_over = self._consumer.passed_over()
+        if passed_over is not None:
+            raise BrokerError(f"{passed_over} was read and not counted", remedy="none is needed: it is read again")
 
     # -- deltas ------------------------------------------------------------------------------------------------
 

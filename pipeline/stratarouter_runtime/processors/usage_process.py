@@ -70,6 +70,7 @@ async def serve(config: RuntimeConfig) -> None:
             if starting.done():
                 await starting
             while starting.done() and not told.is_set():
+                processor.check()
                 await _tell(processor)
                 await asyncio.wait([ending], timeout=PROGRESS_EVERY_S)
             starting.cancel()
