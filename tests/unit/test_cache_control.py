@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +20,7 @@ from stratarouter_runtime.cache.memory import MemoryCache
 from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.errors import CacheUnavailableError, SchemaViolationError
 from stratarouter_runtime.feedback import Recent, wrong_answer
-from stratarouter_runtime.port_values import CacheEntry
+from stratarouter_runtime.port_values import CacheEntry, CacheHit, CacheMiss, CacheQuery
 from stratarouter_runtime.processors.cache_control import ControlReader
 from stratarouter_runtime.processors.control_resolve import MAX_AGE_MS, MAX_PENDING, Resolver
 from stratarouter_runtime.records import Answer, BatchVerdict, CacheCommand, CacheVerdict, Response
@@ -523,3 +524,75 @@ async def test_a_store_that_is_broken_off_or_never_ends_holds_no_command_up(
         backend.gate.set()
     await asyncio.wait([storing])
     assert storing.cancelled() == (ends == "cancelled")
+
+
+class Large(Slow):
+    """Holds so much that a walk over it takes until ``gate`` is open; the first ``failing`` come to nothing."""
+
+    def __init__(self, failing: int = 0) -> None:
+        super().__init__()
+        self.walks, self.failing = 0, failing
+
+    async def lookup(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss]:
+        return [CacheMiss() for _ in queries]
+
+    async def drop(self, is_stale: Callable[[Origin], bool], turn: str | None) -> int:
+        self.walks += 1
+        if self.walks <= self.failing:
+            raise CacheUnavailableError("refused", remedy="none")
+        await self.gate.wait()
+        return await super().drop(is_stale, turn)
+
+    async def stop(self) -> None:
+        """Nothing to disconnect."""
+
+
+def over(backend: Large) -> ControlledCache:
+    """A cache that holds what a correction, over by now, stood in front of."""
+    control = CacheControl()
+    control.apply(said("correct", key="k", text="no"), 0, 0, TTL_S)
+    backend.kept = [kept("k", BEFORE_ALL), kept("other", BEFORE_ALL)]
+    return ControlledCache(cast("ControllableCache", backend), control, SystemClock())
+
+
+OTHERS = [CacheQuery("s", "other words", "other words")]
+
+
+async def test_no_lookup_waits_for_all_that_a_correction_leaves_nor_breaks_its_removal_off() -> None:
+    """Each took 2.8 s with 50,000 entries in Redis; one that had less time broke it off, and the next began it anew."""
+    backend = Large()
+    cache = over(backend)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await cache.lookup(OTHERS)
+    for _ in range(2):
+        async with asyncio.timeout(1.0):
+            assert await cache.lookup(OTHERS) == [CacheMiss()]
+    backend.gate.set()
+    async with asyncio.timeout(5.0):
+        while not cache.kept_out.dropped:
+            await asyncio.sleep(0.001)
+    await cache.lookup(OTHERS)
+    assert (backend.walks, [entry.entry_id for entry in backend.kept]) == (1, ["other"])
+    await cache.stop()
+
+
+async def test_a_backend_that_takes_nothing_out_is_not_walked_over_with_each_lookup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A Redis that refuses writes answers lookups all the same, and each of them walked over it."""
+    backend = Large(failing=1)
+    backend.gate.set()
+    cache = over(backend)
+    monkeypatch.setattr(controlled, "LAPSED_WAIT_S", 0.001, raising=False)
+    for _ in range(5):
+        await cache.lookup(OTHERS)
+    assert backend.walks == 1
+    await cache.stop()
+    # It is not forgotten.
+    await cache.lookup(OTHERS)
+    async with asyncio.timeout(5.0):
+        while not cache.kept_out.dropped:
+            await asyncio.sleep(0.001)
+    assert backend.walks == 2
+    await cache.stop()

@@ -7,7 +7,6 @@ Stands before any backend and gives both the same contract. What was said on the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +30,10 @@ OUT_OF_REACH = CacheMiss("control", bypassed=True)
 STORES_TIMEOUT_S = 10.0
 """How long a command waits for answers that are on their way into the backend: several times as long as round trips to
 a Redis in trouble take."""
+LAPSED_WAIT_S = 0.1
+"""How long a lookup waits for what has lapsed to be gone. A walk over a large Redis takes seconds."""
+LAPSED_RETRY_S = 1.0
+"""Pause where the backend fails, or refuses: a walk for each lookup would keep it busy."""
 
 Place = tuple[str, str]
 """An entry's key: scope and content hash."""
@@ -89,7 +92,7 @@ class ControlledCache:
         self.kept_out = Kept()
         self._lapsed: set[str] = set()
         """Labels of corrections that are over, where nobody reads the topic: what they stood in front of must go."""
-        self._dropping = False
+        self._dropping: asyncio.Task[None] | None = None
 
     @property
     def shared(self) -> bool:
@@ -102,6 +105,10 @@ class ControlledCache:
 
     async def stop(self) -> None:
         """Stop the backend."""
+        task, self._dropping = self._dropping, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self.backend.stop()
 
     def lookup_now(self, queries: Sequence[CacheQuery]) -> list[CacheHit | CacheMiss] | None:
@@ -127,8 +134,10 @@ class ControlledCache:
         if stale:
             await self.backend.discard(stale)
         is_there = not any(isinstance(result, CacheMiss) and result.bypassed for result in found)
-        if self._lapsed and is_there and not self._dropping:
-            await self._drop_lapsed()
+        if self._lapsed and is_there and self._dropping is None:
+            # Of its own: a request that ends would break it off, and with it each that begins it anew.
+            self._dropping = asyncio.create_task(self._drop_lapsed(), name="drop lapsed")
+            await asyncio.wait([self._dropping], timeout=LAPSED_WAIT_S)
         return judged
 
     async def store(self, entries: Sequence[CacheEntry]) -> None:
@@ -214,14 +223,16 @@ class ControlledCache:
     async def _drop_lapsed(self) -> None:
         """Where the backend fails, again with a later lookup; until then nothing of it is served."""
         labels = frozenset(self._lapsed)
-        self._dropping = True
         try:
-            with contextlib.suppress(CacheUnavailableError):
-                gone = await self.backend.drop(lambda origin: not labels.isdisjoint(origin.labels), None)
-                self.kept_out.dropped += gone
-                self._lapsed -= labels
+            await self._stored()
+            gone = await self.backend.drop(lambda origin: not labels.isdisjoint(origin.labels), None)
+        except CacheUnavailableError:
+            await self._clock.sleep(LAPSED_RETRY_S)
+        else:
+            self.kept_out.dropped += gone
+            self._lapsed -= labels
         finally:
-            self._dropping = False
+            self._dropping = None
 
     def _with_vetoes(self, queries: Sequence[CacheQuery]) -> Sequence[CacheQuery]:
         control = self._control
