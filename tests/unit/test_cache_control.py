@@ -505,6 +505,25 @@ async def test_what_is_on_its_way_into_the_cache_is_taken_out_as_well(everything
     assert [entry.entry_id for entry in backend.kept] == ([] if everything else ["other"])
 
 
+async def test_what_was_asked_for_before_the_topic_was_made_anew_is_not_kept() -> None:
+    """Its position in the old topic stood behind the new one's commands, which took it out of the cache no more."""
+    control = CacheControl()
+    control.followed = True
+    cache = ControlledCache(MemoryCache(clock=SystemClock(), guard=create_guard()), control, SystemClock())
+    control.advance(500)
+    asked_before = kept("k", control.position)
+    control.restart()
+    await cache.drop_everything()
+    await cache.store([asked_before])
+    control.apply(said(key="k"), 100, 0, TTL_S)
+    control.advance(501)
+    control.heard(SystemClock().monotonic())
+    query = CacheQuery("s", "k", "k")
+    assert await cache.lookup([query]) == [CacheMiss()]
+    await cache.store([kept("k", control.position)])
+    assert isinstance((await cache.lookup([query]))[0], CacheHit)
+
+
 @pytest.mark.parametrize("ends", ["cancelled", "never"])
 async def test_a_store_that_is_broken_off_or_never_ends_holds_no_command_up(
     ends: str, monkeypatch: pytest.MonkeyPatch
@@ -556,6 +575,18 @@ def over(backend: Large) -> ControlledCache:
 
 
 OTHERS = [CacheQuery("s", "other words", "other words")]
+
+
+async def test_what_a_correction_that_went_for_want_of_room_stood_in_front_of_stays_out() -> None:
+    """Where nobody followed the topic, what had been corrected was served again."""
+    clock, control = SystemClock(), CacheControl(max_corrections=1)
+    cache = ControlledCache(MemoryCache(clock=clock, guard=create_guard()), control, clock)
+    await cache.store([kept("k", BEFORE_ALL), kept("other", BEFORE_ALL)])
+    for position, key in enumerate(("k", "j")):
+        control.apply(said("correct", key=key, text="no"), position, clock.wall_ms(), TTL_S)
+    assert isinstance((await cache.lookup([CacheQuery("s", "k", "k")]))[0], CacheMiss)
+    assert isinstance((await cache.lookup([CacheQuery("s", "other", "other")]))[0], CacheHit)
+    assert cache.backend.held.entries == 1
 
 
 async def test_no_lookup_waits_for_all_that_a_correction_leaves_nor_breaks_its_removal_off() -> None:

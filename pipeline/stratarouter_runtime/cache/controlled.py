@@ -142,9 +142,12 @@ class ControlledCache:
 
     async def store(self, entries: Sequence[CacheEntry]) -> None:
         """Keep what was not invalidated while it was under way."""
-        fresh = [entry for entry in entries if not self._control.is_stale(entry.origin)]
+        # Ahead is what was asked for before the topic was made anew: its position is one of the old topic's, and
+        # commands before that of the new one would not cover it.
+        control = self._control
+        fresh = [entry for entry in entries if not (control.is_stale(entry.origin) or control.is_ahead(entry.origin))]
         self.kept_out.stored += len(entries) - len(fresh)
-        if not self._control.followed:
+        if not control.followed:
             # A position of this process's own means nothing to others who share the backend.
             fresh = [
                 entry
@@ -252,9 +255,7 @@ class ControlledCache:
         control, now_ms = self._control, 0
         if control.corrects:
             now_ms = self._clock.wall_ms()
-            lapsed = control.lapse(now_ms)
-            if not control.followed:
-                self._lapsed.update([label("key", key) for key in lapsed])
+            self._lapsed.update([label("key", key) for key in control.lapse(now_ms)])
         judged, stale, held_back = [], [], 0
         for query, result in zip(queries, found, strict=True):
             verdict = self._judge(query, result, now_ms)

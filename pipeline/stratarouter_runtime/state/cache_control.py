@@ -123,6 +123,8 @@ class CacheControl:
         self._corrections: OrderedDict[str, Correction] = OrderedDict()
         self._ends: list[tuple[int, str]] = []
         """A heap of when each correction ends; also of some that were replaced."""
+        self._ended: list[str] = []
+        """Keys of corrections that are over, until ``lapse`` tells of them."""
         self._pairs: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._vetoed: dict[str, frozenset[str]] = {}
 
@@ -187,19 +189,21 @@ class CacheControl:
     def _end(self, key: str) -> None:
         # The answer it replaced must not come back with it.
         self._fence(label("key", key), self._corrections.pop(key).origin.begun)
+        if not self.followed:
+            self._ended.append(key)
 
     def lapse(self, now_ms: int) -> list[str]:
         """End the corrections whose time is over at ``now_ms`` (epoch milliseconds): what was kept before each is stale
-        from here on, since it may be kept for longer than that. Returns their keys.
+        from here on, since it may be kept for longer than that. Where nobody reads the topic, so that no answer has a
+        position to be judged by: returns the keys of all that ended since the last time, for want of room as well.
         """
-        lapsed = []
         while self._ends and self._ends[0][0] <= now_ms:
             expires_ms, key = heapq.heappop(self._ends)
             found = self._corrections.get(key)
             if found is not None and found.expires_ms == expires_ms:
                 self._end(key)
-                lapsed.append(key)
-        return lapsed
+        ended, self._ended = self._ended, []
+        return ended
 
     def _refuse(self, asked: str, stored: str) -> None:
         if asked == stored:
