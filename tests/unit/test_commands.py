@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import typer
+from rich.table import Table
 from typer.testing import CliRunner
 
 from stratarouter_runtime import errors
 from stratarouter_runtime.cli import EXIT_CODES, MEANINGS, app, main
+from stratarouter_runtime.cli import replay as replay_command
+from stratarouter_runtime.cli.common import wide_console
 from stratarouter_runtime.embedded.errors import (
     DataDirInUseError,
     DataDirMismatchError,
@@ -23,7 +26,8 @@ from stratarouter_runtime.embedded.errors import (
     JarDownloadError,
     ServerStartError,
 )
-from stratarouter_runtime.tools.ranges import parse_time
+from stratarouter_runtime.tools.ranges import Span, parse_time
+from stratarouter_runtime.tools.replay import Plan, Report
 
 README = Path(__file__).parents[2] / "README.md"
 LINES_ANYWAY = {"worker", "tail"}
@@ -84,7 +88,10 @@ def test_an_error_of_ours_is_a_message_and_an_exit_code(
     assert all(known in MEANINGS for _, known in EXIT_CODES)
 
 
-@pytest.mark.parametrize("said", ["--from '[/foo]' is no time", "the route table /etc/[prod]/routes.toml", "[bold]"])
+@pytest.mark.parametrize(
+    "said",
+    ["--from '[/foo]' is no time", "the route table /etc/[prod]/routes.toml", "[bold]", "no user:id:5, user:x:2"],
+)
 def test_what_an_error_says_is_shown_as_it_is(
     said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +105,17 @@ def test_what_an_error_says_is_shown_as_it_is(
     assert caught.value.code == 2
     assert f"error (configuration) {said}\n" in shown
     assert f"remedy not {said}\n" in shown
+
+
+def test_ids_with_colons_are_shown_and_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    """``user:id:5`` was shown with a picture in its middle, also in the command that goes on with a replay."""
+    named = "user:id:5"
+    report = Report("name", dry_run=True, without=[f"requests-0@1 {named}"])
+    replay_command._print(report, Plan((Span(0, 0, 3),), request_id=named, asked=(None, None)))
+    table = Table("request", title=named)
+    table.add_row(named)
+    wide_console().print(table)
+    assert capsys.readouterr().out.count(named) == 4
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def main() -> None:
     try:
         app()
     except RuntimeSystemError as exc:
-        console = Console(stderr=True, soft_wrap=True)
+        console = Console(stderr=True, soft_wrap=True, emoji=False)
         console.print(f"[bold red]error[/] ({exc.code}) {escape(exc.message)}")
         if exc.remedy:
             console.print(f"[bold]remedy[/] {escape(exc.remedy)}", highlight=False)

@@ -151,7 +151,7 @@ def _carry_out(
     for worker in workers:
         _check_address(worker)
     offset = run(_send(settings, wanted))
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
     if not as_json:
         topic = settings.topic(settings.cache_control_topic)
         console.print(f"{wanted.action}: written to {topic} at offset {offset}", markup=False, highlight=False)

@@ -47,7 +47,7 @@ def stats(
     if as_json:
         typer.echo(json_bytes(found))
         return
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
     for name, value in found.items():
         inner = value.items() if isinstance(value, dict) else None
         console.print(name if inner is not None else f"{name}: {value}", highlight=False, markup=False)
@@ -81,7 +81,7 @@ def find(
     if as_json:
         typer.echo(json_bytes(found))
         return
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
     for entry in found:
         tags = f" [{', '.join(entry['tags'])}]" if entry["tags"] else ""
         line = f"{entry['key']} {entry['tenant']}/{entry['route_id']}{tags} {entry['ttl_s']} s: {entry['text']}"
@@ -116,6 +116,6 @@ def explain(
     if as_json:
         typer.echo(json_bytes(found))
         return
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
     for name, value in found.items():
         console.print(f"{name}: {'-' if value is None else value}", highlight=False, markup=False)

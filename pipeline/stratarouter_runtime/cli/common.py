@@ -56,5 +56,5 @@ def stop_signal() -> asyncio.Event:
 
 def wide_console() -> Console:
     """Standard output; wide enough for every column where it is no terminal."""
-    console = Console(soft_wrap=True)
-    return console if console.is_terminal else Console(width=240, soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
+    return console if console.is_terminal else Console(width=240, soft_wrap=True, emoji=False)

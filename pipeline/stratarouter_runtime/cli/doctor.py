@@ -47,7 +47,7 @@ def doctor(
         config, bootstrap_servers=bootstrap_servers, database_url=database_url, routes_file=routes_file
     )
     checks = run(examine(settings))
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
     for check in checks:
         if as_json:
             typer.echo(json_bytes(asdict(check)).decode())

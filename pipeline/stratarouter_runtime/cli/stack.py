@@ -38,7 +38,7 @@ def up(
 async def _up(data_dir: Path, *, kafka: bool, postgres: bool, redis: bool, as_json: bool) -> None:
     from stratarouter_runtime.embedded import EmbeddedStack
 
-    console = Console(stderr=as_json)
+    console = Console(stderr=as_json, emoji=False)
     stop = stop_signal()
     stack = EmbeddedStack(
         data_dir, kafka=kafka, postgres=postgres, redis=redis, progress=lambda line: console.print(f"  {escape(line)}")

@@ -94,7 +94,7 @@ async def _compare(
     embedder = create_embedder(settings) if embed else None
     if embed and embedder is None:
         raise ConfigurationError("--embed needs an embedder", remedy='set embedder = "local" or "openai"')
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     columns = TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("reading")
