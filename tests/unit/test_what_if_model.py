@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,3 +129,14 @@ def test_a_change_sets_nothing_else(was: dict[str, Any], changes: dict[str, Any]
     changed, _ = with_settings(config, changes)
     assert changed.least_similarity == least
     assert changed.model_fields_set == config.model_fields_set | set(changes)
+
+
+def test_what_if_reads_the_file_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``--config`` beside STRATAROUTER_CONFIG the changed world took what nobody had set from the other file."""
+    named, other = tmp_path / "named.toml", tmp_path / "other.toml"
+    named.write_text("cache_ttl = 60")
+    other.write_text("cache_ttl = 5\ncache_max_entries = 3")
+    monkeypatch.setenv("STRATAROUTER_CONFIG", str(other))
+    config = RuntimeConfig.load(named)
+    changed, _ = with_settings(config, {"cache_guard": "lenient"})
+    assert changed.model_dump() == config.model_dump() | {"cache_guard": "lenient"}

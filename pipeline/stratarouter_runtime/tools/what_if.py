@@ -92,7 +92,8 @@ def with_settings(config: RuntimeConfig, changes: Mapping[str, Any]) -> tuple[Ru
             )
     try:
         # Checked as when they are read from a file. What nobody set stays so: some settings depend on whether it was.
-        changed = RuntimeConfig(**{**config.model_dump(include=config.model_fields_set - {"config_file"}), **own})
+        # Its file is named again: the environment may name another one, which would be read.
+        changed = RuntimeConfig(**{**config.model_dump(include=config.model_fields_set), **own})
     except ValidationError as exc:
         raise ConfigurationError(f"--set {', '.join(own)}: {exc.errors()[0]['msg']}") from exc
     routed = {name: value for name, value in changes.items() if name.startswith("routes.")}
