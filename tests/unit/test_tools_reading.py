@@ -12,13 +12,15 @@ from aiokafka import ConsumerRecord
 from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.journal.postgres import PostgresJournal
+from stratarouter_runtime.port_values import JournalKey
 from stratarouter_runtime.records import Coordinates, DeadLetter, Response
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.offsets import OffsetMap
-from stratarouter_runtime.tools import dead_letters, replay, what_if
+from stratarouter_runtime.tools import dead_letters, replay, sent_again, what_if
 from stratarouter_runtime.tools.dead_letters import DeadLetters, Wish
 from stratarouter_runtime.tools.ranges import Span
 from stratarouter_runtime.tools.replay import Plan, Replay
+from stratarouter_runtime.tools.sent_again import Missing, Place, SentAgain
 
 CONFIG = RuntimeConfig()
 SMALL = RuntimeConfig(max_request_bytes=2048)
@@ -45,6 +47,7 @@ class Reader:
         self.held = held
         self.asked: list[tuple[int | None, int | None]] = []
         self.topic = ""
+        self.read_spans: list[list[Span]] = []
 
     def __call__(self, config: RuntimeConfig, topic: str) -> Self:
         del config
@@ -64,11 +67,12 @@ class Reader:
         del wanted
         assert min(since_ms or 0, until_ms or 0) >= 0
         self.asked.append((since_ms, until_ms))
-        return [Span(partition, 0, 100) for partition in sorted({one.partition for one in self.held[self.topic]})]
+        return [Span(partition, 0, 200) for partition in sorted({one.partition for one in self.held[self.topic]})]
 
     async def read(self, spans: Sequence[Span], *, chunk: int = 1) -> AsyncIterator[list[Any]]:
         """One record at a time."""
-        del spans, chunk
+        del chunk
+        self.read_spans.append(list(spans))
         for one in self.held[self.topic]:
             yield [one]
 
@@ -188,3 +192,33 @@ async def test_a_request_that_its_new_id_makes_too_large_is_named_and_the_others
     assert sent == [0, 2]
     assert (once.report.re_executed, once.report.refused) == (2, 0)
     assert once.report.unread == [f"{REQUESTS}-0@1 record_too_large"]
+
+
+HITS = 40
+"""Answered out of the cache, between others that the journal knows."""
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_only_errors_reads_none_of_what_its_own_response_answers(
+    again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each hit of a range was read as a span of its own, a round trip and megabytes each: 10 s for 10,000 hits."""
+    asked = [b'{"request_id":"r%d","decision":"support","query":"a"}' % (n % HITS) for n in range(2 * HITS)]
+    found = [record(REQUESTS, 0, 2 * offset, 1, value) for offset, value in enumerate(asked)]
+    reader = Reader({REQUESTS: found})
+    monkeypatch.setattr(sent_again, "RangeReader", reader)
+    missing: dict[Place, Missing] = {}
+    for n in range(HITS):
+        request = wire.decode_request(asked[n], limits=wire.Limits.of(CONFIG))
+        missing[REQUESTS, 0, 2 * n] = Missing(JournalKey.of(request), wire.payload_hash(request), 1)
+    seeking = SentAgain(CONFIG, missing)
+    answered = range(HITS, 2 * HITS) if again else range(HITS)
+    for n in answered:
+        seeking.note(Response(f"r{n % HITS}", "ok", source=Coordinates(REQUESTS, 0, 2 * n)))
+    if again:
+        assert sorted(await seeking.found()) == sorted(missing)
+        assert len(reader.read_spans) == 1, "what stands near is read in one go"
+    else:
+        missing.clear()  # as they had their answers themselves
+        assert await seeking.found() == []
+        assert reader.read_spans == []

@@ -13,7 +13,7 @@ from stratarouter_runtime.processors.kafka_client import Record
 from stratarouter_runtime.processors.publish import coordinates
 from stratarouter_runtime.records import Coordinates, Response
 from stratarouter_runtime.tools import dead_letters
-from stratarouter_runtime.tools.ranges import RangeReader, Span
+from stratarouter_runtime.tools.ranges import BATCH, RangeReader, Span
 from stratarouter_runtime.tools.replay_progress import rounds
 
 Place = tuple[str, int, int]
@@ -59,13 +59,19 @@ class SentAgain:
     async def found(self) -> list[Place]:
         """The missing ones that are answered so. Raises BrokerError."""
         answered: list[Place] = []
-        spans = [Span(partition, offset, offset + 1) for _, partition, offset in self._answered]
-        if not spans:
+        left = {one.key for one in self._missing.values()}
+        places = [at for at, key in self._answered.items() if key in left]
+        if not places:
             return answered
         async with RangeReader(self._config, self._topic) as reader:
             held = {span.partition: span for span in await reader.spans()}
-            kept = [span for span in spans if span.partition in held and held[span.partition].begin <= span.begin]
-            for some in rounds(kept):
+            # What the broker gives at once anyway is read on: each round is a request of its own, and megabytes.
+            spans = [
+                Span(partition, offset, min(offset + BATCH, held[partition].end))
+                for _, partition, offset in places
+                if partition in held and held[partition].begin <= offset
+            ]
+            for some in rounds(spans):
                 async for records in reader.read(some):
                     for record in records:
                         answered += self._answered_by(record)
