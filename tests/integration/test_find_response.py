@@ -73,6 +73,27 @@ async def _until_known(config: RuntimeConfig, count: int) -> None:
         await until(all_there, f"{count} partitions")
 
 
+async def test_what_a_replay_wrote_stands_behind_the_response_itself(
+    config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a replay out of the journal, corrections by request id failed: its responses name no key of the cache."""
+    monkeypatch.setattr(searching, "WINDOW", 7)
+    await topics.apply(config, partitions=1)
+    await _produce(config, *(response(number) for number in range(20)))
+    repeated = [
+        Response(f"r{number}", "ok", from_journal=True, replay_id=name) for name in "ab" for number in range(30)
+    ]
+    await _until_known(config, 1)
+    await _produce(config, *repeated[:40])
+    await topics.apply(config, partitions=4)
+    await _until_known(config, 4)
+    await _produce(config, *repeated[40:])
+    for number in (0, 7, 15, 19):
+        assert await find_response(config, f"r{number}") == response(number)
+    for number in (20, 29):
+        assert await find_response(config, f"r{number}") == repeated[30 + number], "nothing else is held"
+
+
 async def test_the_same_id_of_another_tenant_is_another_request(config: RuntimeConfig) -> None:
     await topics.apply(config, partitions=2)
     ours, theirs = response(1, tenant="acme"), response(1, tenant="globex")

@@ -27,6 +27,9 @@ SAMPLE = 256
 """Offsets at a partition's beginning whose keys tell whether the topic has been given partitions since."""
 STOP_TIMEOUT_S = 10.0
 
+Answered = tuple[Response, str | None]
+"""A response and its ``traceparent``."""
+
 
 async def find_response(
     config: RuntimeConfig, request_id: str, tenant: str | None = None, *, timeout_s: float = 60.0
@@ -41,12 +44,13 @@ async def find_response(
 
 async def find_answer(
     config: RuntimeConfig, request_id: str, tenant: str | None = None, *, timeout_s: float = 60.0
-) -> tuple[Response, str | None] | None:
+) -> Answered | None:
     """The last response to ``request_id`` and its ``traceparent``.
 
     The partition of its key is read, and where that holds none and the topic was given partitions, those that the key
-    may have been in before. Responses to a ``reply_to`` topic are not found. Raises BrokerError, also where it takes
-    more than ``timeout_s`` seconds.
+    may have been in before. What a replay has written again counts only where nothing else is held: out of the journal
+    it names no key of the cache. Responses to a ``reply_to`` topic are not found. Raises BrokerError, also where it
+    takes more than ``timeout_s`` seconds.
     """
     topic = config.topic(config.responses_topic)
     consumer = kafka_client.consumer(config, topic, group=None, fetch_max_wait_ms=100)
@@ -60,19 +64,26 @@ async def find_answer(
         await closed(consumer.stop(), STOP_TIMEOUT_S)
 
 
-async def _search(
-    consumer: AIOKafkaConsumer, topic: str, request_id: str, tenant: str | None
-) -> tuple[Response, str | None] | None:
+async def _search(consumer: AIOKafkaConsumer, topic: str, request_id: str, tenant: str | None) -> Answered | None:
     count = len(kafka_client.places_of(consumer, topic))
     key = request_id.encode()
     own, *earlier = (TopicPartition(topic, number) for number in _numbers(key, count))
     found = await _newest(consumer, own, key, tenant)
-    if found is None and earlier:
+    if not _is_original(found) and earlier:
         for place in await _from_before(consumer, earlier, count):
-            found = await _newest(consumer, place, key, tenant)
-            if found is not None:
+            found = _better(found, await _newest(consumer, place, key, tenant))
+            if _is_original(found):
                 break
     return found
+
+
+def _is_original(found: Answered | None) -> bool:
+    return found is not None and found[0].replay_id is None
+
+
+def _better(found: Answered | None, other: Answered | None) -> Answered | None:
+    """``found``, unless ``other`` is an original and it is none."""
+    return other if found is None or (_is_original(other) and not _is_original(found)) else found
 
 
 def _numbers(key: bytes, count: int) -> list[int]:
@@ -106,26 +117,23 @@ def _read_only(consumer: AIOKafkaConsumer, places: Collection[TopicPartition]) -
     consumer.pause(*(other for other in consumer.assignment() if other not in places))
 
 
-async def _newest(
-    consumer: AIOKafkaConsumer, place: TopicPartition, key: bytes, tenant: str | None
-) -> tuple[Response, str | None] | None:
+async def _newest(consumer: AIOKafkaConsumer, place: TopicPartition, key: bytes, tenant: str | None) -> Answered | None:
     _read_only(consumer, [place])
     first = (await consumer.beginning_offsets([place]))[place]
     end = (await consumer.end_offsets([place]))[place]
-    while end > first:
+    found: Answered | None = None
+    while end > first and not _is_original(found):
         begin = max(first, end - WINDOW)
-        found = await _last(consumer, place, begin, end, key, tenant)
-        if found is not None:
-            return found
+        found = _better(found, await _last(consumer, place, begin, end, key, tenant))
         end = begin
-    return None
+    return found
 
 
 async def _last(
     consumer: AIOKafkaConsumer, place: TopicPartition, begin: int, end: int, key: bytes, tenant: str | None
-) -> tuple[Response, str | None] | None:
+) -> Answered | None:
     """The last match from offset ``begin`` to before ``end``."""
-    found = None
+    found: Answered | None = None
     consumer.seek(place, begin)
     while await consumer.position(place) < end:
         polled = await consumer.getmany(place, timeout_ms=500)
@@ -133,7 +141,7 @@ async def _last(
             if record.key == key and record.offset < end:
                 response = _decoded(record)
                 if response is not None and tenant in {None, response.tenant}:
-                    found = response, traceparent(record.headers)
+                    found = _better((response, traceparent(record.headers)), found)
     return found
 
 
