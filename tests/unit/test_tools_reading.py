@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import orjson
@@ -13,10 +14,10 @@ from stratarouter_runtime import wire
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.journal.postgres import PostgresJournal
 from stratarouter_runtime.port_values import JournalKey
-from stratarouter_runtime.records import Coordinates, DeadLetter, Response
+from stratarouter_runtime.records import CacheVerdict, Coordinates, DeadLetter, Response
 from stratarouter_runtime.routes import RouteTable
 from stratarouter_runtime.state.offsets import OffsetMap
-from stratarouter_runtime.tools import dead_letters, replay, sent_again, what_if
+from stratarouter_runtime.tools import dead_letters, hits, replay, sent_again, what_if
 from stratarouter_runtime.tools.dead_letters import DeadLetters, Wish
 from stratarouter_runtime.tools.ranges import Span
 from stratarouter_runtime.tools.replay import Plan, Replay
@@ -154,6 +155,33 @@ async def test_what_is_no_response_of_ours_fails_no_what_if(
     monkeypatch.setattr(RouteTable, "for_config", lambda _: TABLE)
     report = await what_if.compare(CONFIG, (CONFIG, TABLE), [Span(0, 0, 100)])
     assert (report.unknown, report.was.requests) == ((0, 1) if answered else (1, 0))
+
+
+# -- hits --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"cache": "hit"},
+        {"cache": {"kind": [1]}},
+        {"cache": {"kind": "exact"}, "source": "elsewhere", "request_id": "x"},
+        {"cache": {"kind": "exact"}, "source": {"topic": REQUESTS}, "request_id": "x"},
+    ],
+)
+async def test_what_is_no_hit_of_ours_fails_no_page_of_hits(
+    monkeypatch: pytest.MonkeyPatch, foreign: dict[str, object]
+) -> None:
+    """One foreign record failed the console's page, and each replay showed its hits once more."""
+    hit = Response("r0", "ok", cache=CacheVerdict("exact"), source=Coordinates(REQUESTS, 0, 0, NOW_MS))
+    values = [wire.encode_response(hit), wire.encode_response(replace(hit, replay_id="again")), orjson.dumps(foreign)]
+    held = [record(RESPONSES, 0, offset, NOW_MS, value) for offset, value in enumerate(values)]
+    monkeypatch.setattr(hits, "RangeReader", Reader({RESPONSES: held}))
+    rows, searched = await hits.find_hits(CONFIG, hits.Hits(prefix="r"), 10)
+    assert [(row["request_id"], row["source"]) for row in rows] == [("r0", f"{REQUESTS}-0@0")]
+    assert searched == len(values)
+    everything, _ = await hits.find_hits(CONFIG, hits.Hits(), 10)
+    assert {row["source"] for row in everything if row["request_id"] != "r0"} <= {None}
 
 
 # -- replay -----------------------------------------------------------------------------------------------------

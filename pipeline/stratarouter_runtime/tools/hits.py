@@ -27,9 +27,12 @@ class Hits:
     route: str | None = None
 
     def takes(self, said: dict[str, Any]) -> bool:
-        """Whether the response ``said`` is one of them."""
+        """Whether the response ``said`` is one of them; what a replay wrote again is none."""
+        cache = said.get("cache")
         return (
-            (said.get("cache") or {}).get("kind") in KINDS
+            isinstance(cache, dict)
+            and cache.get("kind") in KINDS
+            and said.get("replay_id") is None
             and str(said.get("request_id")).startswith(self.prefix)
             and self.tenant in {None, said.get("tenant")}
             and self.route in {None, said.get("route_id")}
@@ -72,12 +75,13 @@ def _said(record: Record) -> dict[str, Any]:
 def _row(said: dict[str, Any], at_ms: int) -> dict[str, Any]:
     """As a row of the journal looks."""
     source = said.get("source")
+    place = [source.get(name) for name in ("topic", "partition", "offset")] if isinstance(source, dict) else [None]
     return {
         "tenant": said.get("tenant"),
         "request_id": said.get("request_id"),
         "route_id": said.get("route_id"),
         "state": said["cache"]["kind"],
-        "source": None if source is None else f"{source['topic']}-{source['partition']}@{source['offset']}",
+        "source": None if None in place else "{}-{}@{}".format(*place),
         "finished_at": datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(),
         "model": said.get("model"),
         "cost_usd": 0.0,
