@@ -230,7 +230,7 @@ HITS = 40
 async def test_only_errors_reads_none_of_what_its_own_response_answers(
     again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each hit of a range was read as a span of its own, a round trip and megabytes each: 10 s for 10,000 hits."""
+    """Each hit between others was read as a span of its own, a round trip each: 10 s for 10,000 hits."""
     asked = [b'{"request_id":"r%d","decision":"support","query":"a"}' % (n % HITS) for n in range(2 * HITS)]
     found = [record(REQUESTS, 0, 2 * offset, 1, value) for offset, value in enumerate(asked)]
     reader = Reader({REQUESTS: found})

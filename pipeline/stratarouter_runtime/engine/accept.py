@@ -43,7 +43,7 @@ class Acceptor:
         self._config = config
         self._routes = routes
         self._limits = wire.Limits.of(config)
-        self._scopes: dict[tuple[str, str], str] = {}
+        self._scopes: dict[tuple[str, str, int], str] = {}
         self._known: dict[Words, Execution | None] = {}
         self._patterns: dict[Words, Execution] = {}
         self._has_patterns = config.max_request_bytes >= ROOMY_BYTES
@@ -186,17 +186,18 @@ class Acceptor:
         )
 
     def _scope(self, route: Route, request: Request, drawn: Target | None) -> str:
-        """Made once for all requests of a tenant and route that bring neither parameters nor a target of their own, and
-        have none drawn.
+        """Made once for all requests of a tenant, a route and its ``drawn`` target that bring neither parameters nor a
+        target of their own.
         """
-        if request.params or request.decision.provider is not None or drawn is not None:
+        if request.params or request.decision.provider is not None:
             return wire.scope_of(route, request, drawn)
-        key = (request.decision.route_id, request.context.tenant)
+        arm = -1 if drawn is None else route.targets.index(drawn)
+        key = (request.decision.route_id, request.context.tenant, arm)
         scope = self._scopes.get(key)
         if scope is None:
             if len(self._scopes) >= MAX_SCOPES:
                 self._scopes.clear()
-            scope = self._scopes[key] = wire.scope_of(route, request)
+            scope = self._scopes[key] = wire.scope_of(route, request, drawn)
         return scope
 
     def _ttl(self, route: Route, request: Request) -> int:
