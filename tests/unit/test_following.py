@@ -319,3 +319,62 @@ async def test_a_leader_that_failed_who_followed_in_its_callers_task_counts() ->
         provider.gate.set()
         assert [(await one).batch.role for one in (second, third)] == ["leader", "follower"]
     assert len(provider.calls) == 2
+
+
+class Leased(SlowCache):
+    """As another process sees it: whose words are leased to this one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leased: set[object] = set()
+        self.may_claim = asyncio.Event()
+        self.may_claim.set()
+
+    async def claim(self, place: object) -> bool:
+        await self.may_claim.wait()
+        if place in self.leased:
+            return False
+        self.leased.add(place)
+        return True
+
+    async def release(self, place: object) -> None:
+        self.leased.discard(place)
+
+
+BYPASS = CacheOptions("bypass")
+
+
+async def test_a_call_that_passes_the_cache_by_gives_back_no_lease_of_one_under_way() -> None:
+    """A bypass that ended beside a call took the lease from its words: another process paid for them as well."""
+    provider, cache = Provider(), Leased()
+    provider.gate.clear()
+    async with Bench(provider) as bench:
+        engine = bench.engine_with(cast("Cache", cache))
+        leader = engine.submit(replace(execution("a", "same"), cache_ttl=60))
+        await until(lambda: len(provider.calls) == 1)
+        first_gate, provider.gate = provider.gate, asyncio.Event()
+        provider.gate.set()
+        await engine.submit(replace(execution("b", "same", cache=BYPASS), cache_ttl=60))
+        await asyncio.sleep(0)
+        assert len(cache.leased) == 1
+        first_gate.set()
+        cache.may_store.set()
+        await leader
+        await until(lambda: not cache.leased)
+
+
+async def test_a_lease_goes_back_where_who_got_it_follows_one_that_fills_nothing() -> None:
+    provider, cache = Provider(), Leased()
+    provider.gate.clear()
+    cache.may_claim.clear()
+    async with Bench(provider) as bench:
+        engine = bench.engine_with(cast("Cache", cache))
+        follower = engine.submit(replace(execution("a", "same"), cache_ttl=60))
+        leader = engine.submit(replace(execution("b", "same", cache=BYPASS), cache_ttl=60))
+        await until(lambda: len(provider.calls) == 1)
+        cache.may_claim.set()
+        await until(lambda: bench.metrics.coalesced_total._value.get() == 1)
+        await until(lambda: not cache.leased)
+        provider.gate.set()
+        assert (await follower).text == (await leader).text
+        assert len(provider.calls) == 1

@@ -327,7 +327,7 @@ class Engine:
     ) -> Leader | CacheHit | None:
         """Whom to follow, or what another process has brought meanwhile; None: this request leads."""
         leader = self._join(execution, candidate, story, due)
-        if leader is not None or execution.shadow or not self._fills.concern(execution):
+        if leader is not None or not self._fills.concern(execution):
             return leader
         brought = await self._fills.wait(
             execution,
@@ -342,7 +342,7 @@ class Engine:
             return brought
         # Others may have come while the cache was asked who fills.
         leader = self._join(execution, candidate, story, due)
-        if leader is not None and leader.candidate.content_hash != candidate.content_hash:
+        if leader is not None and not self._fills.ends_with(execution, leader.work.execution):
             self._end_fill(execution)
         return leader
 

@@ -31,7 +31,7 @@ class Fills:
     def concern(self, execution: Execution) -> bool:
         """Whether another process could be at the same: over Kafka a scope's requests meet in one worker already."""
         others = execution.source is None and self._cache is not None and self._cache.shared
-        return others and lookup.may_read(execution) and lookup.may_write(execution)
+        return others and not execution.shadow and lookup.may_read(execution) and lookup.may_write(execution)
 
     async def wait(
         self,
@@ -111,8 +111,15 @@ class Fills:
         return found if isinstance(found, CacheHit) else None
 
     def holds(self, execution: Execution) -> bool:
-        """Whether this process was told to fill it and has not ended."""
-        return (execution.scope, execution.content_hash) in self._held
+        """Whether this process was told to fill it and has not ended. Who passes the cache by fills nothing, and gives
+        back no lease of one with the same words.
+        """
+        return self.concern(execution) and (execution.scope, execution.content_hash) in self._held
+
+    def ends_with(self, execution: Execution, leading: Execution) -> bool:
+        """Whether the fill of ``execution`` is over when the call of ``leading`` is, and not before."""
+        same = (execution.scope, execution.content_hash) == (leading.scope, leading.content_hash)
+        return same and self.concern(leading)
 
     async def done(self, execution: Execution) -> None:
         """The fill of ``execution`` is over, whatever came of it."""
