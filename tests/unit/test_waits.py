@@ -1,11 +1,14 @@
 """Places and deadlines: what thousands of waits have in common."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
+import uvloop
 
 from stratarouter_runtime import deadlines
+from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.deadlines import Deadlines
 from stratarouter_runtime.room import Room
 
@@ -108,3 +111,18 @@ async def test_a_time_that_nobody_waits_for_any_more_is_not_kept(
 def _timers(loop: Any) -> set[asyncio.TimerHandle]:
     """Those that are due some time."""
     return {timer for timer in loop._scheduled if not timer.cancelled()}
+
+
+def test_nobody_is_woken_before_the_time() -> None:
+    """On a worker's event loop who waited for a key to open woke before it had, and went to the end of the queue."""
+
+    async def early() -> list[float]:
+        clock, left = SystemClock(), []
+        for number in range(60):
+            seconds = 0.002 + number * 0.00013
+            until = time.monotonic() + seconds
+            await clock.sleep(seconds)
+            left.append(until - time.monotonic())
+        return [seconds for seconds in left if seconds > 0]
+
+    assert uvloop.run(early()) == []
