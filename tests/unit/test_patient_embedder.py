@@ -44,6 +44,29 @@ class Hanging(HashingEmbedder):
         return await super().embed(texts)
 
 
+class Loading(Hanging):
+    """Answers once a call was let to last until ``has_loaded``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_loaded = asyncio.Event()
+        self.fails = False
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        if not self.hangs:
+            return await super().embed(texts)
+        self.asked += texts
+        try:
+            await self.has_loaded.wait()
+        except asyncio.CancelledError:
+            self.broken_off += 1
+            raise
+        if self.fails:
+            raise EmbedderError("it took too long")
+        self.hangs = False
+        return await HashingEmbedder.embed(self, texts)
+
+
 class Ahead(SystemClock):
     """Real time, and what a test adds to it."""
 
@@ -77,6 +100,51 @@ async def test_one_that_hangs_is_left_alone_until_it_answers_again() -> None:
     for text in ("two", "three"):
         assert len(await patient.embed([text])) == 1
     assert hanging.asked == ["one", "probe", "two", "three"]
+
+
+async def test_a_server_that_loads_its_model_for_the_first_call_is_let_finish() -> None:
+    """One that takes 5 s to load, and begins anew where its caller leaves, was broken off after 2 s each time."""
+    loading, clock = Loading(), Ahead()
+    patient = _patient(loading, clock)
+    for text in ("one", "two", "three"):
+        with pytest.raises(EmbedderError, match="nobody for"):
+            await patient.embed([text])
+        clock.by += 600.0
+    assert loading.broken_off == 2, "the first, and the third beside the second"
+    with pytest.raises(EmbedderError, match="nobody for"):
+        await patient.embed(["four"])
+    loading.has_loaded.set()
+    async with asyncio.timeout(LIMIT_S):
+        while loading.hangs:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(await patient.embed(["five"])) == 1, "before it is asked again"
+
+
+async def test_a_try_that_ends_in_an_error_is_no_answer() -> None:
+    loading, clock = Loading(), Ahead()
+    patient = _patient(loading, clock)
+    for text in ("one", "two"):
+        clock.by += 600.0
+        with pytest.raises(EmbedderError, match="nobody for"):
+            await patient.embed([text])
+    loading.fails = True
+    loading.has_loaded.set()
+    await asyncio.sleep(0.01)
+    with pytest.raises(EmbedderError, match="asked again in"):
+        await patient.embed(["three"])
+
+
+async def test_stopping_breaks_off_what_goes_on() -> None:
+    loading, clock = Loading(), Ahead()
+    patient = _patient(loading, clock)
+    for text in ("one", "two"):
+        clock.by += 600.0
+        with pytest.raises(EmbedderError, match="nobody for"):
+            await patient.embed([text])
+    assert loading.broken_off == 1
+    await patient.stop()
+    assert loading.broken_off == 2
 
 
 async def test_who_queues_behind_others_waits_as_long_as_these_are_answered() -> None:

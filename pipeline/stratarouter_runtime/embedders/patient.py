@@ -15,7 +15,8 @@ PATIENCE_S = 2.0
 MORE_S = 1 / 8
 """For each further text in a call: a small server takes seconds for 64 long ones, which may have the 10 s of ever."""
 PAUSE_S = 10.0
-"""Nobody waits for it meanwhile; then one does, and so on until it answers."""
+"""Nobody waits for it meanwhile; then one does, and so on until it answers. That one's call goes on without it, for as
+long as the embedder lets it: a server that loads its model for the first call would begin anew with each."""
 
 
 class PatientEmbedder:
@@ -40,6 +41,8 @@ class PatientEmbedder:
         # Of the silence there was, what callers sat through who had less time themselves: as long as no answer came.
         self._silent_s = 0.0
         self._counted_to = -math.inf
+        self._going_on: set[asyncio.Task[list[Vector]]] = set()
+        """Calls that nobody waits for any more."""
 
     @property
     def dimension(self) -> int:
@@ -51,13 +54,17 @@ class PatientEmbedder:
         await self._embedder.start()
 
     async def stop(self) -> None:
-        """Stop the embedder. Idempotent."""
+        """Break off what goes on and stop the embedder. Idempotent."""
+        for call in self._going_on:
+            call.cancel()
+        await asyncio.gather(*self._going_on, return_exceptions=True)
         await self._embedder.stop()
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """One unit vector a text. Raises EmbedderError, at once while the embedder is left alone."""
         began = self._clock.monotonic()
         patience_s = self._patience_s + MORE_S * max(0, len(texts) - 1)
+        tries = self._asked_again_at is not None
         if self._asked_again_at is not None:
             if began < self._asked_again_at:
                 left_s = self._asked_again_at - began
@@ -71,16 +78,28 @@ class PatientEmbedder:
         finally:
             if call.done():
                 self._answered()
+                # Who was given up meanwhile does not ask what came of it.
+                _ = call.cancelled() or call.exception()
             else:
                 self._given_up(began, patience_s)
-                call.cancel()
-                await asyncio.wait([call])
-            if not call.cancelled():
-                # Who was given up meanwhile does not ask what came of it.
-                call.exception()
+                await self._leave(call, goes_on=tries and not self._going_on)
         if silent:
             raise EmbedderError(f"the embedder has answered nobody for {patience_s:g} s")
         return call.result()
+
+    async def _leave(self, call: asyncio.Task[list[Vector]], *, goes_on: bool) -> None:
+        """Nobody waits for ``call`` any more."""
+        self._going_on.add(call)
+        call.add_done_callback(self._ended_alone)
+        if not goes_on:
+            call.cancel()
+            await asyncio.wait([call])
+
+    def _ended_alone(self, call: asyncio.Task[list[Vector]]) -> None:
+        self._going_on.discard(call)
+        # An error may be that it took too long, which is no answer.
+        if not call.cancelled() and call.exception() is None:
+            self._answered()
 
     async def _ended(self, call: asyncio.Task[list[Vector]], began: float, patience_s: float) -> None:
         """Wait until ``call`` has ended, or nobody was answered for as long as there is patience."""
