@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.engine.gates import (
     DEFAULT_PENALTY_S,
     KEY_OUT_S,
@@ -771,3 +772,64 @@ async def test_a_hedge_that_answers_in_the_same_turn_costs_its_own_price() -> No
         cost_usd = (await asked).cost_usd
         assert cost_usd is not None
         assert cost_usd + _value(bench, "hedge_cost_usd_total") == 0.75
+
+
+class Ahead(SystemClock):
+    """Real time, and what a test adds to it."""
+
+    by = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.by
+
+
+async def test_who_asks_for_the_only_target_waits_for_its_probe() -> None:
+    """Of 20 that had waited for a breaker one was answered, the probe, and 19 failed while it was under way."""
+    provider, clock = Models(small=ProviderUnavailableError("503")), Ahead()
+    only = [("openai", "small")]
+    async with Bench(provider, max_retries=0, clock=clock) as bench:
+        for number in range(10):
+            await bench.engine.submit(execution(f"r{number}", f"question {number}", threshold=None, targets=only))
+        clock.by += 60.0
+        provider.by_model["small"] = 0.2
+        asked = [execution(f"s{number}", f"asked {number}", threshold=None, targets=only) for number in range(20)]
+        tasks = [bench.engine.submit(one) for one in asked]
+        await until(lambda: provider.count("small") > 10)
+        assert provider.count("small") == 11
+        assert [(await task).status for task in tasks] == ["ok"] * 20
+
+
+@pytest.mark.parametrize("patient", [True, False])
+async def test_whose_turn_comes_beside_a_probe_waits_for_it_where_it_has_no_other_target(*, patient: bool) -> None:
+    clock, target = Ahead(), Target("openai", "small")
+    bench = Bench(Models(), clock=clock, limits={"openai": Limits(100, tokens_per_minute=6000)})
+    for _ in range(10):
+        bench.gates.leave(await bench.gates.enter(target, lambda: 1, 60.0), ProviderUnavailableError("503"))
+    clock.by += 60.0
+    # Takes the burst, and says nothing of the target.
+    bench.gates.leave(await bench.gates.enter(target, lambda: 200, 60.0), None)
+    first, second = (asyncio.create_task(bench.gates.enter(target, lambda: 5, 60.0, patient=patient)) for _ in range(2))
+    probe = await first
+    await asyncio.sleep(0.3)
+    assert second.done() is not patient
+    if patient:
+        bench.gates.leave(probe, Answer("text", "openai", "small"))
+        bench.gates.leave(await second, Answer("text", "openai", "small"))
+    else:
+        with pytest.raises(ProviderUnavailableError, match="failed too often"):
+            await second
+
+
+async def test_nobody_waits_for_a_probe_where_another_target_can_answer() -> None:
+    provider, clock = Models(small=ProviderUnavailableError("503")), SteppedClock()
+    async with Bench(provider, max_retries=0, clock=clock) as bench:
+        for number in range(10):
+            await bench.engine.submit(execution(f"r{number}", f"question {number}", threshold=None))
+        clock.now += 60.0
+        provider.by_model["small"] = 0.2
+        first = bench.engine.submit(execution("probe", "probe", threshold=None))
+        await until(lambda: provider.count("small") == 11)
+        before = clock.now
+        beside = await bench.engine.submit(execution("beside", "beside", threshold=None))
+        assert (beside.text, clock.now) == ("large", before)
+        assert (await first).text == "small"

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from stratarouter_runtime.clock import SystemClock
 from stratarouter_runtime.engine.gates import Limits
 from stratarouter_runtime.errors import ProviderInterruptedError, ProviderRejectedError, ProviderUnavailableError
 from stratarouter_runtime.port_values import ProviderCall
-from stratarouter_runtime.records import Answer, Response, Usage
+from stratarouter_runtime.records import Answer, Response, Target, Usage
 from stratarouter_runtime.state.breaker import BreakerPolicy
 from unit.engine_bench import Bench, Provider, execution
 
@@ -270,3 +271,50 @@ async def test_prompts_that_waited_while_their_target_fell_ill_are_not_sent_to_i
     assert len(provider.batches) == BreakerPolicy().min_calls
     messages = [response.error.message for response in responses if response.error is not None]
     assert sum("failed too often" in message for message in messages) == 60 - BreakerPolicy().min_calls
+
+
+class Cured(Together):
+    """Its model "small" answers nobody until it is ``well``; the others are."""
+
+    well = False
+
+    async def call_many(self, provider: str, calls: Sequence[ProviderCall], **_: Any) -> list[Answer]:
+        if not self.well and calls[0].model == "small":
+            self.batches.append([])
+            raise ProviderUnavailableError("503")
+        return await super().call_many(provider, calls)
+
+
+class Ahead(SystemClock):
+    """Real time, and what a test adds to it."""
+
+    by = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.by
+
+
+async def _fall_ill(bench: Bench, provider: Cured, clock: Ahead) -> None:
+    for number in range(10):
+        await asyncio.gather(*_ask(bench, f"early {number}"))
+    assert bench.gates.open_in_s(Target("vllm", "small")) > 0
+    provider.well = True
+    provider.batches.clear()
+    clock.by += 60.0
+
+
+async def test_prompts_beside_the_probe_of_a_target_wait_for_what_comes_of_it() -> None:
+    """Of 20 that had waited for a breaker one was answered, by the probe, and 19 failed while it was under way."""
+    provider, clock = Cured(), Ahead()
+    async with Bench(provider, clock=clock, max_retries=0, batch_window_ms=1) as bench:
+        await _fall_ill(bench, provider, clock)
+        provider.gate.clear()
+        tasks = _ask(bench, *(f"late {number}" for number in range(20)))
+        await _until_sent(provider, 1)
+        other = bench.engine.submit(execution("other", "other", targets=(("vllm", "large"),), threshold=None))
+        await _until_sent(provider, 2)
+        await asyncio.sleep(0.05)
+        assert [len(batch) for batch in provider.batches] == [1, 1], "who waits for a probe holds no other model up"
+        provider.gate.set()
+        responses = await asyncio.gather(*tasks, other)
+    assert [response.status for response in responses] == ["ok"] * 21

@@ -135,7 +135,7 @@ class Caller:
             if remaining <= 0:
                 raise DeadlineExceededError(f"the deadline passed after {len(work.attempts)} calls")
             try:
-                self._gates.check_breaker(target)
+                self._gates.check_breaker(target, patient=_is_last(work, target))
                 return await self._call_or_hedge(work, target, remaining, waited_s)
             except ProviderAuthError:
                 # Another key of the same provider may do; each is tried once before it is left out.
@@ -233,7 +233,8 @@ class Caller:
         return next((other for other in work.execution.targets if other is not target), target)
 
     async def _call_once(self, work: Work, target: Target, remaining_s: float, waited_s: float) -> Answer:
-        passage = await self._gates.enter(target, partial(_tokens, work, target), remaining_s)
+        patient = _is_last(work, target)
+        passage = await self._gates.enter(target, partial(_tokens, work, target), remaining_s, patient=patient)
         try:
             self._left_s(work)
         except DeadlineExceededError:
@@ -273,7 +274,8 @@ class Caller:
             def ask(timeout_s: float) -> Awaitable[Answer]:
                 call = _provider_call(work, target, timeout_s)
                 tokens = partial(_tokens, work, target)
-                prompts.append(self._together.prompt(target, call, tokens, lambda: work.deadline))
+                patient = _is_last(work, target)
+                prompts.append(self._together.prompt(target, call, tokens, lambda: work.deadline, patient=patient))
                 return self._together.answer(prompts[0])
 
             answer = await self._while_waited_for(work, target, ask, is_sent=lambda: prompts[0].sent)
@@ -333,6 +335,11 @@ class Caller:
         work.attempts.append(_attempt(passage.target, code, took, status, waited_s))
         self._metrics.provider_calls_total.labels(provider, code).inc()
         self._metrics.provider_call_seconds.labels(provider).observe(took, exemplar(work.execution.request.traceparent))
+
+
+def _is_last(work: Work, target: Target) -> bool:
+    """Whether there is no other target after ``target``."""
+    return target is work.execution.targets[-1]
 
 
 def _may_be_paid(problem: BaseException | None) -> bool:

@@ -29,6 +29,8 @@ KEY_OUT_S = 300.0
 """A key that was refused (401, 403) is left out for so long, where the provider has another one."""
 DEFAULT_PENALTY_S = 1.0
 """After a 429 that names no time."""
+PROBE_POLL_S = 0.1
+"""Between two looks at what has become of another call's probe."""
 LATENCIES = 200
 """Of a target's last calls, for its p95; fewer than ``MIN_LATENCIES`` say nothing."""
 MIN_LATENCIES = 20
@@ -145,24 +147,29 @@ class Gates:
         needed = _needed(keys, tokens)
         return min(key.limiter.wait_s(now, needed) for key in keys)
 
-    async def enter(self, target: Target, tokens: Callable[[], int], remaining_s: float) -> Passage:
+    async def enter(
+        self, target: Target, tokens: Callable[[], int], remaining_s: float, *, patient: bool = False
+    ) -> Passage:
         """Pass the breaker and book a key's rate; waits for its turn.
 
         Who waits when its key is closed or refused books anew, at another key where there is one. ``tokens`` says about
-        how many the call will take; it is asked only where a limit on them is known.
+        how many the call will take; it is asked only where a limit on them is known. ``patient``: there is no other
+        target, so while another call is the probe of an ill one, what comes of it is waited for.
 
         Raises ProviderRateLimitedError where the turn comes later than in ``remaining_s`` seconds, and
         ProviderUnavailableError where the breaker lets no call through, or has opened meanwhile.
         """
-        # Whatever its caller asked before: others may have failed since, as while prompts waited for company.
-        self.check_breaker(target)
-        now = self._clock.monotonic()
-        until = now + remaining_s
+        until = self._clock.monotonic() + remaining_s
         while True:
+            if patient:
+                await self.until_probed(target, until)
+            # Whatever its caller asked before: others may have failed since, as while prompts waited for company.
+            self.check_breaker(target)
+            now = self._clock.monotonic()
             key, booking = self._book(target, tokens, now, until - now)
             if booking.wait_s <= 0:
                 break
-            now = await self._turn(target, booking)
+            now = await self._turn(target, booking, patient=patient)
             if self._may_leave(target, key, now):
                 break
             booking.release()
@@ -189,24 +196,38 @@ class Gates:
         return key, booking
 
     def _may_leave(self, target: Target, key: _Key, now: float) -> bool:
-        """Whether ``key``, whose turn was waited for, is still one to call with."""
-        return not key.limiter.is_closed(now) and any(one is key for one in self._usable(target.provider, now))
+        """Whether ``key``, whose turn was waited for, is still one to call with, and nobody probes."""
+        usable = any(one is key for one in self._usable(target.provider, now))
+        return usable and not key.limiter.is_closed(now) and self.open_in_s(target) == 0
 
-    async def _turn(self, target: Target, booking: Booking) -> float:
+    async def until_probed(self, target: Target, until: float) -> None:
+        """Wait while another call is ``target``'s probe, until ``until`` (monotonic seconds) at most."""
+        while self.is_probed(target) and (left_s := until - self._clock.monotonic()) > 0:
+            await self._clock.sleep(min(PROBE_POLL_S, left_s))
+
+    def is_probed(self, target: Target) -> bool:
+        """Whether a call is under way as the probe of ``target``, which was ill."""
+        health = self._health.get((target.provider, target.model))
+        now = self._clock.monotonic()
+        return health is not None and health.breaker.state(now) == "half_open" and health.breaker.wait_s(now) > 0
+
+    async def _turn(self, target: Target, booking: Booking, *, patient: bool) -> float:
         """When the booked place is there, monotonic seconds; the place is left to others where it is not taken."""
         self._metrics.rate_limit_wait_seconds.labels(target.provider).observe(booking.wait_s)
         try:
             await self._clock.sleep(booking.wait_s)
-            self.check_breaker(target)
+            self.check_breaker(target, patient=patient)
         except BaseException:
             booking.release()
             raise
         return self._clock.monotonic()
 
-    def check_breaker(self, target: Target) -> None:
-        """Raise ProviderUnavailableError where ``target``'s breaker lets no call through."""
+    def check_breaker(self, target: Target, *, patient: bool = False) -> None:
+        """Raise ProviderUnavailableError where ``target``'s breaker lets no call through; of who is ``patient`` not for
+        the probe of another one.
+        """
         open_in_s = self.open_in_s(target)
-        if open_in_s > 0:
+        if open_in_s > 0 and not (patient and self.is_probed(target)):
             raise circuit_open(target, open_in_s)
 
     def leave(self, passage: Passage, outcome: Answer | ProviderError | None) -> None:

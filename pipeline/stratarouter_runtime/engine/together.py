@@ -37,7 +37,7 @@ class Prompt:
 
     ``waits_until`` says how long somebody waits for it, monotonic seconds; its call may last until ``deadline``, for
     who comes later. ``sent`` says that its call is under way: it may be paid for. ``exchange`` is that call, which is
-    broken off once nobody waits for any of its prompts.
+    broken off once nobody waits for any of its prompts. ``patient``: as for ``Gates.enter``.
     """
 
     target: Target
@@ -46,6 +46,7 @@ class Prompt:
     answer: asyncio.Future[Answer]
     deadline: float
     waits_until: Callable[[], float]
+    patient: bool = False
     alone: bool = False
     sent: bool = False
     exchange: _Exchange | None = None
@@ -104,7 +105,13 @@ class Together:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def prompt(
-        self, target: Target, call: ProviderCall, tokens: Callable[[], int], waits_until: Callable[[], float]
+        self,
+        target: Target,
+        call: ProviderCall,
+        tokens: Callable[[], int],
+        waits_until: Callable[[], float],
+        *,
+        patient: bool = False,
     ) -> Prompt:
         """Have ``call`` sent, with others that wait for the same target; ``answer`` is to be waited for at once.
 
@@ -113,6 +120,7 @@ class Together:
             call: what is asked; ``timeout_s`` bounds all of the wait.
             tokens: says about how many it will take.
             waits_until: how long somebody waits for it, as of now: so long it may wait under a rate limit.
+            patient: it has no other target; see ``Gates.enter``.
 
         Raises:
             ProviderError: it cannot be sent.
@@ -120,7 +128,7 @@ class Together:
         self._providers.check(target.provider, call)
         now = self._clock.monotonic()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        prompt = Prompt(target, call, tokens, answer, now + call.timeout_s, waits_until)
+        prompt = Prompt(target, call, tokens, answer, now + call.timeout_s, waits_until, patient)
         provider = self._provider(target.provider)
         provider.windows.add(now, _company(prompt), prompt)
         self._pump(provider)
@@ -192,7 +200,7 @@ class Together:
         passage = None
         try:
             try:
-                passage = await self._enter(prompts)
+                passage = await self._enter(provider, prompts)
             finally:
                 provider.entering -= 1
                 self._pump(provider)
@@ -210,10 +218,21 @@ class Together:
             )
             raise
 
-    async def _enter(self, prompts: Sequence[Prompt]) -> Passage:
+    async def _enter(self, provider: _Provider, prompts: Sequence[Prompt]) -> Passage:
+        target = prompts[0].target
         waiting = [prompt for prompt in prompts if not prompt.answer.done()] or prompts
-        remaining = max(prompt.waits_until() for prompt in waiting) - self._clock.monotonic()
-        return await self._gates.enter(prompts[0].target, lambda: sum(prompt.tokens() for prompt in prompts), remaining)
+        until = max(prompt.waits_until() for prompt in waiting)
+        patient = any(prompt.patient for prompt in waiting)
+        if patient and self._gates.is_probed(target):
+            # Other models of the provider may be well.
+            provider.entering -= 1
+            self._pump(provider)
+            try:
+                await self._gates.until_probed(target, until)
+            finally:
+                provider.entering += 1
+        tokens: Callable[[], int] = lambda: sum(prompt.tokens() for prompt in prompts)  # noqa: E731
+        return await self._gates.enter(target, tokens, until - self._clock.monotonic(), patient=patient)
 
     async def _exchange(self, passage: Passage, provider: _Provider, prompts: list[Prompt]) -> None:
         name = passage.target.provider
