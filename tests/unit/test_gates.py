@@ -833,3 +833,35 @@ async def test_nobody_waits_for_a_probe_where_another_target_can_answer() -> Non
         beside = await bench.engine.submit(execution("beside", "beside", threshold=None))
         assert (beside.text, clock.now) == ("large", before)
         assert (await first).text == "small"
+
+
+class FirstRefused(Models):
+    """Refuses its first key for ``after_s`` seconds."""
+
+    def __init__(self, after_s: float | None, keys: int) -> None:
+        super().__init__(keys)
+        self.after_s = after_s
+
+    async def call(self, provider: str, call: ProviderCall, *, key: int = 0, **_: Any) -> Answer:
+        self.used_keys.append(key)
+        if key == 0 and len(self.used_keys) == 1:
+            raise ProviderRateLimitedError("429", retry_after_s=self.after_s)
+        return Answer(call.model, provider, call.model, Usage(10, 5))
+
+
+@pytest.mark.parametrize("after_s", [None, 30.0, 100.0])
+async def test_a_call_that_one_key_is_refused_for_goes_by_another_at_once(after_s: float | None) -> None:
+    """With two keys it waited for 30 s where the first one's refusal said so, though the second one had room."""
+    provider, clock = FirstRefused(after_s, keys=2), SteppedClock()
+    async with Bench(provider, clock=clock) as bench:
+        before = clock.now
+        answer = await bench.engine.submit(execution("r", "question", threshold=None))
+    assert (answer.text, provider.used_keys, clock.now) == ("small", [0, 1], before)
+
+
+async def test_a_call_that_the_only_key_is_refused_for_waits_as_long_as_it_is_asked_to() -> None:
+    provider, clock = FirstRefused(30.0, keys=1), SteppedClock()
+    async with Bench(provider, clock=clock) as bench:
+        before = clock.now
+        answer = await bench.engine.submit(execution("r", "question", threshold=None))
+    assert (answer.text, provider.used_keys, clock.now) == ("small", [0, 0], before + 30.0)

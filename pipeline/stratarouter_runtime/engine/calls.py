@@ -22,6 +22,7 @@ from stratarouter_runtime.errors import (
     ProviderAuthError,
     ProviderError,
     ProviderInterruptedError,
+    ProviderRateLimitedError,
     UnknownProviderError,
 )
 from stratarouter_runtime.port_values import ProviderCall
@@ -143,11 +144,11 @@ class Caller:
                     raise
                 waited_s, code = 0.0, "provider_auth"
             except ProviderError as exc:
-                waited_s, code = self._wait_before_next(exc, tries, work), exc.code
+                waited_s, code = self._wait_before_next(exc, tries, work, target), exc.code
             self._metrics.retries_total.labels(code).inc()
             await self._clock.sleep(waited_s)
 
-    def _wait_before_next(self, exc: ProviderError, tries: int, work: Work) -> float:
+    def _wait_before_next(self, exc: ProviderError, tries: int, work: Work, target: Target) -> float:
         """Seconds until the next try on the same target; raises where there is to be none."""
         if work.spoken:
             # Half an answer was heard; another one must not go on in its middle.
@@ -158,7 +159,8 @@ class Caller:
                 raise _ambiguous(exc) from exc
         # Jitter spreads load; it protects nothing.
         remaining = work.deadline - self._clock.monotonic()
-        wait = self._retry.wait_s(exc, tries, random.random(), remaining)  # noqa: S311
+        at_once = isinstance(exc, ProviderRateLimitedError) and self._has_room(work, target)
+        wait = self._retry.wait_s(exc, tries, random.random(), remaining, at_once=at_once)  # noqa: S311
         if wait is None:
             raise exc
         return wait
@@ -225,8 +227,11 @@ class Caller:
         """Only where nobody has to wait for the second call, and few enough are made."""
         other = self._second_target(work, target)
         free = self._gates.has_place(other.provider) and self._gates.open_in_s(other) == 0
-        now = free and self._gates.room_in_s(other, partial(_tokens, work, other)) == 0
-        return now and self._gates.may_hedge(target, hedge.max_share)
+        return free and self._has_room(work, other) and self._gates.may_hedge(target, hedge.max_share)
+
+    def _has_room(self, work: Work, target: Target) -> bool:
+        """Whether a key of ``target``'s provider takes a call now."""
+        return self._gates.room_in_s(target, partial(_tokens, work, target)) == 0
 
     def _second_target(self, work: Work, target: Target) -> Target:
         """The next one in the route's order that is not ``target``; else ``target`` again."""

@@ -19,7 +19,9 @@ class RetryPolicy:
     max_retries: int = 3
     delay_s: float = 0.1
 
-    def wait_s(self, error: ProviderError, tries: int, chance: float, remaining_s: float) -> float | None:
+    def wait_s(
+        self, error: ProviderError, tries: int, chance: float, remaining_s: float, *, at_once: bool = False
+    ) -> float | None:
         """Seconds to wait before trying the same target again, or None to give it up.
 
         Args:
@@ -27,10 +29,11 @@ class RetryPolicy:
             tries: calls made to this target so far (>= 1).
             chance: uniform in [0, 1): full jitter on the exponential part.
             remaining_s: seconds left until the deadline.
+            at_once: what the provider asks for is of another key than the next try's.
         """
         if not error.retryable or tries > self.max_retries:
             return None
-        wait = error.retry_after_s
+        wait = 0.0 if at_once else error.retry_after_s
         if wait is None:
             wait = min(MAX_BACKOFF_S, self.delay_s * 2 ** (tries - 1)) * chance
         elif wait > MAX_RETRY_AFTER_S:
