@@ -29,8 +29,8 @@ KEY_OUT_S = 300.0
 """A key that was refused (401, 403) is left out for so long, where the provider has another one."""
 DEFAULT_PENALTY_S = 1.0
 """After a 429 that names no time."""
-PROBE_POLL_S = 0.1
-"""Between two looks at what has become of another call's probe."""
+PROBE_POLL_S, MAX_PROBE_POLL_S = 0.1, 1.0
+"""Between two looks at what has become of another call's probe, more of it the longer it takes: thousands may look."""
 LATENCIES = 200
 """Of a target's last calls, for its p95; fewer than ``MIN_LATENCIES`` say nothing."""
 MIN_LATENCIES = 20
@@ -202,8 +202,10 @@ class Gates:
 
     async def until_probed(self, target: Target, until: float) -> None:
         """Wait while another call is ``target``'s probe, until ``until`` (monotonic seconds) at most."""
+        began = self._clock.monotonic()
         while self.is_probed(target) and (left_s := until - self._clock.monotonic()) > 0:
-            await self._clock.sleep(min(PROBE_POLL_S, left_s))
+            pause_s = max(PROBE_POLL_S, (self._clock.monotonic() - began) / 10)
+            await self._clock.sleep(min(pause_s, MAX_PROBE_POLL_S, left_s))
 
     def is_probed(self, target: Target) -> bool:
         """Whether a call is under way as the probe of ``target``, which was ill."""
