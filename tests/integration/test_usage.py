@@ -16,7 +16,7 @@ import asyncpg
 import httpx
 import orjson
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stratarouter_runtime import topics
 from stratarouter_runtime.config import RuntimeConfig
@@ -545,6 +545,43 @@ async def test_a_delta_that_faust_loses_on_its_way_is_not_committed_over_and_is_
     finally:
         await anew.stop()
         await accounts.stop()
+
+
+async def test_what_a_rebalance_throws_away_is_read_again_where_nothing_is_committed_yet(
+    ready_config: RuntimeConfig, tmp_path: Path
+) -> None:
+    """Faust seeks back to what is committed, and stayed where it was in a partition without: its first deltas were
+    never counted, those behind them were, and nothing was behind.
+    """
+    accounts = UsageAccounts(ready_config.database_url)
+    await accounts.start()
+    processor = UsageProcessor(ready_config, accounts, (), tmp_path)
+    await processor.start()
+    consumer = processor.app.consumer
+    try:
+        async with asyncio.timeout(60):
+            while processor.joining is not None or await processor.lag():
+                await asyncio.sleep(0.1)
+            # 1. As in a rebalance: nothing is taken over, and a fetch under way brings what is there.
+            consumer.stop_flow()
+            await consumer.wait_for_stopped_flow()
+            await _write_deltas(ready_config, 20)
+            brought = 0
+            while brought < 20:
+                brought += await consumer._thread.call_thread(_fetched, consumer._thread._consumer)
+            # 2. Its end.
+            await consumer.perform_seek()
+            consumer.resume_flow()
+            while processor.counted < 20:
+                await asyncio.sleep(0.1)
+    finally:
+        await processor.stop()
+        await accounts.stop()
+
+
+async def _fetched(client: AIOKafkaConsumer) -> int:
+    """How many records a fetch brings, which are nobody's then."""
+    return sum(len(records) for records in (await client._fetcher.fetched_records((), timeout=1.0)).values())
 
 
 def _unknown(place: object) -> None:

@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import orjson
 import pytest
+from aiokafka.errors import IllegalStateError
+from faust.types import TP
 from pydantic import SecretStr
 
 from stratarouter_runtime.config import RuntimeConfig
@@ -261,6 +263,24 @@ async def test_a_processor_that_has_joined_no_group_or_lacks_its_topic_says_so(p
     assert processor.joining == "joining the group"
     processor.app.rebalancing = False
     assert processor.joining == "topic usage-deltas does not exist"
+
+
+async def test_a_partition_that_a_rebalance_takes_away_is_nothing_to_be_behind_of(
+    processor: UsageProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ended over it, and nobody counted its partitions until its session in the group was over."""
+    kept, lost = TP("usage-deltas", 0), TP("usage-deltas", 1)
+
+    async def position(place: TP) -> int:
+        if place == lost:
+            raise IllegalStateError(f"Partition {place} is not assigned")
+        return 3
+
+    consumer = processor.app.consumer
+    monkeypatch.setattr(consumer, "assignment", lambda: {kept, lost})
+    monkeypatch.setattr(consumer, "highwater", lambda _: 5)
+    monkeypatch.setattr(consumer, "position", position)
+    assert await processor.lag() == 2
 
 
 async def test_a_prune_that_fails_is_nothing_that_counting_waits_for(

@@ -7,6 +7,7 @@ windows by the rest; a table of Faust's, changed and acknowledged apart, counts 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import faust
+from aiokafka.errors import IllegalStateError
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, InfrastructureError, InvalidRecordError
@@ -188,7 +190,9 @@ class UsageProcessor:
                 # No fetch has brought their ends yet, and where a join has wedged none ever will.
                 ends |= await consumer.highwaters(*unread)
             for place, end in ends.items():
-                behind += max(0, (end or 0) - (await consumer.position(place) or 0))
+                # A rebalance may take the partition away meanwhile, and others are behind in it then.
+                with contextlib.suppress(IllegalStateError):
+                    behind += max(0, (end or 0) - (await consumer.position(place) or 0))
         return behind
 
     def check(self) -> None:

@@ -1,8 +1,9 @@
 """Faust's consumer, made to read what is committed and to commit what is counted, and nothing beyond it.
 
 Around a rebalance Faust lets go of records that it has fetched: those in its queues, and those that a fetch brings
-while it is broken off. Mostly the position is set back and they come again; where it is not, its next commit would pass
-them over. So what was fetched is noted here, and only what is acknowledged without a gap is committed.
+while it is broken off. The position is set back, so that they come again; where it was not, as in a partition without a
+committed offset, the next commit passed them over. So what was fetched is noted here besides, and only what is
+acknowledged without a gap is committed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -39,6 +41,17 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
         records = await super()._fetch_records(*args, **options)
         self.consumer.note_read({place: [one.offset for one in some] for place, some in records.items()})
         return records
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek, to the beginning where nothing is committed yet. There the client stays where it is: behind what a
+        fetch had brought in the middle of a rebalance, and Faust has thrown away.
+        """
+        found: Mapping[TP, int] = await super().seek_to_committed()
+        bare = [place for place, offset in found.items() if not offset]
+        if bare:
+            # Not ``seek_to_beginning``, which takes the position away meanwhile: what Faust watches it by ends there.
+            await self.seek_wait(await self.earliest_offsets(*bare))
+        return found
 
     def topic_partitions(self, topic: str) -> int | None:
         """How many partitions ``topic`` has, None where it does not exist: by what the client was told. Faust asks
