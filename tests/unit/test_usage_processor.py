@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import JournalUnavailableError
-from stratarouter_runtime.journal.usage import Spending, UsageAccounts
+from stratarouter_runtime.journal.usage import Spending, UsageAccounts, Window, window_record
 from stratarouter_runtime.processors.usage import MAX_BATCH, UsageProcessor, due_alerts
 from stratarouter_runtime.processors.usage_process import as_line
 from stratarouter_runtime.processors.usage_supervisor import (
@@ -187,6 +187,8 @@ class Accounts:
         self.may_go = asyncio.Event()
         self.may_go.set()
         self.ids: list[str] = []
+        self.counted: list[Window] = []
+        self.left: list[list[Window]] = []
 
     async def prune(self, before_s: int) -> None:
         """Cannot."""
@@ -197,7 +199,11 @@ class Accounts:
         self.begun.set()
         await self.may_go.wait()
         self.ids += [delta.id for delta in deltas]
-        return []
+        return self.counted
+
+    async def windows(self, keys: Sequence[Any]) -> list[Window]:
+        """As another process has left them."""
+        return [one for one in (self.left.pop(0) if self.left else self.counted) if one.key in keys]
 
 
 @pytest.fixture
@@ -281,6 +287,27 @@ async def test_a_partition_that_a_rebalance_takes_away_is_nothing_to_be_behind_o
     monkeypatch.setattr(consumer, "highwater", lambda _: 5)
     monkeypatch.setattr(consumer, "position", position)
     assert await processor.lag() == 2
+
+
+def _window(requests: int, tenant: str = "acme") -> Window:
+    return Window((60, 120, tenant, "support", "m"), {"requests": requests})
+
+
+async def test_a_window_that_another_process_raised_is_published_as_it_stands_last(
+    processor: UsageProcessor, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes count in one window; the smaller value was published behind the larger one, and stayed."""
+    published: list[list[tuple[bytes, bytes]]] = []
+
+    async def publish(found: list[tuple[bytes, bytes]]) -> None:
+        published.append(found)
+
+    monkeypatch.setattr(processor, "_publish", publish)
+    accounts.counted = [_window(7), _window(1, "globex")]
+    accounts.left = [[_window(9), _window(1, "globex")], [_window(10)], [_window(10)]]
+    await processor._count([_delta("d1")])
+    wanted = [[_window(7), _window(1, "globex")], [_window(9)], [_window(10)]]
+    assert published == [[window_record(window) for window in some] for some in wanted]
 
 
 async def test_a_prune_that_fails_is_nothing_that_counting_waits_for(

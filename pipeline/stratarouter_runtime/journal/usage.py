@@ -199,6 +199,12 @@ class UsageAccounts:
                 found = await connection.fetch(statements()["windows"], *_columns(5, keys))
         return [_window(row) for row in found]
 
+    async def windows(self, keys: Sequence[Key]) -> list[Window]:
+        """Those of ``keys`` as they stand now. Raises JournalUnavailableError."""
+        with mapped("read usage"):
+            found = await self._open().fetch(statements()["windows"], *_columns(5, keys))
+        return [_window(row) for row in found]
+
     async def prune(self, before_s: int) -> None:
         """Forget ids, receipts and minutes before ``before_s`` (epoch seconds), and alerts whose windows ended before.
         Hours and days are kept. Done in parts of ``PRUNE_ROWS``, which stay done where a later one fails.

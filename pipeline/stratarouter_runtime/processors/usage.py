@@ -35,6 +35,10 @@ MAX_BATCH = 200
 """Deltas counted in one transaction."""
 BATCH_WITHIN_S = 0.1
 """How long a batch waits for more: the accounts are that late."""
+MAX_LOOKS = 20
+"""At what a batch has published. Others raise a window that often within milliseconds only while much more comes in,
+which publishes it again.
+"""
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.2, 5.0
 """Waits between tries while PostgreSQL or the broker is away."""
 BUDGETS_EVERY_S = 5.0
@@ -218,8 +222,16 @@ class UsageProcessor:
         deltas = [delta for value in values if (delta := _decoded(value)) is not None]
         # 1. Counted, durably and once.
         windows = await self._accounts.count(deltas)
-        # 2. Published as they stand: a value that comes again says the same or more.
-        await self._publish([window_record(window) for window in windows])
+        # 2. Published as they stand, until they still stand so: another process may have raised one since, and have
+        #    published it before ours was in. Who comes last says what is there.
+        for _ in range(MAX_LOOKS):
+            await self._publish([window_record(window) for window in windows])
+            told = {window.key: window for window in windows}
+            windows = (
+                [one for one in await self._accounts.windows(sorted(told)) if one != told[one.key]] if told else []
+            )
+            if not windows:
+                break
 
     async def _publish(self, found: Sequence[tuple[bytes, bytes]]) -> None:
         for sent in [await self._usage.send(key=key, value=value) for key, value in found]:
