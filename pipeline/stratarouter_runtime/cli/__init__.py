@@ -6,7 +6,6 @@ import logging
 import sys
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from stratarouter_runtime import __version__
@@ -26,6 +25,7 @@ from stratarouter_runtime.cli import (
     what_if,
     worker,
 )
+from stratarouter_runtime.cli.common import plain_console
 from stratarouter_runtime.errors import (
     ConfigurationError,
     ExecutionError,
@@ -84,7 +84,7 @@ def main() -> None:
     try:
         app()
     except RuntimeSystemError as exc:
-        console = Console(stderr=True, soft_wrap=True, emoji=False)
+        console = plain_console(stderr=True)
         console.print(f"[bold red]error[/] ({exc.code}) {escape(exc.message)}")
         if exc.remedy:
             console.print(f"[bold]remedy[/] {escape(exc.remedy)}", highlight=False)

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
-from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.cli.common import ConfigOption, configure, plain_console, run
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import BrokerError, InvalidRecordError
 from stratarouter_runtime.feedback import checked_key, command, served_from, wrong_answer
@@ -151,7 +150,7 @@ def _carry_out(
     for worker in workers:
         _check_address(worker)
     offset = run(_send(settings, wanted))
-    console = Console(soft_wrap=True, emoji=False)
+    console = plain_console()
     if not as_json:
         topic = settings.topic(settings.cache_control_topic)
         console.print(f"{wanted.action}: written to {topic} at offset {offset}", markup=False, highlight=False)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
 from stratarouter_runtime.cli.cache_control import samples
-from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.cli.common import ConfigOption, configure, plain_console, run
 from stratarouter_runtime.json_bytes import json_bytes
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def stats(
     if as_json:
         typer.echo(json_bytes(found))
         return
-    console = Console(soft_wrap=True, emoji=False)
+    console = plain_console()
     for name, value in found.items():
         inner = value.items() if isinstance(value, dict) else None
         console.print(name if inner is not None else f"{name}: {value}", highlight=False, markup=False)
@@ -81,7 +80,7 @@ def find(
     if as_json:
         typer.echo(json_bytes(found))
         return
-    console = Console(soft_wrap=True, emoji=False)
+    console = plain_console()
     for entry in found:
         tags = f" [{', '.join(entry['tags'])}]" if entry["tags"] else ""
         line = f"{entry['key']} {entry['tenant']}/{entry['route_id']}{tags} {entry['ttl_s']} s: {entry['text']}"
@@ -116,6 +115,6 @@ def explain(
     if as_json:
         typer.echo(json_bytes(found))
         return
-    console = Console(soft_wrap=True, emoji=False)
+    console = plain_console()
     for name, value in found.items():
         console.print(f"{name}: {'-' if value is None else value}", highlight=False, markup=False)

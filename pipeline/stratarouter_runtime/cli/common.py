@@ -54,7 +54,12 @@ def stop_signal() -> asyncio.Event:
     return stop
 
 
+def plain_console(*, stderr: bool = False) -> Console:
+    """Standard output, or standard error: long lines whole, and ids such as ``a:x:b`` as they are."""
+    return Console(stderr=stderr, soft_wrap=True, emoji=False)
+
+
 def wide_console() -> Console:
     """Standard output; wide enough for every column where it is no terminal."""
-    console = Console(soft_wrap=True, emoji=False)
+    console = plain_console()
     return console if console.is_terminal else Console(width=240, soft_wrap=True, emoji=False)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stratarouter_runtime.cli.common import ConfigOption, configure, run, wide_console
+from stratarouter_runtime.cli.common import ConfigOption, configure, plain_console, run, wide_console
 from stratarouter_runtime.json_bytes import json_bytes
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def doctor(
         config, bootstrap_servers=bootstrap_servers, database_url=database_url, routes_file=routes_file
     )
     checks = run(examine(settings))
-    console = Console(soft_wrap=True, emoji=False)
+    console = plain_console()
     for check in checks:
         if as_json:
             typer.echo(json_bytes(asdict(check)).decode())

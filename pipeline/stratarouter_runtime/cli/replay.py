@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stratarouter_runtime.cli.common import ConfigOption, configure, run
+from stratarouter_runtime.cli.common import ConfigOption, configure, plain_console, run
 from stratarouter_runtime.cli.dead_letters import send_again
 from stratarouter_runtime.config import RuntimeConfig
 from stratarouter_runtime.errors import ConfigurationError
@@ -75,7 +75,7 @@ def replay(
         return
     plan = Plan((), to_topic, re_execute, only_errors, tenant, route, request_id, replay_id)
     plan = run(_with_range(settings, plan, offsets, since, until))
-    console = Console(stderr=True, soft_wrap=True, emoji=False)
+    console = plain_console(stderr=True)
     if go and plan.asked is not None:
         # Before anything is written: it may be broken off, and the bounds have moved on then.
         console.print(f"to go on over just this range: {_continued(plan)}", markup=False, highlight=False)
@@ -156,7 +156,7 @@ async def _replay(settings: RuntimeConfig, plan: Plan, console: Console, *, go: 
 
 
 def _print(report: Report, plan: Plan) -> None:
-    console = Console(soft_wrap=True, emoji=False)
+    console = plain_console()
     ranges = " ".join(f"--offsets {span.partition}:{span.begin}..{span.end}" for span in plan.spans)
     console.print(f"replay {report.replay_id} of {ranges}", markup=False, highlight=False)
     console.print(f"  {report.read} records read: {report.requests} requests, {report.refused} refused when they came")
