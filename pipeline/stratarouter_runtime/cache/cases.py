@@ -22,9 +22,10 @@ _OTHER_UNITS = (
 MEANING_IN_CAPITALS = frozenset((*OTHER_WORDS, *_OTHER_UNITS))
 """Words that lower case would turn into other words or units. Short on purpose: each one costs exact hits."""
 
-_ENCODINGS = ("ascii", "base64", "base 64", "base-64", "base32", "base58", "md5", "sha1", "sha-1", "sha2", "sha-2")
-_MORE_ENCODINGS = ("sha5", "sha-5", "crc32", "rot13", "in binary", "to binary", "in hex", "to hex")
-_ART = "ascii art"
+_ENCODINGS = (
+    *("base64", "base 64", "base-64", "base32", "base58", "md5", "sha1", "sha-1", "sha2", "sha-2", "sha5", "sha-5"),
+    *("crc32", "rot13", "in binary", "to binary", "in hex", "to hex"),
+)
 LONE = re.compile(r"(?<![^\W_])[A-Za-z](?![^\W_])")
 """A letter that stands alone, as a name or in a formula."""
 _OF_LETTERS = re.compile(
@@ -37,10 +38,9 @@ _FORMULA = re.compile(r"(?<![^\W_])[A-Za-z]\s*(?:[=*^<>]|\+(?!\+))|(?:[=*^<>]|(?
 
 def is_of_encodings(lowered: str) -> bool:
     """Whether a text, given in lower case, asks what letters come to: the hash of "Hello" is not that of "hello"."""
-    for word in _ENCODINGS:
-        if word in lowered:
-            return word != _ENCODINGS[0] or lowered.count(word) > lowered.count(_ART)
-    return any(word in lowered for word in _MORE_ENCODINGS)
+    if "ascii" in lowered:
+        return lowered.count("ascii") > lowered.count("ascii art")
+    return any(word in lowered for word in _ENCODINGS)
 
 
 def is_of_letters(text: str) -> bool:

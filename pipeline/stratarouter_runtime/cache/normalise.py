@@ -286,7 +286,7 @@ def _lowered_word(word: str) -> str:
 def _lowered_but_lone(word: str) -> str:
     if CASE_MATTERS.match(word):
         return word
-    kept = {match.start() for match in LONE.finditer(word) if match[0] != "I"} if _has_lone(word) else set()
+    kept = {match.start() for match in LONE.finditer(word) if match[0] != "I"}
     return _LETTERS.sub(
         lambda run: run[0] if run.start() in kept or run[0] in MEANING_IN_CAPITALS else run[0].lower(), word
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 from stratarouter_runtime.cache import opposites
@@ -52,12 +52,12 @@ def refusal(asked: tuple[Features, ...], stored: tuple[Features, ...]) -> str | 
     if any(ours.text != theirs.text and ours.written.folded != theirs.written.folded for ours, theirs in earlier):
         return "guard:turns"
     pairs = zip(asked, stored, strict=True)
-    reasons = (_first_reason(ours, theirs) for ours, theirs in pairs if not ours.is_same(theirs))
+    reasons = (_first_reason(ours, theirs, RULES) for ours, theirs in pairs if not ours.is_same(theirs))
     return next((reason for reason in reasons if reason is not None), None)
 
 
-def _first_reason(asked: Features, stored: Features) -> str | None:
-    for rule in RULES:
+def _first_reason(asked: Features, stored: Features, rules: Sequence[Rule]) -> str | None:
+    for rule in rules:
         reason = rule(asked, stored)
         if reason is not None:
             return reason
@@ -348,4 +348,4 @@ FACTS: tuple[Rule, ...] = (
 
 def contradiction(one: Features, other: Features) -> str | None:
     """The first reason why two statements in much the same words do not say the same, or None."""
-    return next((reason for rule in FACTS if (reason := rule(one, other)) is not None), None)
+    return _first_reason(one, other, FACTS)
