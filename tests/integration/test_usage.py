@@ -461,9 +461,7 @@ async def test_a_usage_process_without_its_topic_is_not_ready_until_the_topic_is
         await usage.stop()
 
 
-async def test_of_two_usage_processes_both_are_ready_and_what_is_not_fetched_is_behind(
-    ready_config: RuntimeConfig, tmp_path: Path
-) -> None:
+async def test_of_two_usage_processes_both_are_ready(ready_config: RuntimeConfig) -> None:
     """Only the group's leader knew the topic by what it was asked for: the other one was unready and was started anew
     every 90 s, with a rebalance each time.
     """

@@ -121,13 +121,20 @@ async def test_a_server_that_loads_its_model_for_the_first_call_is_let_finish() 
     assert len(await patient.embed(["five"])) == 1, "before it is asked again"
 
 
-async def test_a_try_that_ends_in_an_error_is_no_answer() -> None:
-    loading, clock = Loading(), Ahead()
+async def _given_up_twice(loading: Loading) -> PatientEmbedder:
+    """The second call goes on by itself."""
+    clock = Ahead()
     patient = _patient(loading, clock)
     for text in ("one", "two"):
         clock.by += 600.0
         with pytest.raises(EmbedderError, match="nobody for"):
             await patient.embed([text])
+    return patient
+
+
+async def test_a_try_that_ends_in_an_error_is_no_answer() -> None:
+    loading = Loading()
+    patient = await _given_up_twice(loading)
     loading.fails = True
     loading.has_loaded.set()
     await asyncio.sleep(0.01)
@@ -136,12 +143,8 @@ async def test_a_try_that_ends_in_an_error_is_no_answer() -> None:
 
 
 async def test_stopping_breaks_off_what_goes_on() -> None:
-    loading, clock = Loading(), Ahead()
-    patient = _patient(loading, clock)
-    for text in ("one", "two"):
-        clock.by += 600.0
-        with pytest.raises(EmbedderError, match="nobody for"):
-            await patient.embed([text])
+    loading = Loading()
+    patient = await _given_up_twice(loading)
     assert loading.broken_off == 1
     await patient.stop()
     assert loading.broken_off == 2

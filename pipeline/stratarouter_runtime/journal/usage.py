@@ -196,14 +196,12 @@ class UsageAccounts:
                 await _raise_windows(connection, fold([*fresh, *paid], first, replaced))
                 await _raise_errors(connection, fold_errors([*fresh, *paid], replaced))
                 keys = sorted({key for delta in (*deltas, *replaced) for key in window_keys(delta)})
-                found = await connection.fetch(statements()["windows"], *_columns(5, keys))
-        return [_window(row) for row in found]
+                return await _standing(connection, keys)
 
     async def windows(self, keys: Sequence[Key]) -> list[Window]:
         """Those of ``keys`` as they stand now. Raises JournalUnavailableError."""
         with mapped("read usage"):
-            found = await self._open().fetch(statements()["windows"], *_columns(5, keys))
-        return [_window(row) for row in found]
+            return await _standing(self._open(), keys)
 
     async def prune(self, before_s: int) -> None:
         """Forget ids, receipts and minutes before ``before_s`` (epoch seconds), and alerts whose windows ended before.
@@ -348,6 +346,10 @@ def _replaceable(delta: Delta) -> bytes | None:
     """The delta as kept beside its id, if a later one of the same id may bring what was paid for the same request."""
     single = delta.first_offset == delta.last_offset and all(receipt.kind == "error" for receipt in delta.receipts)
     return encode(delta) if single else None
+
+
+async def _standing(where: asyncpg.Connection | asyncpg.Pool, keys: Sequence[Key]) -> list[Window]:
+    return [_window(row) for row in await where.fetch(statements()["windows"], *_columns(5, keys))]
 
 
 async def _insert_deltas(connection: asyncpg.Connection, deltas: Sequence[Delta]) -> tuple[list[Delta], list[Delta]]:

@@ -225,13 +225,11 @@ class UsageProcessor:
         # 2. Published as they stand, until they still stand so: another process may have raised one since, and have
         #    published it before ours was in. Who comes last says what is there.
         for _ in range(MAX_LOOKS):
-            await self._publish([window_record(window) for window in windows])
-            told = {window.key: window for window in windows}
-            windows = (
-                [one for one in await self._accounts.windows(sorted(told)) if one != told[one.key]] if told else []
-            )
             if not windows:
                 break
+            await self._publish([window_record(window) for window in windows])
+            told = {window.key: window for window in windows}
+            windows = [one for one in await self._accounts.windows(sorted(told)) if one != told[one.key]]
 
     async def _publish(self, found: Sequence[tuple[bytes, bytes]]) -> None:
         for sent in [await self._usage.send(key=key, value=value) for key, value in found]:

@@ -12,8 +12,8 @@ class InOrder:
     def __init__(self) -> None:
         self._read: deque[int] = deque()
         self._done: set[int] = set()
-        self._gap_since: float | None = None
-        self._gap_at: int | None = None
+        self._gap: tuple[int, float] | None = None
+        """The first offset that later ones have passed, and since when."""
 
     def __len__(self) -> int:
         """Records read and not done."""
@@ -35,7 +35,6 @@ class InOrder:
         last = None
         while self._read and self._read[0] in self._done:
             last = self._read.popleft()
-            self._done.discard(last)
         if last is None:
             return None
         self._done = {offset for offset in self._done if offset > last}
@@ -45,9 +44,8 @@ class InOrder:
         """An offset that is not done while a later one is, and for how many seconds; None where there is none."""
         head = next((offset for offset in self._read if offset not in self._done), None)
         if head is None or not self._done or max(self._done) < head:
-            self._gap_at = None
+            self._gap = None
             return None
-        if self._gap_at != head:
-            self._gap_at, self._gap_since = head, now
-        assert self._gap_since is not None
-        return head, now - self._gap_since
+        if self._gap is None or self._gap[0] != head:
+            self._gap = head, now
+        return head, now - self._gap[1]
